@@ -1,0 +1,758 @@
+"""What a user says of a city: one YAML file, read into one checked model.
+
+Unknown keys, wrong types and missing files are errors that name file, key and fix, all at once.
+Paths are relative to the data root (`$CITYLOOM_DATA`, by default `data/`) unless they are absolute
+or an fsspec URL such as `s3://bucket/key`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args
+from zoneinfo import ZoneInfo
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from model_code.errors import ConfigError, Problem, UnknownCityError
+
+NAME_PATTERN = r"^[a-z][a-z0-9_]{0,62}$"
+
+
+class Model(BaseModel):
+    """Base of every config section: unknown keys are errors, and nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+# --- place ---------------------------------------------------------------------------------------
+
+
+class Boundary(Model):
+    """The city's outline: a box in degrees (west, south, east, north; EPSG:4326), or the union of
+    the polygons of a file that geopandas reads."""
+
+    bbox: tuple[float, float, float, float] | None = None
+    path: str | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Boundary:
+        if (self.bbox is None) == (self.path is None):
+            raise ValueError("give either `bbox: [west, south, east, north]` or `path: FILE`")
+        if self.bbox is not None:
+            west, south, east, north = self.bbox
+            if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
+                raise ValueError(
+                    "bbox is [west, south, east, north] in degrees, west < east, south < north"
+                )
+        return self
+
+
+class Grid(Model):
+    """What the two tilings share: what happens at the boundary.
+
+    A cell whose share inside the boundary is below `min_inside_share` is left out; the remaining
+    cells are kept whole (`edge: keep`) or cut at the boundary (`edge: clip`). When no cell reaches
+    the share, the cells that touch the boundary stay, so that a small area gives at least one.
+    """
+
+    edge: Literal["keep", "clip"] = "keep"
+    min_inside_share: float = Field(0.5, ge=0, le=1)
+
+
+class Squares(Grid):
+    kind: Literal["square"]
+    size_m: float = Field(gt=0)
+
+
+class Hexagons(Grid):
+    kind: Literal["h3"]
+    resolution: int = Field(ge=0, le=15)
+
+
+class Polygons(Model):
+    """Given polygons. Rows with the same id are dissolved into one region."""
+
+    kind: Literal["polygons"]
+    path: str
+    id: str
+
+
+Partition = Annotated[Union[Squares, Hexagons, Polygons], Field(discriminator="kind")]
+
+
+# --- sources -------------------------------------------------------------------------------------
+
+
+class Source(Model):
+    """A raw file with what must be known to read it and to cite it."""
+
+    path: str
+    licence: str = "not stated"
+    date: str = "not stated"
+    origin: str = "not stated"
+
+
+class Stretch(Model):
+    """How pixel values become 0..255: `none` (uint8 as it is), `range` (low..high in the values'
+    units) or `percentile` (low..high in percent, over the whole image)."""
+
+    kind: Literal["none", "range", "percentile"] = "none"
+    low: float = 2.0
+    high: float = 98.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Stretch:
+        if self.low >= self.high:
+            raise ValueError("low must be below high")
+        return self
+
+
+class ImagerySource(Source):
+    """A GeoTIFF or COG; `bands` are 1-based and in the order red, green, blue."""
+
+    bands: tuple[int, ...] = (1, 2, 3)
+    stretch: Stretch = Stretch()
+    nodata: float | None = None
+
+
+class StreetViewColumns(Model):
+    file: str = "file"
+    lon: str = "lon"
+    lat: str = "lat"
+    heading_deg: str | None = None
+    taken_at: str | None = None
+
+
+class StreetViewSource(Source):
+    """A table (CSV, Parquet, GeoParquet) of photographs in the folder `images`."""
+
+    images: str
+    crs: str = "EPSG:4326"
+    columns: StreetViewColumns = StreetViewColumns()
+    timezone: str = "UTC"
+
+
+class PoiColumns(Model):
+    lon: str | None = "lon"
+    lat: str | None = "lat"
+    category: str = "category"
+    name: str | None = "name"
+    comments: str | None = None
+
+
+class PoiSource(Source):
+    """Points of interest (Parquet, GeoParquet, CSV, GeoJSON); a geometry column wins over lon/lat."""
+
+    crs: str = "EPSG:4326"
+    columns: PoiColumns = PoiColumns()
+    exclude_categories: tuple[str, ...] = ()
+
+
+class Zones(Model):
+    """Polygons to which the zone ids of trips or tables refer; shared to regions by area."""
+
+    path: str
+    id: str
+    licence: str = "not stated"
+    date: str = "not stated"
+    origin: str = "not stated"
+
+
+class TripColumns(Model):
+    """Either the four coordinates or the two zone columns; `count` when a row is several trips."""
+
+    started_at: str
+    origin_lon: str | None = None
+    origin_lat: str | None = None
+    destination_lon: str | None = None
+    destination_lat: str | None = None
+    origin_zone: str | None = None
+    destination_zone: str | None = None
+    count: str | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> TripColumns:
+        points = (self.origin_lon, self.origin_lat, self.destination_lon, self.destination_lat)
+        zones = (self.origin_zone, self.destination_zone)
+        if all(points) == all(zones) or any(points) == any(zones):
+            raise ValueError(
+                "name either origin_lon, origin_lat, destination_lon, destination_lat "
+                "or origin_zone, destination_zone"
+            )
+        return self
+
+
+class TripSource(Source):
+    """Trips (Parquet or CSV). A clock without an offset is in `timezone`. Weekdays only when
+    `days: weekday`. `zones` is needed when the columns are zone ids."""
+
+    crs: str = "EPSG:4326"
+    columns: TripColumns
+    timezone: str
+    days: Literal["all", "weekday", "weekend"] = "all"
+    zones: Zones | None = None
+
+    @model_validator(mode="after")
+    def _zones_named(self) -> TripSource:
+        if self.columns.origin_zone and self.zones is None:
+            raise ValueError("trips with zone ids need `zones: {path, id}`")
+        return self
+
+
+class OdColumns(Model):
+    origin: str = "origin"
+    destination: str = "destination"
+    trip_count: str = "trip_count"
+
+
+class OdSource(Source):
+    """A ready origin-destination matrix: `.npy` [N, N] in the order of the regions file, or a table
+    whose `columns` are region ids and a count."""
+
+    columns: OdColumns = OdColumns()
+
+
+class BuildingSource(Source):
+    """Footprint polygons; `height_m` names the column of heights in metres."""
+
+    height_m: str | None = None
+
+
+class TruthSource(Source):
+    """What a simulator knows of its own indicators (see `model_code.demo`): the noise-free value of
+    each indicator in each region, the noise's variance and its range."""
+
+
+class Sources(Model):
+    imagery: ImagerySource | None = None
+    street_views: StreetViewSource | None = None
+    pois: tuple[PoiSource, ...] = ()
+    trips: TripSource | None = None
+    od: OdSource | None = None
+    buildings: tuple[BuildingSource, ...] = ()
+    truth: TruthSource | None = None
+
+
+# --- indicators ----------------------------------------------------------------------------------
+
+
+class RasterValue(Source):
+    """Pixels of a raster over a region, weighted by area; nodata is left out."""
+
+    kind: Literal["raster"]
+    band: int = Field(1, ge=1)
+    aggregate: Literal["mean", "sum", "majority"] = "mean"
+    nodata: float | None = None
+
+
+class RegionValue(Source):
+    """A column of a table that is keyed by region id, or that lies in the polygons file itself."""
+
+    kind: Literal["regions"]
+    id: str
+    value: str
+
+
+class PointValue(Source):
+    """Points with a value (none for `count`)."""
+
+    kind: Literal["points"]
+    crs: str = "EPSG:4326"
+    lon: str = "lon"
+    lat: str = "lat"
+    value: str | None = None
+    aggregate: Literal["count", "sum", "mean", "median"] = "count"
+
+    @model_validator(mode="after")
+    def _value_named(self) -> PointValue:
+        if self.aggregate != "count" and self.value is None:
+            raise ValueError(f"aggregate: {self.aggregate} needs `value`, the column to aggregate")
+        return self
+
+
+class PolygonValue(Source):
+    """Other polygons with a value: `sum` shares a total by area, `mean` weights by area,
+    `majority` takes the class with the largest area."""
+
+    kind: Literal["polygons"]
+    value: str
+    aggregate: Literal["mean", "sum", "majority"] = "mean"
+
+
+class CityValue(Model):
+    """A count from the city's own tables."""
+
+    kind: Literal["city"]
+    count: Literal["pois", "comments", "trips_out", "trips_in", "hourly_outflow"]
+
+
+IndicatorSource = Annotated[
+    Union[RasterValue, RegionValue, PointValue, PolygonValue, CityValue],
+    Field(discriminator="kind"),
+]
+
+# The input table that a count of the city's own tables is contained in.
+COUNTED_IN = {
+    "pois": ("pois",),
+    "comments": ("pois",),
+    "trips_out": ("flows",),
+    "trips_in": ("flows",),
+    "hourly_outflow": ("flows",),
+}
+
+
+class Indicator(Model):
+    """One target. `transform` is applied before standardising on the training regions;
+    `min_coverage` is the share of a region that must have data, else its label is missing;
+    `contained_in` names input tables (pois, flows, imagery, street_views, buildings) that hold the
+    target already, or come from the same source."""
+
+    source: IndicatorSource
+    kind: Literal["regression", "classification", "hourly"] = "regression"
+    transform: Literal["none", "log1p"] = "none"
+    unit: str = ""
+    description: str = ""
+    min_coverage: float = Field(0.5, ge=0, le=1)
+    contained_in: tuple[Literal["imagery", "street_views", "pois", "flows", "buildings"], ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Indicator:
+        hourly = isinstance(self.source, CityValue) and self.source.count == "hourly_outflow"
+        if hourly != (self.kind == "hourly"):
+            raise ValueError("kind: hourly goes with source {kind: city, count: hourly_outflow}")
+        if self.kind == "classification" and self.transform != "none":
+            raise ValueError("a classification has no transform; remove the key")
+        return self
+
+    @property
+    def inputs_with_target(self) -> tuple[str, ...]:
+        """Input tables that contain this target, declared or by construction."""
+        own = COUNTED_IN[self.source.count] if isinstance(self.source, CityValue) else ()
+        return tuple(sorted({*self.contained_in, *own}))
+
+
+# --- work ----------------------------------------------------------------------------------------
+
+
+class Chips(Model):
+    """One image a region: `size_px` pixels square over `ground_m` metres (`null`: the region's own
+    extent, so that squares of 1 km give chips of 1 km)."""
+
+    size_px: int = Field(64, ge=8, le=1024)
+    ground_m: float | None = Field(None, gt=0)
+    min_valid_share: float = Field(0.5, ge=0, le=1)
+
+
+class StreetViewImages(Model):
+    """Size to which street views are brought for the lake; the source files stay as they are."""
+
+    height_px: int = Field(64, ge=8, le=1024)
+    width_px: int = Field(96, ge=8, le=2048)
+
+
+class RandomSplit(Model):
+    train: float = Field(0.6, gt=0, lt=1)
+    val: float = Field(0.2, gt=0, lt=1)
+    repeats: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _leaves_a_test(self) -> RandomSplit:
+        if self.train + self.val >= 1:
+            raise ValueError("train + val must leave a share for testing (below 1)")
+        return self
+
+
+class SpatialSplit(Model):
+    """Squares of `block_m` metres are dealt to `folds`; each fold is the test set once, the next one
+    the validation set. Repeated with other block origins."""
+
+    block_m: float = Field(gt=0)
+    folds: int = Field(5, ge=3)
+    repeats: int = Field(1, ge=1)
+
+
+class Splits(Model):
+    seed: int = 0
+    random: RandomSplit = RandomSplit()
+    spatial: SpatialSplit | None = None
+
+
+class MethodChoice(Model):
+    """A method that this city runs: overrides of its hyper-parameters, and named variants of them."""
+
+    config: dict[str, Any] = Field(default_factory=dict)
+    variants: dict[Annotated[str, Field(pattern=NAME_PATTERN)], dict[str, Any]] = Field(
+        default_factory=dict
+    )
+
+
+class Schedule(Model):
+    cron: str
+    timezone: str = "UTC"
+
+
+class Simulator(Model):
+    """This city's raw files are made by `model_code.demo`, into the folder `path` of the data root."""
+
+    path: str
+    regions: int = Field(ge=10, le=100_000)
+    seed: int = 0
+
+
+class City(Model):
+    """All that is known of a city before its first run."""
+
+    name: str = Field(pattern=NAME_PATTERN)
+    title: str
+    boundary: Boundary
+    crs: str = "auto"
+    timezone: str = "UTC"
+    partition: Partition
+    sources: Sources = Sources()
+    simulator: Simulator | None = None
+    chips: Chips = Chips()
+    street_view_images: StreetViewImages = StreetViewImages()
+    indicators: dict[Annotated[str, Field(pattern=NAME_PATTERN)], Indicator] = Field(min_length=1)
+    splits: Splits = Splits()
+    methods: dict[str, MethodChoice] = Field(min_length=1)
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    min_modality_share: float = Field(0.2, ge=0, le=1)
+    schedule: Schedule | None = None
+
+    @field_validator("crs")
+    @classmethod
+    def _crs_known(cls, crs: str) -> str:
+        if crs != "auto" and not re.fullmatch(r"EPSG:\d{4,6}", crs):
+            raise ValueError("want `auto` or an EPSG code such as EPSG:32618")
+        return crs
+
+    @field_validator("timezone")
+    @classmethod
+    def _timezone_known(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (KeyError, ValueError, OSError):
+            raise ValueError(
+                "unknown time zone; want an IANA name such as America/New_York"
+            ) from None
+        return name
+
+    @model_validator(mode="after")
+    def _sources_fit(self) -> City:
+        own = {"pois": bool(self.sources.pois), "comments": bool(self.sources.pois)}
+        moves = self.sources.trips is not None or self.sources.od is not None
+        own |= {"trips_out": moves, "trips_in": moves}
+        own |= {"hourly_outflow": self.sources.trips is not None}
+        for name, indicator in self.indicators.items():
+            source = indicator.source
+            if isinstance(source, CityValue) and not own[source.count]:
+                raise ValueError(
+                    f"indicators.{name} counts {source.count}, but `sources` has no table for it"
+                )
+        return self
+
+    def files(self, section: str) -> tuple[str, ...]:
+        """Raw files that the dotted config key `section` names, in the order of the YAML."""
+        node: Any = self
+        for part in section.split("."):
+            node = node.get(part) if isinstance(node, Mapping) else getattr(node, part)
+        return tuple(path for _, path in _paths(node, section))
+
+    def view(self, keys: tuple[str, ...]) -> CityView:
+        """Only what `keys` (dotted) name; anything else raises, so a stage reads what it declares."""
+        return CityView(self, keys)
+
+
+_PATH_KEYS = ("path", "images")
+
+
+def _paths(node: Any, key: str) -> Iterator[tuple[str, str]]:
+    """(dotted key, path) of every file below a config node."""
+    if isinstance(node, Simulator):  # its path is written, not read
+        return
+    if isinstance(node, BaseModel):
+        for name in type(node).model_fields:
+            value = getattr(node, name)
+            if name in _PATH_KEYS and isinstance(value, str):
+                yield f"{key}.{name}".lstrip("."), value
+            else:
+                yield from _paths(value, f"{key}.{name}")
+    elif isinstance(node, Mapping):
+        for name, value in node.items():
+            yield from _paths(value, f"{key}.{name}")
+    elif isinstance(node, tuple):
+        for position, value in enumerate(node):
+            yield from _paths(value, f"{key}.{position}")
+
+
+class CityView:
+    """The part of a city's config that a stage has declared; reading more is an error."""
+
+    def __init__(self, node: Any, keys: tuple[str, ...], prefix: str = "") -> None:
+        self._node, self._keys, self._prefix = node, keys, prefix
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self._keys:
+            return getattr(self._node, name)
+        below = tuple(k.partition(".")[2] for k in self._keys if k.startswith(f"{name}."))
+        if below:
+            return CityView(getattr(self._node, name), below, f"{self._prefix}{name}.")
+        raise AttributeError(
+            f"config key {self._prefix}{name!r} is read but not declared by the stage"
+        )
+
+    def dump(self) -> dict[str, Any]:
+        """The declared keys with their values as plain JSON types: what a fingerprint hashes."""
+        found: dict[str, Any] = {}
+        for key in self._keys:
+            node: Any = self._node
+            for part in key.split("."):
+                node = node.get(part) if isinstance(node, Mapping) else getattr(node, part)
+            found[key] = _plain(node)
+        return found
+
+
+def _plain(node: Any) -> Any:
+    if isinstance(node, BaseModel):
+        return node.model_dump(mode="json")
+    if isinstance(node, Mapping):
+        return {k: _plain(v) for k, v in node.items()}
+    if isinstance(node, tuple):
+        return [_plain(v) for v in node]
+    return node
+
+
+# --- loading -------------------------------------------------------------------------------------
+
+
+class _Strict(yaml.SafeLoader):
+    """YAML in which a key given twice is an error (plain YAML keeps the last one silently)."""
+
+
+def _no_duplicates(loader: _Strict, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"key {key!r} is given twice", key_node.start_mark
+            )
+        seen.add(key)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep)
+
+
+_Strict.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _no_duplicates)
+
+
+def load_city(path: Path | str) -> City:
+    """Read one city's YAML.
+
+    Raises:
+        ConfigError: with every problem found: file, dotted key, what is wrong, how to mend it.
+    """
+    path = Path(path)
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Strict)  # noqa: S506 (SafeLoader)
+    except OSError as error:
+        raise ConfigError(str(path), [Problem("(file)", str(error), "check the path")]) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            str(path), [Problem("(file)", f"not YAML: {error}", "mend the line that it names")]
+        ) from error
+    if not isinstance(raw, dict):
+        problem = Problem("(file)", "the file holds no mapping", "start with `name: ...`")
+        raise ConfigError(str(path), [problem])
+    problems: list[Problem] = []
+    city: City | None = None
+    try:
+        city = City.model_validate(raw)
+    except ValidationError as error:
+        problems += [_problem(e, raw) for e in error.errors(include_url=False)]
+    problems += _method_problems(raw.get("methods"))
+    if raw.get("name") != path.stem and isinstance(raw.get("name"), str):
+        what = f"the file is {path.name}, the name is {raw['name']!r}"
+        problems.append(Problem("name", what, f"rename the file, or set name: {path.stem}"))
+    if problems or city is None:
+        raise ConfigError(str(path), problems)
+    return city
+
+
+def _problem(error: Any, raw: Any) -> Problem:
+    """One pydantic error in a user's words, with the nearest known key as the fix."""
+    location = [str(part) for part in error["loc"]]
+    # Tags of discriminated unions stand in `loc` but are no keys of the file.
+    key_parts: list[str] = []
+    node: Any = raw
+    for part in location:
+        if isinstance(node, Mapping) and part in node:
+            node = node[part]
+            key_parts.append(part)
+        elif isinstance(node, (list, tuple)) and part.isdigit() and int(part) < len(node):
+            node = node[int(part)]
+            key_parts.append(part)
+        elif part == location[-1] and error["type"] in ("missing", "extra_forbidden"):
+            key_parts.append(part)
+    key = ".".join(key_parts) or "(file)"
+    if error["type"] == "extra_forbidden":
+        known = _known_keys(location[:-1])
+        near = difflib.get_close_matches(location[-1], known, n=1)
+        fix = f"did you mean {near[0]!r}?" if near else f"known keys here: {', '.join(known)}"
+        return Problem(key, "unknown key", fix)
+    if error["type"] == "missing":
+        return Problem(key, "missing key", f"add `{location[-1]}:`")
+    if error["type"] == "value_error":
+        return Problem(key, str(error["ctx"]["error"]), "change the value as said")
+    return Problem(key, f"{error['msg']} (got {error['input']!r:.80})", "change the value as said")
+
+
+def _known_keys(location: list[str]) -> list[str]:
+    """Field names of the model at a location of a pydantic error."""
+    found: list[type[BaseModel]] = [City]
+    for part in location:
+        below: list[type[BaseModel]] = []
+        for model in found:
+            field = model.model_fields.get(part)
+            below += _models(field.annotation) if field else []
+        if below:
+            found = below
+        else:  # a mapping key, a list position or a union's tag: stay, but prefer the tagged model
+            tagged = [
+                m
+                for m in found
+                if part in get_args(getattr(m.model_fields.get("kind"), "annotation", None))
+            ]
+            found = tagged or found
+    return sorted({name for model in found for name in model.model_fields})
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for part in get_args(annotation) for m in _models(part)]
+
+
+def _method_problems(chosen: Any) -> list[Problem]:
+    """Unknown methods, and overrides that a method's config does not know or cannot take."""
+    from model_code.methods import METHODS
+
+    problems: list[Problem] = []
+    for name, choice in chosen.items() if isinstance(chosen, Mapping) else ():
+        if name not in METHODS:
+            near = difflib.get_close_matches(str(name), METHODS, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            fix = f"{hint}known methods: {', '.join(sorted(METHODS))}"
+            problems.append(Problem(f"methods.{name}", "unknown method", fix))
+            continue
+        if not isinstance(choice, Mapping):
+            continue
+        base = choice.get("config") or {}
+        variants = choice.get("variants") or {}
+        sections = [("config", base)]
+        if isinstance(variants, Mapping) and isinstance(base, Mapping):
+            sections += [
+                (f"variants.{v}", {**base, **o})
+                for v, o in variants.items()
+                if isinstance(o, Mapping)
+            ]
+        for section, overrides in sections:
+            try:
+                METHODS[name].config.model_validate(overrides)
+            except ValidationError as error:
+                known = ", ".join(METHODS[name].config.model_fields)
+                for e in error.errors(include_url=False):
+                    key = ".".join([f"methods.{name}.{section}", *map(str, e["loc"])])
+                    problems.append(Problem(key, str(e["msg"]), f"known keys: {known}"))
+    return problems
+
+
+class Cities:
+    """All cities of the config folders: those that load, and why the others do not."""
+
+    def __init__(self, good: dict[str, City], bad: dict[str, ConfigError]) -> None:
+        self.good, self.bad = good, bad
+
+    @classmethod
+    def load(cls, folders: tuple[Path, ...] | None = None) -> Cities:
+        """Read every `*.yaml` of the folders; a bad file disables that city alone, and a name that
+        stands in two folders is an error of the second."""
+        good: dict[str, City] = {}
+        bad: dict[str, ConfigError] = {}
+        for folder in folders if folders is not None else city_folders():
+            for path in sorted(folder.glob("*.yaml")):
+                if path.stem in good or path.stem in bad:
+                    problem = Problem(
+                        "name", f"{path.stem!r} stands in two folders", "rename one file"
+                    )
+                    bad[f"{path.stem} ({path.parent})"] = ConfigError(str(path), [problem])
+                    continue
+                try:
+                    good[path.stem] = load_city(path)
+                except ConfigError as error:
+                    bad[path.stem] = error
+        return cls(good, bad)
+
+    def __getitem__(self, name: str | None) -> City:
+        if name in self.good:
+            return self.good[name]
+        if name in self.bad:
+            raise self.bad[name]
+        listing = ", ".join(sorted(self.good)) or "none"
+        near = difflib.get_close_matches(name or "", self.good, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise UnknownCityError(
+            f"unknown city {name!r}" if name else "this run names no city",
+            fix=f"{hint}give one of: {listing} "
+            """(--tags '{"dagster/partition": "CITY"}'); a new city is a new file in """
+            + " or ".join(map(str, city_folders())),
+        )
+
+
+def city_folders() -> tuple[Path, ...]:
+    """`cities/` of the checkout, and the folder that `$CITYLOOM_CITIES` names."""
+    own = Path(__file__).resolve().parent.parent / "cities"
+    extra = os.environ.get("CITYLOOM_CITIES")
+    return (own, Path(extra).expanduser().resolve()) if extra else (own,)
+
+
+def data_root() -> str:
+    """Where raw files lie: `$CITYLOOM_DATA` (a folder or an fsspec URL), by default `data`."""
+    root = os.environ.get("CITYLOOM_DATA") or str(Path(__file__).resolve().parent.parent / "data")
+    return root if "://" in root else str(Path(root).expanduser().resolve())
+
+
+def resolve(path: str, root: str) -> str:
+    """A path of the config as an absolute path or URL."""
+    return path if "://" in path or Path(path).is_absolute() else f"{root.rstrip('/')}/{path}"
+
+
+def check_files(city: City, root: str, sections: tuple[str, ...] = ("",)) -> None:
+    """Every file that the city names must exist.
+
+    Raises:
+        ConfigError: naming every missing file by its key.
+    """
+    import fsspec
+
+    problems = []
+    for key, path in _paths(city, ""):
+        if not any(key.startswith(section) for section in sections):
+            continue
+        url = resolve(path, root)
+        fs, local = fsspec.core.url_to_fs(url)
+        if not (fs.glob(local) if "*" in local else fs.exists(local)):
+            fix = f"put the file there, change {key}, or set $CITYLOOM_DATA (now {root})"
+            problems.append(Problem(key, f"no such file: {url}", fix))
+    if problems:
+        raise ConfigError(f"city {city.name!r}", problems)

@@ -1,0 +1,1 @@
+"""The embedded city: a simulator with known latents."""

@@ -1,0 +1,1 @@
+"""Regions, joins, rasters, flows: from raw files to tables."""

@@ -1,0 +1,129 @@
+"""The registry of methods: what the rails must know of each before its code is loaded.
+
+The configs stand here and not beside the networks, because a city's YAML is checked when the
+Dagster location loads, and that must not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from model_code.methods.base import Method
+
+Modality = Literal["imagery", "street_views", "pois", "flows", "buildings", "location"]
+
+
+class MethodConfig(BaseModel):
+    """Base of every method's hyper-parameters: unknown keys are errors.
+
+    `head` predicts from frozen embeddings: `ridge` (strength chosen inside the training regions) or
+    `mlp` (early stopping on the validation regions).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Probed(MethodConfig):
+    """What every `pretrained` method shares: how its embeddings are turned into predictions."""
+
+    head: Literal["ridge", "mlp"] = "ridge"
+    inductive: bool = Field(False, description="leave the test regions out of pretraining")
+
+
+class PoiConfig(Probed):
+    transform: Literal["log1p", "share", "raw"] = "log1p"
+
+
+class LocationConfig(Probed):
+    frequencies: int = Field(4, ge=0, le=16, description="octaves of sines and cosines per axis")
+
+
+class ChipPcaConfig(Probed):
+    components: int = Field(64, ge=1)
+    size_px: int = Field(32, ge=4, description="chips are averaged down to this size first")
+
+
+class OdPcaConfig(Probed):
+    components: int = Field(32, ge=1)
+
+
+class VitConfig(MethodConfig):
+    image_px: int = Field(64, ge=8)
+    patch_px: int = Field(8, ge=2)
+    width: int = Field(64, ge=8)
+    depth: int = Field(3, ge=1)
+    heads: int = Field(4, ge=1)
+    epochs: int = Field(30, ge=1)
+    batch: int = Field(64, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    patience: int = Field(8, ge=1)
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """What the pipeline knows of a method before it runs.
+
+    `pretrained` methods fit an embedding without labels, then heads on it; `supervised` methods are
+    fitted jointly on their own tasks, so their embeddings know the labels of the training regions.
+    """
+
+    name: str
+    title: str
+    kind: Literal["pretrained", "supervised"]
+    needs: tuple[Modality, ...]
+    config: type[MethodConfig]
+    module: str
+    about: str
+
+    def load(self) -> Method:
+        """The method's code; imports torch where the method needs it."""
+        method: Method = importlib.import_module(self.module).METHOD
+        return method
+
+
+_BASELINES = "model_code.methods.baselines"
+
+METHODS: dict[str, MethodSpec] = {
+    spec.name: spec
+    for spec in (
+        MethodSpec(
+            "poi", "POI counts", "pretrained", ("pois",), PoiConfig,
+            f"{_BASELINES}.poi", "Counts of POIs by category.",
+        ),
+        MethodSpec(
+            "location", "Location", "pretrained", ("location",), LocationConfig,
+            f"{_BASELINES}.location", "Coordinates of the region with a few Fourier features.",
+        ),
+        MethodSpec(
+            "chip_pca", "PCA of chips", "pretrained", ("imagery",), ChipPcaConfig,
+            f"{_BASELINES}.chip_pca", "Principal components of the satellite chips' pixels.",
+        ),
+        MethodSpec(
+            "od_pca", "PCA of flows", "pretrained", ("flows",), OdPcaConfig,
+            f"{_BASELINES}.od_pca",
+            "Principal components of the log origin-destination matrix, plus both volumes.",
+        ),
+        MethodSpec(
+            "vit", "ViT from scratch", "supervised", ("imagery",), VitConfig,
+            f"{_BASELINES}.vit", "A small vision transformer on chips, trained on the labels alone.",
+        ),
+    )
+}  # fmt: skip
+
+
+def method_spec(name: str) -> MethodSpec:
+    """The spec of a method; an unknown name lists the choices."""
+    if name not in METHODS:
+        raise KeyError(f"unknown method {name!r}; known: {', '.join(sorted(METHODS))}")
+    return METHODS[name]
+
+
+def method_config(name: str, overrides: dict[str, Any]) -> MethodConfig:
+    """A method's hyper-parameters with a city's overrides."""
+    return method_spec(name).config.model_validate(overrides)

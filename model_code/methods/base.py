@@ -1,0 +1,126 @@
+"""What a method is given, what it gives back, and the two kinds of it.
+
+Only numpy here: the same objects serve a laptop with the geo packages and a GPU machine with
+nothing but torch. N regions, M street views, P parts of a checkpoint, D embedding width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_code.methods import MethodConfig
+
+Floats = NDArray[np.floating[Any]]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class RegionData:
+    """The inputs of a city in region order; a modality that was not asked for is None.
+
+    Shapes:
+        region_ids [N] str, lonlat_deg [N, 2], xy_m [N, 2], area_km2 [N];
+        chips [N, H, W, C] uint8 with chip_present [N] bool (False: no valid image);
+        views [M, H, W, 3] uint8 with view_region [M] int (index of its region) and view_lonlat [M, 2];
+        poi_counts [N, K] float32 with poi_categories [K];
+        flow_origin, flow_destination [F] int and flow_count [F] float: the origin-destination
+        matrix as triples, all hours summed;
+        heights [N, H, W] float32 metres (NaN: no height known), height_present [N] bool.
+    """
+
+    region_ids: NDArray[np.str_]
+    lonlat_deg: Floats
+    xy_m: Floats
+    area_km2: Floats
+    chips: NDArray[np.uint8] | None = None
+    chip_present: Mask | None = None
+    views: NDArray[np.uint8] | None = None
+    view_region: NDArray[np.int64] | None = None
+    view_lonlat: Floats | None = None
+    poi_counts: Floats | None = None
+    poi_categories: tuple[str, ...] = ()
+    flow_origin: NDArray[np.int64] | None = None
+    flow_destination: NDArray[np.int64] | None = None
+    flow_count: Floats | None = None
+    heights: Floats | None = None
+    height_present: Mask | None = None
+
+    def __len__(self) -> int:
+        return len(self.region_ids)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One target: `slots` is 1, or 24 for an hourly one; `classes` only for a classification."""
+
+    name: str
+    kind: Literal["regression", "classification", "hourly"]
+    transform: Literal["none", "log1p"] = "none"
+    slots: int = 1
+    classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Labels on the transformed scale: values[task] is [N, slots], NaN where the label is missing;
+    the code of a class for a classification."""
+
+    tasks: tuple[Task, ...]
+    values: dict[str, Floats]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Who trains, validates and tests in one fold: three masks [N]."""
+
+    train: Mask
+    val: Mask
+    test: Mask
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Fitted numbers by name, and a JSON-able record of what they are. No pickle, ever."""
+
+    tensors: dict[str, NDArray[Any]]
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Pretrained(Protocol):
+    """Fitted without labels; heads come after."""
+
+    def pretrain(
+        self, data: RegionData, config: MethodConfig, *, seed: int, visible: Mask
+    ) -> Checkpoint:
+        """Fit on the `visible` regions [N] (all of them unless the config says `inductive`)."""
+
+    def embed(self, checkpoint: Checkpoint, data: RegionData, config: MethodConfig) -> Floats:
+        """Embeddings of all regions, float32 [N, D]; a region's row never depends on who else is
+        embedded with it."""
+
+
+@runtime_checkable
+class Supervised(Protocol):
+    """Fitted jointly on its own tasks, for one fold."""
+
+    def fit(
+        self, data: RegionData, targets: Targets, parts: Parts, config: MethodConfig, *, seed: int
+    ) -> Checkpoint:
+        """Fit on the training regions, choose on the validation regions; test labels are not read."""
+
+    def embed(self, checkpoint: Checkpoint, data: RegionData, config: MethodConfig) -> Floats:
+        """Embeddings of all regions, float32 [N, D]."""
+
+    def predict(
+        self, checkpoint: Checkpoint, data: RegionData, config: MethodConfig
+    ) -> dict[str, Floats]:
+        """By task, predictions of all regions on the transformed scale: [N, slots], or the codes of
+        the classes [N, 1]."""
+
+
+Method = Pretrained | Supervised

@@ -1,0 +1,392 @@
+"""The contract of every table: columns, types, units, keys, in one place.
+
+From a contract come the Arrow schema that a file is written with, the blocking check that runs
+before a file is renamed into place, and `docs/tables.md`. Names carry units (`area_km2`); metres
+are metres in the city's CRS; every table is ordered by its key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    pass
+
+Kind = Literal[
+    "string", "int8", "int32", "int64", "float32", "float64", "bool", "binary", "timestamp",
+    "geometry", "vector", "strings",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column. `low`/`high` bound numbers (inclusive); `choices` bounds strings."""
+
+    name: str
+    kind: Kind
+    about: str
+    nullable: bool = False
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A named set of columns with the key that rows are ordered by and unique in."""
+
+    name: str
+    about: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+
+    @property
+    def geometry(self) -> str | None:
+        """Name of the geometry column, which makes the file GeoParquet."""
+        return next((c.name for c in self.columns if c.kind == "geometry"), None)
+
+    def names(self) -> list[str]:
+        return [c.name for c in self.columns]
+
+
+def _table(name: str, about: str, key: Iterable[str], *columns: Column) -> Table:
+    table = Table(name, about, columns, tuple(key))
+    unknown = set(table.key) - set(table.names())
+    if unknown:
+        raise ValueError(f"table {name}: key columns {unknown} are no columns")
+    return table
+
+
+_REGION = Column("region_id", "string", "id of the region, stable from run to run")
+_X = Column("x_m", "float64", "easting in the city's CRS")
+_Y = Column("y_m", "float64", "northing in the city's CRS")
+_FIT = (
+    Column("variant", "string", "`default`, or the name of a variant in the city's YAML"),
+    Column("split", "string", "`random` | `spatial`; `all` where no label and no split was seen"),
+    Column("fold", "int32", "fold of the split; -1 where split is `all`", low=-1),
+    Column("seed", "int32", "training seed"),
+)
+
+_ALL = (
+    _table(
+        "raw_files",
+        "Inventory of the raw files that the city's YAML names, with what to cite.",
+        ["source", "path"],
+        Column("source", "string", "dotted config key that names the file"),
+        Column("path", "string", "as the config says it; files of a folder one by one"),
+        Column("bytes", "int64", "size", low=0),
+        Column("sha256", "string", "digest of the content"),
+        Column("licence", "string", "as the config says it"),
+        Column("date", "string", "as the config says it"),
+        Column("origin", "string", "as the config says it"),
+    ),
+    _table(
+        "boundary",
+        "The city's outline in its own CRS (one row); every later table is in that CRS.",
+        ["city"],
+        Column("city", "string", "name of the city"),
+        Column("crs", "string", "EPSG code of the city's CRS", nullable=False),
+        Column("area_km2", "float64", "area inside", low=0),
+        Column("geometry", "geometry", "polygon or multipolygon"),
+    ),
+    _table(
+        "imagery",
+        "The satellite or aerial image as the reader sees it; pixels stay in the raw file.",
+        ["path"],
+        Column("path", "string", "as the config says it"),
+        Column("crs", "string", "CRS of the file"),
+        Column("width_px", "int64", "width", low=1),
+        Column("height_px", "int64", "height", low=1),
+        Column("bands", "int32", "bands in the file", low=1),
+        Column("dtype", "string", "type of a pixel"),
+        Column("nodata", "float64", "value that means no data", nullable=True),
+        Column("pixel_x_m", "float64", "ground width of a pixel at the image's centre", low=0),
+        Column("pixel_y_m", "float64", "ground height of a pixel at the image's centre", low=0),
+        Column("stretch_low", "float64", "value that becomes 0, by band 1..3", nullable=True),
+        Column("stretch_high", "float64", "value that becomes 255, by band 1..3", nullable=True),
+        Column("geometry", "geometry", "footprint"),
+    ),
+    _table(
+        "street_views",
+        "Photographs with a place; unreadable ones are in `rejected`.",
+        ["view_id"],
+        Column("view_id", "string", "file name without its folder"),
+        Column("path", "string", "path of the image file, relative to the data root"),
+        Column("sha256", "string", "digest of the image file"),
+        Column("width_px", "int64", "width", low=1),
+        Column("height_px", "int64", "height", low=1),
+        Column("heading_deg", "float64", "compass heading", nullable=True, low=-360, high=360),
+        Column("taken_at", "timestamp", "time of the photograph, UTC", nullable=True),
+        Column("lon", "float64", "longitude, EPSG:4326", low=-180, high=180),
+        Column("lat", "float64", "latitude, EPSG:4326", low=-90, high=90),
+        _X,
+        _Y,
+    ),
+    _table(
+        "pois",
+        "Points of interest of all POI sources, filtered as the config says.",
+        ["poi_id"],
+        Column("poi_id", "int64", "position in the sources as read, rejected rows included", low=0),
+        Column("category", "string", "category as the source has it"),
+        Column("name", "string", "name", nullable=True),
+        Column("comments", "strings", "comments; null when the source has none", nullable=True),
+        _X,
+        _Y,
+    ),
+    _table(
+        "trips",
+        "Trips by points or by zone ids; streamed, never whole in memory.",
+        ["trip_id"],
+        Column("trip_id", "int64", "position in the source as read, rejected rows included", low=0),
+        Column("started_at", "timestamp", "start, UTC"),
+        Column("trip_count", "int64", "trips that the row stands for", low=0),
+        Column("origin_x_m", "float64", "easting of the start", nullable=True),
+        Column("origin_y_m", "float64", "northing of the start", nullable=True),
+        Column("destination_x_m", "float64", "easting of the end", nullable=True),
+        Column("destination_y_m", "float64", "northing of the end", nullable=True),
+        Column("origin_zone", "string", "zone of the start", nullable=True),
+        Column("destination_zone", "string", "zone of the end", nullable=True),
+    ),
+    _table(
+        "buildings",
+        "Building footprints with heights.",
+        ["building_id"],
+        Column("building_id", "int64", "position in the sources as read", low=0),
+        Column("height_m", "float64", "height above ground", nullable=True, low=0),
+        Column("footprint_m2", "float64", "area of the footprint", low=0),
+        Column("geometry", "geometry", "footprint"),
+    ),
+    _table(
+        "regions",
+        "The units of everything that follows.",
+        ["region_id"],
+        _REGION,
+        Column("area_km2", "float64", "area", low=0),
+        Column("inside_share", "float64", "share of the cell inside the boundary", low=0, high=1.001),
+        _X,
+        _Y,
+        Column("lon", "float64", "longitude of the representative point", low=-180, high=180),
+        Column("lat", "float64", "latitude of the representative point", low=-90, high=90),
+        Column("geometry", "geometry", "polygon or multipolygon"),
+    ),
+    _table(
+        "adjacency",
+        "Pairs of regions that share a border, in both directions.",
+        ["region_id", "neighbour_id"],
+        _REGION,
+        Column("neighbour_id", "string", "id of the neighbour"),
+        Column("border_m", "float64", "length of the shared border", low=0),
+    ),
+    _table(
+        "region_chips",
+        "One image a region, cut from the imagery.",
+        ["region_id"],
+        _REGION,
+        Column("pixels", "binary", "uint8 [height_px, width_px, bands] in C order"),
+        Column("height_px", "int32", "height", low=1),
+        Column("width_px", "int32", "width", low=1),
+        Column("bands", "int32", "bands", low=1),
+        Column("ground_m", "float64", "width on the ground", low=0),
+        Column("valid_share", "float64", "share of pixels that hold data", low=0, high=1),
+    ),
+    _table(
+        "region_street_views",
+        "Every street view with its region, brought to one size.",
+        ["region_id", "view_id"],
+        _REGION,
+        Column("view_id", "string", "as in `street_views`"),
+        Column("pixels", "binary", "uint8 [height_px, width_px, 3] in C order"),
+        Column("height_px", "int32", "height", low=1),
+        Column("width_px", "int32", "width", low=1),
+        Column("heading_deg", "float64", "compass heading", nullable=True, low=-360, high=360),
+        Column("lon", "float64", "longitude", low=-180, high=180),
+        Column("lat", "float64", "latitude", low=-90, high=90),
+    ),
+    _table(
+        "poi_counts",
+        "POIs by region and category; a pair without a row has none.",
+        ["region_id", "category"],
+        _REGION,
+        Column("category", "string", "category"),
+        Column("poi_count", "int64", "POIs", low=1),
+    ),
+    _table(
+        "poi_texts",
+        "Names and comments of a region's POIs.",
+        ["region_id"],
+        _REGION,
+        Column("names", "strings", "names, ordered by poi_id"),
+        Column("comments", "strings", "comments, ordered by poi_id; null without a comment source",
+               nullable=True),
+    ),
+    _table(
+        "flows",
+        "Trips between regions. Rows from a ready matrix have no hour.",
+        ["source", "origin_id", "destination_id", "hour"],
+        Column("source", "string", "`od` (a ready matrix) or `trips`", choices=("od", "trips")),
+        Column("origin_id", "string", "region of the start"),
+        Column("destination_id", "string", "region of the end"),
+        Column("hour", "int8", "local hour of the start", nullable=True, low=0, high=23),
+        Column("trip_count", "float64", "trips; fractions where zones are shared by area", low=0),
+    ),
+    _table(
+        "mobility",
+        "Out- and inflow of each region, by hour where it is known; zero rows are written out.",
+        ["source", "region_id", "hour"],
+        Column("source", "string", "as in `flows`", choices=("od", "trips")),
+        _REGION,
+        Column("hour", "int8", "local hour of the start", nullable=True, low=0, high=23),
+        Column("outflow", "float64", "trips that start here", low=0),
+        Column("inflow", "float64", "trips that end here", low=0),
+    ),
+    _table(
+        "heights",
+        "Building-height map of each region that has buildings.",
+        ["region_id"],
+        _REGION,
+        Column("pixels", "binary", "float32 metres [height_px, width_px] in C order; NaN = no height"),
+        Column("height_px", "int32", "height", low=1),
+        Column("width_px", "int32", "width", low=1),
+        Column("building_count", "int64", "footprints that touch the region", low=0),
+        Column("with_height_share", "float64", "share of them with a height", low=0, high=1),
+        Column("built_share", "float64", "share of the region under footprints", low=0, high=1.001),
+        Column("mean_height_m", "float64", "weighted by footprint", nullable=True, low=0),
+    ),
+    _table(
+        "indicators",
+        "What is to be predicted, and how much of the city has it.",
+        ["indicator"],
+        Column("indicator", "string", "name, as in the city's YAML"),
+        Column("kind", "string", "kind of target",
+               choices=("regression", "classification", "hourly")),
+        Column("transform", "string", "applied before standardising", choices=("none", "log1p")),
+        Column("unit", "string", "unit of the original value"),
+        Column("description", "string", "what it is"),
+        Column("contained_in", "strings", "input tables that hold the target already"),
+        Column("classes", "strings", "labels of a classification, by code; else empty"),
+        Column("regions", "int64", "regions with a label", low=0),
+        Column("region_share", "float64", "share of the regions with a label", low=0, high=1),
+    ),
+    _table(
+        "targets",
+        "Indicator values by region, original scale; a missing label has no row.",
+        ["indicator", "region_id", "slot"],
+        Column("indicator", "string", "name"),
+        _REGION,
+        Column("slot", "int32", "0; the hour of an hourly indicator", low=0, high=23),
+        Column("value", "float64", "value; for a classification the code of its label"),
+        Column("coverage", "float64", "share of the region that had data", low=0, high=1.001),
+    ),
+    _table(
+        "splits",
+        "Which regions train, validate and test; every method reads the same.",
+        ["split", "fold", "region_id"],
+        Column("split", "string", "kind", choices=("random", "spatial")),
+        Column("fold", "int32", "fold (random: repeat)", low=0),
+        _REGION,
+        Column("part", "string", "role", choices=("train", "val", "test")),
+        Column("block", "string", "spatial block; empty for a random split"),
+    ),
+    _table(
+        "coverage",
+        "What share of the regions each modality reaches.",
+        ["modality"],
+        Column("modality", "string", "modality"),
+        Column("items", "int64", "rows of it that lie in regions", low=0),
+        Column("regions", "int64", "regions that have it", low=0),
+        Column("region_share", "float64", "share of the regions that have it", low=0, high=1),
+    ),
+    _table(
+        "rejected",
+        "Every raw row that did not become part of a table, with the reason.",
+        ["stage", "source", "row", "reason"],
+        Column("stage", "string", "table that it was meant for"),
+        Column("source", "string", "file or table that it comes from"),
+        Column("row", "int64", "position in that source", low=0),
+        Column("reason", "string", "short reason, the same for all rows of its sort"),
+        Column("detail", "string", "what was found"),
+        Column("items", "int64", "items that the row stands for", low=0),
+    ),
+    _table(
+        "embeddings",
+        "Region embeddings of one method; rows of one fit have one width.",
+        ["variant", "split", "fold", "seed", "region_id"],
+        *_FIT,
+        _REGION,
+        Column("embedding", "vector", "float32 [D]"),
+    ),
+    _table(
+        "predictions",
+        "Predictions for test regions.",
+        ["variant", "task", "split", "fold", "seed", "region_id", "slot"],
+        *_FIT,
+        Column("task", "string", "indicator"),
+        _REGION,
+        Column("slot", "int32", "0; the hour of an hourly indicator", low=0, high=23),
+        Column("y_true", "float64", "transformed scale; code of a class"),
+        Column("y_pred", "float64", "transformed scale; code of a class"),
+        Column("y_true_original", "float64", "original scale; code of a class"),
+        Column("y_pred_original", "float64", "original scale; code of a class"),
+    ),
+    _table(
+        "leaderboard",
+        "Every figure of every method, one a row.",
+        ["method", "variant", "task", "split", "fold", "seed", "scale", "metric"],
+        Column("city", "string", "city"),
+        Column("method", "string", "method"),
+        *_FIT[:1],
+        Column("task", "string", "indicator"),
+        *_FIT[1:],
+        Column("scale", "string", "scale of the figure",
+               choices=("transformed", "original", "class")),
+        Column("metric", "string", "metric",
+               choices=("r2", "rmse", "mae", "mape", "accuracy", "macro_f1", "macro_recall")),
+        Column("value", "float64", "value; null when it is not estimable", nullable=True),
+        Column("inputs", "string", "modalities that the method read, comma-separated"),
+        Column("protocol", "string", "which regions pretraining saw",
+               choices=("transductive", "inductive", "supervised")),
+        Column("captioner", "string", "captioner behind the texts; empty without texts"),
+        Column("target_in_inputs", "bool", "the target is contained in an input"),
+        Column("n_train", "int64", "training regions with a label", low=0),
+        Column("n_test", "int64", "test regions with a label", low=0),
+    ),
+    _table(
+        "comparisons",
+        "Paired bootstrap between methods on the same test regions (all folds and seeds joined).",
+        ["task", "split", "metric", "method_a", "variant_a", "method_b", "variant_b"],
+        Column("task", "string", "indicator"),
+        Column("split", "string", "split"),
+        Column("metric", "string", "metric"),
+        Column("method_a", "string", "the better method"),
+        Column("variant_a", "string", "its variant"),
+        Column("method_b", "string", "the other method"),
+        Column("variant_b", "string", "its variant"),
+        Column("difference", "float64", "a minus b"),
+        Column("low", "float64", "2.5 % quantile of the difference"),
+        Column("high", "float64", "97.5 % quantile of the difference"),
+        Column("regions", "int64", "test regions that were resampled", low=0),
+    ),
+    _table(
+        "reachable",
+        "What could be reached on a simulated city: the true function, and kriging added.",
+        ["task", "split", "fold"],
+        Column("task", "string", "indicator"),
+        *_FIT[1:3],
+        Column("scale", "string", "scale of the figures", choices=("transformed", "class")),
+        Column("metric", "string", "metric", choices=("r2", "macro_f1")),
+        Column("true_function", "float64", "the noise-free function alone"),
+        Column("with_kriging", "float64", "plus kriging of the training residuals", nullable=True),
+        Column("n_test", "int64", "test regions", low=0),
+    ),
+)  # fmt: skip
+
+TABLES: dict[str, Table] = {table.name: table for table in _ALL}
+
+
+def contract(name: str) -> Table:
+    """The contract of a table; an unknown name lists the choices."""
+    if name not in TABLES:
+        raise KeyError(f"no contract for table {name!r}; known: {', '.join(sorted(TABLES))}")
+    return TABLES[name]

@@ -1,0 +1,1 @@
+"""The Dagster face: definitions, jobs, schedules, sensors, partitions."""
