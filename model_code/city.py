@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args
 from zoneinfo import ZoneInfo
 
 import yaml
@@ -468,33 +468,44 @@ class City(Model):
         node: Any = self
         for part in section.split("."):
             node = node.get(part) if isinstance(node, Mapping) else getattr(node, part)
-        return tuple(path for _, path in _paths(node, section))
+        return tuple(named.path for named in named_files(node, section))
 
     def view(self, keys: tuple[str, ...]) -> CityView:
         """Only what `keys` (dotted) name; anything else raises, so a stage reads what it declares."""
         return CityView(self, keys)
 
 
+class Named(NamedTuple):
+    """A path that the config names: its dotted key, and what to cite."""
+
+    key: str
+    path: str
+    licence: str
+    date: str
+    origin: str
+
+
 _PATH_KEYS = ("path", "images")
 
 
-def _paths(node: Any, key: str) -> Iterator[tuple[str, str]]:
-    """(dotted key, path) of every file below a config node."""
+def named_files(node: Any, key: str = "") -> Iterator[Named]:
+    """Every file, folder or pattern that a config node names."""
     if isinstance(node, Simulator):  # its path is written, not read
         return
     if isinstance(node, BaseModel):
+        about = [str(getattr(node, k, "not stated")) for k in ("licence", "date", "origin")]
         for name in type(node).model_fields:
             value = getattr(node, name)
             if name in _PATH_KEYS and isinstance(value, str):
-                yield f"{key}.{name}".lstrip("."), value
+                yield Named(f"{key}.{name}".lstrip("."), value, *about)
             else:
-                yield from _paths(value, f"{key}.{name}")
+                yield from named_files(value, f"{key}.{name}")
     elif isinstance(node, Mapping):
         for name, value in node.items():
-            yield from _paths(value, f"{key}.{name}")
+            yield from named_files(value, f"{key}.{name}")
     elif isinstance(node, tuple):
         for position, value in enumerate(node):
-            yield from _paths(value, f"{key}.{position}")
+            yield from named_files(value, f"{key}.{position}")
 
 
 class CityView:
@@ -581,6 +592,7 @@ def load_city(path: Path | str) -> City:
     except ValidationError as error:
         problems += [_problem(e, raw) for e in error.errors(include_url=False)]
     problems += _method_problems(raw.get("methods"))
+    problems += _need_problems(city) if city else []
     if raw.get("name") != path.stem and isinstance(raw.get("name"), str):
         what = f"the file is {path.name}, the name is {raw['name']!r}"
         problems.append(Problem("name", what, f"rename the file, or set name: {path.stem}"))
@@ -677,6 +689,24 @@ def _method_problems(chosen: Any) -> list[Problem]:
     return problems
 
 
+def _need_problems(city: City) -> list[Problem]:
+    """Methods whose modality this city has no source for."""
+    from model_code.methods import METHODS, SOURCES_OF
+
+    return [
+        Problem(
+            f"methods.{name}",
+            f"method {name!r} needs the modality {modality!r}, and this city has no source of it",
+            f"add {' or '.join(f'`sources.{s}`' for s in SOURCES_OF[modality])}, "
+            "or take the method out",
+        )
+        for name in city.methods
+        if name in METHODS
+        for modality in METHODS[name].needs
+        if SOURCES_OF[modality] and not any(getattr(city.sources, s) for s in SOURCES_OF[modality])
+    ]
+
+
 class Cities:
     """All cities of the config folders: those that load, and why the others do not."""
 
@@ -746,7 +776,7 @@ def check_files(city: City, root: str, sections: tuple[str, ...] = ("",)) -> Non
     import fsspec
 
     problems = []
-    for key, path in _paths(city, ""):
+    for key, path, *_ in named_files(city):
         if not any(key.startswith(section) for section in sections):
             continue
         url = resolve(path, root)

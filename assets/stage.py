@@ -1,0 +1,416 @@
+"""How every asset runs: fingerprint, lock, cache, contract, pictures. The stages stay thin.
+
+A stage is a function from a `Context` to a `Product`. The decorator `stage` makes a Dagster asset
+of it, partitioned by city:
+
+1. take the lock of this asset and city;
+2. hash what the result depends on (upstream, raw files, config keys, code);
+3. if the lake has that very result, replay its metadata and stop: nothing is read or written;
+4. else compute, write where nobody looks, check the contract, and hand it to the IO manager,
+   which puts it in place.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import resource
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from model_code.city import Cities, City, CityView
+from model_code.errors import CityloomError, ContractError
+from model_code.fingerprint import code_digests, data_digests, digest
+from model_code.rejections import Rejections
+from model_code.tables import Table, contract
+from resources.dagster import CityResource, Commit
+from resources.lake import Handle, Lake, Writer, bytes_writer, read_arrow, table_writer
+from resources.raw import RawFiles
+
+CITIES = dg.StaticPartitionsDefinition(sorted(Cities.load().good))
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage may see: its declared config keys, its inputs, the data root, the seed's city."""
+
+    city: CityView
+    inputs: dict[str, Handle]
+    root: str
+    name: str
+    progress: Callable[[str], None]
+    rejections: Rejections = field(default_factory=Rejections)
+
+    def has(self, table: str) -> bool:
+        """Whether the city has an optional input."""
+        return self.inputs[table].exists
+
+
+@dataclass
+class Written:
+    """A staged table, for pictures and figures of the UI."""
+
+    path: Path
+
+    def arrow(self, columns: list[str] | None = None) -> Any:
+        return read_arrow(self.path, columns)
+
+    def frame(self, columns: list[str] | None = None) -> Any:
+        return self.arrow(columns).to_pandas()
+
+    def geo(self) -> Any:
+        import geopandas as gpd
+
+        return gpd.read_parquet(self.path)
+
+
+@dataclass
+class Product:
+    """What a stage made: a table for its contract (frame, Arrow, or a stream of record batches),
+    and any other files, by name."""
+
+    table: Any = None
+    files: dict[str, Writer] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+Body = Callable[[Context], Product]
+Picture = Callable[[Context, Written], bytes]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The declaration of one asset."""
+
+    name: str
+    about: str
+    group: str
+    body: Body
+    code: tuple[str, ...]
+    inputs: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    config: tuple[str, ...] = ()
+    raw: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    table: Table | None = None
+    picture: Picture | None = None
+    absent: Callable[[City], str] | None = None
+    before: Callable[[City, RawFiles], None] | None = None
+    data_files: tuple[str, ...] = ()
+    publish: str = ""
+
+    def why_absent(self, city: City) -> str:
+        """Why this city has no such asset; empty if it has one."""
+        return self.absent(city) if self.absent else ""
+
+    def depends_on(
+        self, city: City, raw: RawFiles, upstream: Callable[[str], str]
+    ) -> dict[str, Any]:
+        """Everything that the result depends on; its digest is the fingerprint.
+
+        Args:
+            upstream: fingerprint of an input by its name.
+        """
+        if reason := self.why_absent(city):
+            return {"absent": reason}
+        code = code_digests(self.code)
+        for pattern in self.data_files:
+            code |= data_digests(pattern)
+        if self.table:
+            code["contract"] = digest(asdict(self.table))
+        return {
+            "upstream": {name: upstream(name) for name in sorted(self.inputs)},
+            "raw": {
+                section: {path: value[:16] for path, value in files.items()}
+                for section, files in raw.digests(city, self.raw).items()
+            },
+            "config": city.view(self.config).dump(),
+            "code": {name: value[:16] for name, value in code.items()},
+        }
+
+
+STAGES: dict[str, Stage] = {}
+
+
+def stage(**declared: Any) -> Callable[[Body], dg.AssetsDefinition]:
+    """Make a Dagster asset of a function; see `Stage` for what can be declared. The name is the
+    function's, the description its docstring."""
+
+    def decorate(body: Body) -> dg.AssetsDefinition:
+        about = " ".join((body.__doc__ or "").split())
+        return define(
+            Stage(
+                name=body.__name__,
+                about=about,
+                body=body,
+                code=(f"{body.__module__}:{body.__name__}", *declared.pop("code", ())),
+                **declared,
+            )
+        )
+
+    return decorate
+
+
+def define(declared: Stage) -> dg.AssetsDefinition:
+    """The Dagster asset of a stage, and its place in the registry that `explain` walks."""
+    if declared.name in STAGES:
+        raise ValueError(f"two stages are called {declared.name!r}")
+    STAGES[declared.name] = declared
+    specs = [
+        dg.AssetCheckSpec(
+            "contract",
+            asset=declared.name,
+            blocking=True,
+            description="The table keeps its contract (docs/tables.md).",
+            partitions_def=CITIES,
+        )
+    ]
+
+    @dg.asset(
+        name=declared.name,
+        description=declared.about,
+        group_name=declared.group,
+        kinds={*declared.kinds, "parquet"} if declared.table else set(declared.kinds),
+        partitions_def=CITIES,
+        ins={name: dg.AssetIn() for name in declared.inputs},
+        deps=list(declared.after),
+        check_specs=specs if declared.table else [],
+        required_resource_keys={"cities", "io_manager"},
+        output_required=True,
+    )
+    def run(context: dg.AssetExecutionContext, **handles: Handle) -> Iterator[Any]:
+        yield from _run(declared, context, handles)
+
+    return run
+
+
+def _run(
+    declared: Stage, context: dg.AssetExecutionContext, handles: dict[str, Handle]
+) -> Iterator[Any]:
+    cities: CityResource = context.resources.cities
+    lake: Lake = context.resources.io_manager.lake
+    name = context.partition_key
+    city = cities.city(name)
+    raw = cities.raw()
+    total = len(context.selected_asset_keys) if context.run.asset_selection else len(STAGES)
+
+    def say(computed: bool, what: str) -> None:
+        context.log.info(f"[{cities.count(computed):>3}/{total}] {name} · {declared.name}: {what}")
+
+    def waiting() -> None:
+        context.log.warning(f"{declared.name}: another run of {name!r} works on it; waiting")
+
+    with lake.lock(name, declared.name, on_wait=waiting):
+        try:
+            if declared.before:
+                declared.before(city, raw)
+            inputs = declared.depends_on(city, raw, lambda asset: handles[asset].fingerprint)
+            fingerprint = digest(inputs)
+            manifest = lake.manifest(name, declared.name)
+            reason = declared.why_absent(city)
+            if reason and not (manifest and manifest.fingerprint == fingerprint):
+                manifest = lake.write_absent(
+                    name, declared.name, reason, fingerprint=fingerprint, inputs=inputs
+                )
+            if manifest and manifest.fingerprint == fingerprint:
+                if reason or lake.intact(manifest):
+                    say(False, f"left out, {reason}" if reason else "up to date")
+                    if declared.publish and not reason:
+                        lake.publish(name, declared.name, declared.publish)
+                    yield dg.MaterializeResult(
+                        metadata={**_shown(manifest.metadata), "cached": not reason},
+                        check_results=_replayed(declared, manifest.checks, reason),
+                    )
+                    return
+                context.log.warning(f"{declared.name}: its file is damaged; making it again")
+            started = time.perf_counter()
+            ctx = Context(
+                city.view(declared.config),
+                handles,
+                cities.root,
+                name,
+                lambda text: context.log.info(f"          {declared.name}: {text}"),
+            )
+            product = declared.body(ctx)
+            provenance = {
+                "asset": declared.name,
+                "city": name,
+                "fingerprint": fingerprint,
+                "inputs": inputs,
+            }
+            staged, checker = _stage(declared, ctx, lake, product, provenance)
+        except ContractError as error:
+            yield dg.AssetCheckResult(
+                passed=False, check_name="contract", metadata={"problems": str(error)}
+            )
+            raise dg.Failure(description=str(error), allow_retries=False) from error
+        except CityloomError as error:
+            raise dg.Failure(description=str(error), allow_retries=False) from error
+        metadata = _metadata(declared, ctx, product, checker, staged.folder)
+        metadata["fingerprint"] = fingerprint
+        metadata["fingerprint_inputs"] = inputs
+        checks = [{"name": "contract", "rows": checker.rows}] if checker else []
+        seconds = time.perf_counter() - started
+        say(True, f"{_rows(checker)}{seconds:.1f} s")
+        yield dg.MaterializeResult(
+            value=Commit(
+                staged,
+                fingerprint=fingerprint,
+                inputs=inputs,
+                metadata=[{"name": k, "value": v} for k, v in metadata.items()],
+                checks=checks,
+            ),
+            metadata={**_shown_items(metadata), "seconds": seconds, "cached": False},
+            check_results=_replayed(declared, checks, ""),
+        )
+        # Dagster has called the IO manager when the generator goes on: the version is in place.
+        peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        timing = {"seconds": round(seconds, 3), "process_peak_mib": round(peak_mib, 1)}
+        lake.write_timing(name, declared.name, timing)
+        if declared.publish:
+            lake.publish(name, declared.name, declared.publish)
+
+
+def _stage(
+    declared: Stage, ctx: Context, lake: Lake, product: Product, provenance: dict[str, Any]
+) -> tuple[Any, Any]:
+    """Write the product where nobody looks; the contract is checked on the way."""
+    from model_code.contracts import Checker
+
+    files = dict(product.files)
+    checker = None
+    if declared.table:
+        checker = Checker(declared.table)
+        files = {
+            f"{declared.name}.parquet": table_writer(checker, product.table, provenance),
+            **files,
+        }
+    staged = lake.stage(ctx.name, declared.name, files)
+    try:
+        # After the table: a stream rejects rows while it is written.
+        if declared.name != "rejected" and len(ctx.rejections):
+            rejected = ctx.rejections.frame().assign(stage=declared.name)
+            rejected = rejected.groupby(
+                ["stage", "source", "row", "reason"], as_index=False
+            ).first()
+            writer = table_writer(Checker(contract("rejected")), rejected, provenance)
+            staged.add("rejected.parquet", writer)
+        if declared.picture:
+            picture = declared.picture(ctx, Written(staged.folder / f"{declared.name}.parquet"))
+            staged.add("picture.png", bytes_writer(picture))
+    except BaseException:
+        staged.discard()
+        raise
+    return staged, checker
+
+
+def _metadata(
+    declared: Stage, ctx: Context, product: Product, checker: Any, folder: Path
+) -> dict[str, Any]:
+    """Plain JSON types only: it is kept in the lake and replayed from there."""
+    metadata = dict(product.metadata)
+    if checker:
+        metadata["rows"] = checker.rows
+        metadata["columns"] = len(checker.missing)
+        metadata["share_missing"] = {
+            name: round(count / checker.rows, 4)
+            for name, count in checker.missing.items()
+            if count and checker.rows
+        }
+    if len(ctx.rejections):
+        frame = ctx.rejections.frame()
+        metadata["rejected"] = {
+            str(k): int(v) for k, v in frame.groupby("reason")["items"].sum().items()
+        }
+    picture = folder / "picture.png"
+    if picture.exists():
+        code = base64.b64encode(picture.read_bytes()).decode()
+        metadata["picture"] = f"![{declared.name}](data:image/png;base64,{code})"
+    return metadata
+
+
+def _shown_items(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Metadata as Dagster shows it: pictures as Markdown, tables of figures as JSON."""
+    shown: dict[str, Any] = {}
+    for name, value in metadata.items():
+        if isinstance(value, dict | list):
+            shown[name] = dg.MetadataValue.json(value)
+        elif isinstance(value, str) and value.startswith("!["):
+            shown[name] = dg.MetadataValue.md(value)
+        else:
+            shown[name] = value
+    if "rows" in metadata:
+        shown["dagster/row_count"] = metadata["rows"]
+    return shown
+
+
+def _shown(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    return _shown_items({entry["name"]: entry["value"] for entry in entries})
+
+
+def _replayed(
+    declared: Stage, checks: list[dict[str, Any]], absent: str
+) -> list[dg.AssetCheckResult]:
+    if not declared.table:
+        return []
+    about = {"rows": checks[0]["rows"]} if checks else {"left out": absent}
+    return [dg.AssetCheckResult(passed=True, check_name="contract", metadata=about)]
+
+
+def _rows(checker: Any) -> str:
+    return f"{checker.rows:,} rows, " if checker else ""
+
+
+def explain(city: City, lake: Lake, raw: RawFiles) -> list[tuple[str, str, list[str]]]:
+    """What a run would do, in order: (asset, state, reasons); states are `up to date`,
+    `left out` and `to do`."""
+    fingerprints: dict[str, str] = {}
+    found = []
+    for name, declared in STAGES.items():
+        inputs = declared.depends_on(city, raw, lambda asset: fingerprints[asset])
+        fingerprints[name] = digest(inputs)
+        manifest = lake.manifest(city.name, name)
+        if "absent" in inputs:
+            found.append((name, "left out", [inputs["absent"]]))
+        elif manifest is None:
+            found.append((name, "to do", ["it was never made"]))
+        elif manifest.fingerprint != fingerprints[name]:
+            found.append((name, "to do", _differences(manifest.inputs, inputs)))
+        elif not lake.intact(manifest):
+            found.append((name, "to do", ["its file is damaged"]))
+        else:
+            found.append((name, "up to date", []))
+    return found
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What changed between two records of `depends_on`, one line a leaf."""
+    before, after = dict(_leaves(old)), dict(_leaves(new))
+    lines = []
+    for key in sorted({*before, *after}):
+        a, b = before.get(key), after.get(key)
+        if a == b:
+            continue
+        kind, *rest = key
+        what = ":".join(rest)
+        if kind == "upstream":
+            lines.append(f"input {what} is remade")
+        elif kind == "config":
+            lines.append(f"config {what}: {json.dumps(a)} -> {json.dumps(b)}")
+        else:
+            how = "new" if a is None else "gone" if b is None else "changed"
+            lines.append(f"{kind} {what} {how}")
+    return lines
+
+
+def _leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if isinstance(node, dict) and node:
+        for key, value in node.items():
+            yield from _leaves(value, (*path, str(key)))
+    else:
+        yield path, node

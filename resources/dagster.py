@@ -1,0 +1,104 @@
+"""The resources as Dagster sees them: the cities of this location, and the lake's IO manager."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dagster as dg
+from pydantic import PrivateAttr
+
+from model_code.city import Cities, City, check_files, data_root
+from model_code.errors import CityloomError
+from resources.lake import Handle, Lake, Staged, table_writer
+from resources.raw import RawFiles
+
+PARTITION_TAG = "dagster/partition"
+
+
+class CityResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Gives a step its city. Every asset needs it, so that a run without a usable city ends at
+    once, with the list of the cities, and before anything is computed."""
+
+    data: str = ""
+    _done: int = PrivateAttr(default=0)
+    _computed: int = PrivateAttr(default=0)
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        run = context.dagster_run
+        if run is None:
+            return
+        try:
+            city = Cities.load()[run.tags.get(PARTITION_TAG)]
+            if city.simulator is None:
+                check_files(city, self.root)
+        except CityloomError as error:
+            raise dg.Failure(description=str(error), allow_retries=False) from error
+
+    @property
+    def root(self) -> str:
+        """The data root."""
+        return self.data or data_root()
+
+    def city(self, name: str) -> City:
+        return Cities.load()[name]
+
+    def raw(self) -> RawFiles:
+        return RawFiles(self.root)
+
+    def count(self, computed: bool) -> int:
+        """Note that one more step of this process is done; returns how many are."""
+        self._done += 1
+        self._computed += computed
+        return self._done
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        if self._done:
+            reused = self._done - self._computed
+            what = (
+                f"{self._computed} of {self._done} assets computed, {reused} up to date"
+                if self._computed
+                else f"nothing had to be computed: all {self._done} assets are up to date"
+            )
+            context.log.info(what) if context.log else None
+
+
+class LakeIOManager(dg.IOManager):
+    """Commits what an asset staged, and gives downstream a lazy handle instead of data."""
+
+    def __init__(self, lake: Lake) -> None:
+        self.lake = lake
+
+    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
+        city, asset = _place(context)
+        if isinstance(obj, Commit):
+            self.lake.commit(obj.staged, **obj.about)
+            return
+        from model_code.contracts import Checker
+        from model_code.tables import contract
+
+        checker = Checker(contract(asset))
+        writer = table_writer(checker, obj, {"asset": asset, "city": city})
+        with self.lake.lock(city, asset):
+            staged = self.lake.stage(city, asset, {f"{asset}.parquet": writer})
+            self.lake.commit(staged, fingerprint="")
+        context.add_output_metadata({"rows": checker.rows})
+
+    def load_input(self, context: dg.InputContext) -> Handle:
+        assert context.upstream_output is not None
+        return self.lake.handle(*_place(context.upstream_output))
+
+
+class Commit:
+    """A staged version on its way from an asset's body to the IO manager."""
+
+    def __init__(self, staged: Staged, **about: Any) -> None:
+        self.staged, self.about = staged, about
+
+
+def _place(context: dg.OutputContext) -> tuple[str, str]:
+    if not context.has_partition_key:
+        raise dg.Failure(
+            description="this run names no city: give a partition "
+            """(--tags '{"dagster/partition": "CITY"}')"""
+        )
+    return context.partition_key, context.asset_key.path[-1]

@@ -1,0 +1,594 @@
+"""The lake: one folder a city and asset, on any fsspec path, that is old or new but never half.
+
+    <lake>/<city>/<asset>/<version>/<files>     the version is a digest of the files' content
+    <lake>/<city>/<asset>/current.json          which version counts, its digests, why it was made
+    <lake>/<city>/<asset>/timing.json           how long it took (never in a data file)
+
+`current.json` is the commit: it is put in place by one atomic rename (on an object store by one
+complete put) after all files are there and synced. Every file is checked against its digest when
+it is read. This module knows nothing of Dagster.
+
+    from resources.lake import read
+    regions = read("regions", city="demo")
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import fsspec
+from filelock import FileLock, Timeout
+
+from model_code.errors import (
+    CorruptTableError,
+    DataError,
+    LakeVersionError,
+    LockedError,
+    MissingTableError,
+)
+from model_code.fingerprint import digest, file_digest
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+    import pandas as pd
+    import pyarrow as pa
+
+    from model_code.contracts import Checker
+    from model_code.methods.base import Checkpoint
+    from model_code.tables import Table
+
+LAKE_VERSION = 1
+_SEGMENT = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_FILE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,120}")
+
+
+def lake_root() -> str:
+    """Where the lake lies: `$CITYLOOM_LAKE` (a folder or an fsspec URL), by default `lake/`."""
+    root = os.environ.get("CITYLOOM_LAKE") or str(Path(__file__).resolve().parent.parent / "lake")
+    return root if "://" in root else str(Path(root).expanduser().resolve())
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `current.json` says of an asset of a city."""
+
+    city: str
+    asset: str
+    fingerprint: str
+    inputs: dict[str, Any]
+    version: str = ""
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    metadata: list[dict[str, Any]] = field(default_factory=list)
+    checks: list[dict[str, Any]] = field(default_factory=list)
+    absent: str = ""
+    lake_version: int = LAKE_VERSION
+
+
+Writer = Callable[[Path], None]
+
+
+@dataclass
+class Staged:
+    """Files of a version that nobody can see yet."""
+
+    city: str
+    asset: str
+    folder: Path
+    entries: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def add(self, name: str, write: Writer) -> None:
+        """Write one more file and note its digest."""
+        path = self.folder / name
+        write(path)
+        _sync(path)
+        self.entries[name] = {"sha256": file_digest(path), "bytes": path.stat().st_size}
+
+    def discard(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Lake:
+    """Reads and writes versions of assets. Safe for several processes on one machine."""
+
+    def __init__(self, root: str | None = None, *, lock_seconds: float = 3600.0) -> None:
+        self.root = (root or lake_root()).rstrip("/")
+        self.lock_seconds = lock_seconds
+        self.fs, self._base = fsspec.core.url_to_fs(self.root)
+        self.local = "file" in (
+            self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,)
+        )
+        # (path, size, mtime) of files whose digest this process has checked already
+        self._verified: set[tuple[str, int, int]] = set()
+
+    # --- names ---------------------------------------------------------------------------------
+
+    def folder(self, city: str, asset: str) -> str:
+        """Folder of an asset of a city.
+
+        Raises:
+            DataError: a name that could leave the lake, or meet another name on a disk that does
+                not tell upper from lower case.
+        """
+        for what, name in (("city", city), ("asset", asset)):
+            if not _SEGMENT.fullmatch(name):
+                raise DataError(
+                    f"{what} name {name!r} cannot be a folder of the lake",
+                    fix="use a-z, 0-9 and _ only, starting with a letter",
+                )
+        return f"{self._base}/{city}/{asset}"
+
+    # --- writing -------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def lock(
+        self, city: str, asset: str, on_wait: Callable[[], None] | None = None
+    ) -> Iterator[None]:
+        """Hold the asset of the city for one process; calls `on_wait` once if another holds it.
+
+        Raises:
+            LockedError: it is still held after `lock_seconds`.
+        """
+        if self.local:
+            path = Path(self.folder(city, asset)) / ".lock"
+        else:  # object stores have no locks: processes of one machine still exclude each other
+            name = hashlib.sha256(self.folder(city, asset).encode()).hexdigest()
+            path = Path(tempfile.gettempdir()) / "cityloom-locks" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        try:
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                if on_wait:
+                    on_wait()
+                lock.acquire(timeout=self.lock_seconds)
+        except Timeout as error:
+            raise LockedError(
+                f"another run holds {asset!r} of city {city!r} since over {self.lock_seconds:g} s",
+                fix=f"wait for it, or end that process (lock file: {path})",
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def stage(self, city: str, asset: str, files: dict[str, Writer]) -> Staged:
+        """Write all files of a new version where no reader looks. `commit` or `discard` it.
+
+        Args:
+            files: by file name, a function that writes the file at the path that it is given.
+        Raises:
+            DataError: a name cannot stand in the lake.
+            ContractError: a writer found the table to break its contract; nothing is left behind.
+        """
+        folder = self.folder(city, asset)
+        if bad := [name for name in files if not _FILE.fullmatch(name)]:
+            raise DataError(f"file names {bad} cannot stand in the lake", fix="use a-z, 0-9, _.-")
+        parent = Path(folder) if self.local else Path(tempfile.gettempdir())
+        parent.mkdir(parents=True, exist_ok=True)
+        staged = Staged(city, asset, parent / f".writing-{uuid.uuid4().hex}")
+        staged.folder.mkdir()
+        try:
+            for name, write in files.items():
+                staged.add(name, write)
+        except BaseException:
+            staged.discard()
+            raise
+        return staged
+
+    def commit(
+        self,
+        staged: Staged,
+        *,
+        fingerprint: str,
+        inputs: dict[str, Any] | None = None,
+        metadata: Iterable[dict[str, Any]] = (),
+        checks: Iterable[dict[str, Any]] = (),
+    ) -> Manifest:
+        """Put a staged version in place and make it the current one; the old one then goes."""
+        city, asset, entries = staged.city, staged.asset, dict(sorted(staged.entries.items()))
+        folder = self.folder(city, asset)
+        version = digest(entries)[:16]
+        try:
+            self._place(staged.folder, f"{folder}/{version}", entries)
+        finally:
+            staged.discard()
+        manifest = Manifest(
+            city, asset, fingerprint, inputs or {}, version, entries, list(metadata), list(checks)
+        )
+        self._commit(manifest)
+        self._sweep(folder, keep=version)
+        return manifest
+
+    def write_absent(
+        self, city: str, asset: str, reason: str, *, fingerprint: str, inputs: dict[str, Any]
+    ) -> Manifest:
+        """Record that this city has no such table, and why; an older version goes."""
+        manifest = Manifest(city, asset, fingerprint, inputs, absent=reason)
+        Path(self.folder(city, asset)).mkdir(parents=True, exist_ok=True) if self.local else None
+        self._commit(manifest)
+        self._sweep(self.folder(city, asset), keep="")
+        return manifest
+
+    def _place(self, staging: Path, target: str, entries: dict[str, dict[str, Any]]) -> None:
+        if not self.local:
+            for name in entries:
+                self.fs.put_file(str(staging / name), f"{target}/{name}")
+            return
+        final = Path(target)
+        if final.is_dir():  # the same content was written before: replace file by file
+            for name in entries:
+                (staging / name).replace(final / name)
+        else:
+            staging.rename(final)
+        _sync(final)
+        _sync(final.parent)
+
+    def _commit(self, manifest: Manifest) -> None:
+        target = f"{self.folder(manifest.city, manifest.asset)}/current.json"
+        self._put(target, json.dumps(asdict(manifest), sort_keys=True, indent=1))
+
+    def _put(self, target: str, text: str) -> None:
+        if not self.local:
+            self.fs.pipe_file(target, text.encode())
+            return
+        path = Path(target)
+        temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            _sync(temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync(path.parent)
+
+    def _sweep(self, folder: str, keep: str) -> None:
+        """Remove what earlier versions and killed writers left; the lock is held by the caller."""
+        for entry in self.fs.ls(folder, detail=True):
+            name = entry["name"].rstrip("/").rsplit("/", 1)[-1]
+            if entry["type"] == "directory" and name != keep:
+                self.fs.rm(entry["name"], recursive=True)
+            elif name.startswith(".current.json-"):
+                self.fs.rm(entry["name"])
+
+    def write_timing(self, city: str, asset: str, timing: dict[str, float]) -> None:
+        """Keep seconds and peak memory of the last computation, beside the data."""
+        self._put(f"{self.folder(city, asset)}/timing.json", json.dumps(timing, sort_keys=True))
+
+    # --- reading -------------------------------------------------------------------------------
+
+    def manifest(self, city: str, asset: str) -> Manifest | None:
+        """What stands in the lake for an asset of a city; None if nothing does.
+
+        Raises:
+            LakeVersionError: it was written with another layout.
+            CorruptTableError: `current.json` cannot be read.
+        """
+        path = f"{self.folder(city, asset)}/current.json"
+        try:
+            raw = json.loads(self.fs.cat_file(path))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise CorruptTableError(f"{path} is not JSON", fix=_again(city, asset)) from error
+        if raw.get("lake_version") != LAKE_VERSION:
+            raise LakeVersionError(
+                f"{path} has lake version {raw.get('lake_version')}, this code reads {LAKE_VERSION}",
+                fix="set $CITYLOOM_LAKE to a new folder, or run `make clean` and the job again",
+            )
+        return Manifest(**raw)
+
+    def intact(self, manifest: Manifest) -> bool:
+        """All files of the version are there with the content that was written."""
+        try:
+            for file in manifest.files:
+                self.path(manifest.city, manifest.asset, file)
+        except CorruptTableError:
+            return False
+        return True
+
+    def handle(self, city: str, asset: str) -> Handle:
+        """A lazy reader: nothing is opened until it is asked."""
+        return Handle(self, city, asset)
+
+    def path(self, city: str, asset: str, file: str) -> Path:
+        """A local, verified path of one file of the current version.
+
+        Raises:
+            MissingTableError, CorruptTableError
+        """
+        manifest = self.manifest(city, asset)
+        if manifest is None or manifest.absent or file not in manifest.files:
+            why = (manifest.absent if manifest else "") or "it was never made"
+            raise MissingTableError(
+                f"{asset!r} of city {city!r} is not in the lake {self.root}: {why}",
+                fix=_again(city, asset),
+            )
+        remote = f"{self.folder(city, asset)}/{manifest.version}/{file}"
+        path: Path = Path(remote) if self.local else self._fetch(remote, manifest, file)
+        want = manifest.files[file]
+        try:
+            stat = path.stat()
+        except FileNotFoundError as error:
+            newer = self.manifest(city, asset)
+            if newer and newer.version != manifest.version:  # replaced while we looked
+                return self.path(city, asset, file)
+            raise CorruptTableError(f"{path} is gone", fix=_again(city, asset)) from error
+        key = (str(path), stat.st_size, stat.st_mtime_ns)
+        if key not in self._verified:
+            if stat.st_size != want["bytes"] or file_digest(path) != want["sha256"]:
+                raise CorruptTableError(
+                    f"{path} is damaged: it has {stat.st_size} bytes and not the content that was "
+                    f"written ({want['bytes']} bytes, sha256 {want['sha256'][:12]}...)",
+                    fix=_again(city, asset),
+                )
+            self._verified.add(key)
+        return path
+
+    def _fetch(self, remote: str, manifest: Manifest, file: str) -> Path:
+        """Copy of a remote file in a local cache, by content, so that it is fetched once."""
+        want = manifest.files[file]["sha256"]
+        path = Path(tempfile.gettempdir()) / "cityloom-cache" / str(want) / file
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{uuid.uuid4().hex}")
+            self.fs.get_file(remote, str(temporary))
+            temporary.replace(path)
+        return path
+
+    def cities(self) -> list[str]:
+        """Cities that have anything in the lake."""
+        if not self.fs.exists(self._base):
+            return []
+        names = (e["name"].rstrip("/").rsplit("/", 1)[-1] for e in self.fs.ls(self._base, True))
+        return sorted(name for name in names if _SEGMENT.fullmatch(name))
+
+    def assets(self, city: str) -> list[str]:
+        """Assets of a city that stand in the lake."""
+        base = self.folder(city, "x").rsplit("/", 1)[0]
+        if not self.fs.exists(base):
+            return []
+        entries = (e for e in self.fs.ls(base, True) if e["type"] == "directory")
+        names = (e["name"].rstrip("/").rsplit("/", 1)[-1] for e in entries)
+        return sorted(name for name in names if _SEGMENT.fullmatch(name))
+
+    def timings(self, city: str) -> pd.DataFrame:
+        """Seconds, peak memory and size of each asset, from its last computation."""
+        import pandas as pd
+
+        rows = []
+        for asset in self.assets(city):
+            manifest = self.manifest(city, asset)
+            try:
+                timing = json.loads(self.fs.cat_file(f"{self.folder(city, asset)}/timing.json"))
+            except FileNotFoundError:
+                timing = {}
+            size = sum(f["bytes"] for f in manifest.files.values()) if manifest else 0
+            rows.append({"asset": asset, "bytes": size, **timing})
+        return pd.DataFrame(rows)
+
+    def remove(self, city: str) -> None:
+        """Delete everything that the lake holds of a city."""
+        base = self.folder(city, "x").rsplit("/", 1)[0]
+        if self.fs.exists(base):
+            self.fs.rm(base, recursive=True)
+
+    def publish(self, city: str, asset: str, file: str) -> str:
+        """A copy of a file under a stable name, `<lake>/<city>/<file>`, for people to open."""
+        source = self.path(city, asset, file)
+        target = f"{self.folder(city, asset).rsplit('/', 1)[0]}/{file}"
+        if self.local:
+            temporary = Path(f"{target}-{uuid.uuid4().hex}")
+            shutil.copyfile(source, temporary)
+            temporary.replace(target)
+        else:
+            self.fs.put_file(str(source), target)
+        return target
+
+
+class Handle:
+    """One asset of one city, read when asked. A table's file is `<asset>.parquet`."""
+
+    def __init__(self, lake: Lake, city: str, asset: str) -> None:
+        self.lake, self.city, self.asset = lake, city, asset
+
+    @property
+    def exists(self) -> bool:
+        """False where the city has no such table (for an optional modality)."""
+        manifest = self.lake.manifest(self.city, self.asset)
+        return manifest is not None and not manifest.absent
+
+    @property
+    def fingerprint(self) -> str:
+        manifest = self.lake.manifest(self.city, self.asset)
+        return manifest.fingerprint if manifest else ""
+
+    @property
+    def files(self) -> list[str]:
+        manifest = self.lake.manifest(self.city, self.asset)
+        return sorted(manifest.files) if manifest else []
+
+    def path(self, file: str | None = None) -> Path:
+        """Local path of a file, verified; the table itself by default."""
+        return self.lake.path(self.city, self.asset, file or f"{self.asset}.parquet")
+
+    def arrow(self, columns: list[str] | None = None, file: str | None = None) -> pa.Table:
+        """The table in Arrow."""
+        return read_arrow(self.path(file), columns)
+
+    def frame(self, columns: list[str] | None = None, file: str | None = None) -> pd.DataFrame:
+        """The table in pandas; geometry stays WKB."""
+        frame: pd.DataFrame = self.arrow(columns, file).to_pandas()
+        return frame
+
+    def geo(self) -> gpd.GeoDataFrame:
+        """The table in geopandas, in the city's CRS."""
+        import geopandas as gpd
+
+        frame: gpd.GeoDataFrame = gpd.read_parquet(self.path())
+        return frame
+
+    def checkpoint(self, name: str) -> Checkpoint:
+        """One checkpoint of a set: `<name>.safetensors` and `<name>.json`."""
+        from safetensors.numpy import load_file
+
+        from model_code.methods.base import Checkpoint
+
+        record = json.loads(self.path(f"{name}.json").read_text(encoding="utf-8"))
+        return Checkpoint(load_file(self.path(f"{name}.safetensors")), record)
+
+    @property
+    def checkpoints(self) -> list[str]:
+        return [f.removesuffix(".json") for f in self.files if f.endswith(".json")]
+
+
+def read(table: str, city: str, *, lake: str | None = None) -> pd.DataFrame | gpd.GeoDataFrame:
+    """A table of a city, for notebooks; a GeoDataFrame where it has a geometry.
+
+    `read("timings", city="demo")` gives seconds, peak memory and bytes by asset.
+
+    Raises:
+        MissingTableError: the city has no such table (yet).
+    """
+    from model_code.tables import TABLES
+
+    source = Lake(lake)
+    if table == "timings":
+        return source.timings(city)
+    handle = source.handle(city, table)
+    return handle.geo() if table in TABLES and TABLES[table].geometry else handle.frame()
+
+
+# --- file formats --------------------------------------------------------------------------------
+
+
+def read_arrow(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """A Parquet file in Arrow; a folder named like `x=y` above it is no column of the table."""
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path, columns=columns, partitioning=None)
+
+
+def table_writer(checker: Checker, value: Any, provenance: dict[str, Any]) -> Writer:
+    """Writes a value as the Parquet file of a contract, checking it part by part.
+
+    Args:
+        checker: of the table's contract; knows rows and missing values when the file is written.
+        value: pandas or GeoDataFrame, Arrow table, or an iterable of record batches (streamed;
+            its rows must come in the order of the key).
+        provenance: JSON-able; goes into the file's metadata under `cityloom`.
+    Raises:
+        ContractError: while writing, before anything is committed.
+    """
+
+    def write(path: Path) -> None:
+        import pyarrow.parquet as pq
+
+        from model_code.contracts import arrow_schema
+
+        table = checker.table
+        schema = arrow_schema(table)
+        metadata = {"cityloom": json.dumps(provenance, sort_keys=True)}
+        if table.geometry:
+            metadata["geo"] = json.dumps(_geo_metadata(table.geometry, value), sort_keys=True)
+        schema = schema.with_metadata(metadata)
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            for part in _parts(table, value):
+                checker.check(part)
+                writer.write_table(part.replace_schema_metadata(metadata))
+
+    return write
+
+
+def _parts(table: Table, value: Any) -> Iterator[pa.Table]:
+    """The value as Arrow tables that conform to the contract; a frame is put in key order."""
+    import pandas as pd
+    import pyarrow as pa
+
+    from model_code.contracts import conform
+
+    if isinstance(value, pd.DataFrame):
+        frame = value.reset_index(drop=True)
+        if table.geometry:
+            frame = pd.DataFrame(frame)
+            frame[table.geometry] = value.geometry.to_wkb().array
+        value = pa.Table.from_pandas(frame, preserve_index=False)
+    if isinstance(value, pa.Table):
+        # take() on a list<float32> column is slow and can overflow: skip it when already in order
+        keys = [(k, "ascending") for k in table.key]
+        whole = conform(table, value.replace_schema_metadata(None))
+        order = whole.select(list(table.key))
+        yield whole if order.sort_by(keys).equals(order) else whole.sort_by(keys)
+        return
+    for batch in value:
+        yield conform(table, batch)
+
+
+def _geo_metadata(column: str, value: Any) -> dict[str, Any]:
+    """GeoParquet 1.1 file metadata of a GeoDataFrame with one geometry column."""
+    crs = value.crs.to_json_dict() if value.crs is not None else None
+    kinds = sorted(set(value.geometry.geom_type))
+    bounds = [float(x) for x in value.total_bounds] if len(value) else []
+    about = {"encoding": "WKB", "geometry_types": kinds, "crs": crs}
+    return {
+        "version": "1.1.0",
+        "primary_column": column,
+        "columns": {column: {**about, "bbox": bounds} if bounds else about},
+    }
+
+
+def checkpoint_writers(name: str, checkpoint: Checkpoint) -> dict[str, Writer]:
+    """The two files of a checkpoint: safetensors for the numbers, JSON for the record."""
+
+    def tensors(path: Path) -> None:
+        import numpy as np
+        from safetensors.numpy import save_file
+
+        save_file({k: np.ascontiguousarray(v) for k, v in checkpoint.tensors.items()}, path)
+
+    def record(path: Path) -> None:
+        path.write_text(json.dumps(checkpoint.record, sort_keys=True, indent=1), encoding="utf-8")
+
+    return {f"{name}.safetensors": tensors, f"{name}.json": record}
+
+
+def text_writer(text: str) -> Writer:
+    """Writes a text file, such as the report."""
+    return lambda path: _write_text(path, text)
+
+
+def bytes_writer(content: bytes) -> Writer:
+    """Writes a binary file, such as a picture."""
+    return lambda path: _write_bytes(path, content)
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+def _sync(path: Path) -> None:
+    """Make a file or a folder's entries durable before something refers to them."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _again(city: str, asset: str) -> str:
+    return f"make it: dagster asset materialize -m pipelines.definitions --select {asset} --partition {city}"
