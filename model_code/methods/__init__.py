@@ -17,6 +17,16 @@ if TYPE_CHECKING:
 
 Modality = Literal["imagery", "street_views", "pois", "flows", "buildings", "location"]
 
+# Keys of `sources` that give a modality; location needs none.
+SOURCES_OF: dict[Modality, tuple[str, ...]] = {
+    "imagery": ("imagery",),
+    "street_views": ("street_views",),
+    "pois": ("pois",),
+    "flows": ("od", "trips"),
+    "buildings": ("buildings",),
+    "location": (),
+}
+
 
 class MethodConfig(BaseModel):
     """Base of every method's hyper-parameters: unknown keys are errors.
