@@ -307,7 +307,8 @@ _ALL = (
         Column("row", "int64", "position in that source", low=0),
         Column("reason", "string", "short reason, the same for all rows of its sort"),
         Column("detail", "string", "what was found"),
-        Column("items", "int64", "items that the row stands for", low=0),
+        Column("items", "float64", "items that the row stands for; fractions where zones are shared by "
+               "area, 0 for a note without a loss", low=0),
     ),
     _table(
         "embeddings",
