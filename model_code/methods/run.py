@@ -1,0 +1,265 @@
+"""What the pipeline does with a method, as pure functions: which fits it needs, whether its inputs
+are there, and the way from tables to masks, labels and predictions. N regions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_code.errors import CityloomError, DataError
+from model_code.heads import check_labels, fit_head, predict_head
+from model_code.methods import MethodConfig, MethodSpec, Modality, Probed, method_config
+from model_code.methods.base import (
+    Checkpoint,
+    Floats,
+    Parts,
+    Pretrained,
+    RegionData,
+    Supervised,
+    Targets,
+    Task,
+)
+from model_code.scaling import inverse, transform
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Where a city's YAML names the files of a modality; the location of a region is always known.
+CONFIG_KEYS: dict[Modality, str] = {
+    "imagery": "sources.imagery",
+    "street_views": "sources.street_views",
+    "pois": "sources.pois",
+    "flows": "sources.trips or sources.od",
+    "buildings": "sources.buildings",
+}
+
+
+# --- which fits ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, order=True)
+class Fit:
+    """One fit of a method, up to its seed; `all` and -1 where it saw no label and no split."""
+
+    variant: str
+    split: str
+    fold: int
+
+
+def variant_configs(
+    name: str, overrides: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]]
+) -> dict[str, MethodConfig]:
+    """By variant, the hyper-parameters of method `name`: `default` has the city's overrides, the
+    others change these further."""
+    configs = {"default": method_config(name, dict(overrides))}
+    for variant, changes in sorted(variants.items()):
+        configs[variant] = method_config(name, {**overrides, **changes})
+    return configs
+
+
+def folds(splits: pd.DataFrame) -> list[tuple[str, int]]:
+    """Every (split, fold) of a splits table, in order."""
+    pairs = splits[["split", "fold"]].drop_duplicates().itertuples(index=False)
+    return sorted((str(split), int(fold)) for split, fold in pairs)
+
+
+def fits(
+    spec: MethodSpec, config: MethodConfig, splits: pd.DataFrame, variant: str = "default"
+) -> list[Fit]:
+    """The fits of a method's checkpoint: one for all folds where it sees every region and no label,
+    else one a fold."""
+    if protocol(spec, config) == "transductive":
+        return [Fit(variant, "all", -1)]
+    return [Fit(variant, split, fold) for split, fold in folds(splits)]
+
+
+def protocol(
+    spec: MethodSpec, config: MethodConfig
+) -> Literal["transductive", "inductive", "supervised"]:
+    """Which regions a method's embedding knows: all without labels, the training and validation
+    regions without labels, or the training regions with their labels."""
+    if spec.kind == "supervised":
+        return "supervised"
+    assert isinstance(config, Probed)
+    return "inductive" if config.inductive else "transductive"
+
+
+# --- whether it can run --------------------------------------------------------------------------
+
+
+def needs_check(
+    spec: MethodSpec,
+    city: str,
+    coverage: Mapping[str, float],
+    available: Collection[str],
+    floor: float,
+) -> tuple[Modality, ...]:
+    """The modalities of a method that are to be left out (given as None) because they reach less
+    than the share `floor` of the regions; `coverage` is that share by modality.
+
+    Raises:
+        CityloomError: the city lacks a modality, or nothing would be left of the method's inputs.
+    """
+    needed = [m for m in spec.needs if m != "location"]
+    missing = [m for m in needed if m not in available]
+    if missing:
+        raise CityloomError(
+            f"method {spec.name!r} needs {' and '.join(missing)}, which city {city!r} does not have",
+            fix=f"add {'; '.join(f'`{CONFIG_KEYS[m]}`' for m in missing)} to the city's YAML, "
+            f"or remove `methods.{spec.name}`",
+        )
+    thin = tuple(m for m in needed if coverage.get(m, 0.0) < floor)
+    if thin and len(thin) == len(spec.needs):
+        shares = ", ".join(
+            f"{m} (`{CONFIG_KEYS[m]}`) reaches {coverage.get(m, 0.0):.0%} of the regions"
+            for m in thin
+        )
+        raise CityloomError(
+            f"method {spec.name!r} in city {city!r}: {shares}, below the floor of {floor:.0%}",
+            fix=f"remove `methods.{spec.name}`, or lower `min_modality_share`",
+        )
+    return thin
+
+
+def variant_name(variant: str, left_out: Sequence[Modality]) -> str:
+    """A variant's name, which says what its city could not give it."""
+    return "_without_".join([variant, *left_out])
+
+
+# --- from tables ---------------------------------------------------------------------------------
+
+
+def parts_for(
+    splits: pd.DataFrame, region_ids: Sequence[str] | NDArray[np.str_], split: str, fold: int
+) -> Parts:
+    """The three masks [N] of one fold, in the order of `region_ids`."""
+    rows = splits[(splits["split"] == split) & (splits["fold"] == fold)]
+    if rows.empty:
+        raise DataError(f"the splits table has no fold {fold} of split {split!r}")
+    part = rows.set_index("region_id")["part"].reindex(list(region_ids)).to_numpy()
+    return Parts(part == "train", part == "val", part == "test")
+
+
+def visible_for(config: MethodConfig, parts: Parts | None, regions: int) -> NDArray[np.bool_]:
+    """The regions [N] that pretraining may see: all, or those outside the test part."""
+    if parts is None or not (isinstance(config, Probed) and config.inductive):
+        return np.ones(regions, bool)
+    return parts.train | parts.val
+
+
+def targets_for(
+    targets: pd.DataFrame, indicators: pd.DataFrame, region_ids: Sequence[str] | NDArray[np.str_]
+) -> Targets:
+    """Labels on the transformed scale from the tables `targets` and `indicators`, tasks by name."""
+    row_of = {region: row for row, region in enumerate(region_ids)}
+    tasks, values = [], {}
+    for entry in indicators.sort_values("indicator").itertuples(index=False):
+        task = Task(
+            name=str(entry.indicator),
+            kind=cast(Any, entry.kind),
+            transform=cast(Any, entry.transform),
+            slots=24 if entry.kind == "hourly" else 1,
+            classes=tuple(cast(Any, entry.classes)) if entry.kind == "classification" else (),
+        )
+        own = targets[targets["indicator"] == task.name]
+        labels = np.full((len(row_of), task.slots), np.nan)
+        rows = own["region_id"].map(row_of).to_numpy(np.int64)
+        labels[rows, own["slot"].to_numpy(np.int64)] = own["value"].to_numpy(np.float64)
+        tasks.append(task)
+        values[task.name] = transform(labels, task)
+    return Targets(tuple(tasks), values)
+
+
+# --- fitting and predicting ----------------------------------------------------------------------
+
+
+def fit_checkpoint(
+    spec: MethodSpec,
+    config: MethodConfig,
+    data: RegionData,
+    *,
+    seed: int,
+    targets: Targets | None = None,
+    parts: Parts | None = None,
+) -> Checkpoint:
+    """One fit of a method. `parts` is the fold (None for a transductive one); `targets` are only
+    handed to a supervised method."""
+    method = spec.load()
+    if spec.kind == "pretrained":
+        visible = visible_for(config, parts, len(data))
+        return cast(Pretrained, method).pretrain(data, config, seed=seed, visible=visible)
+    assert targets is not None and parts is not None
+    check_labels(targets, parts)
+    return cast(Supervised, method).fit(data, targets, parts, config, seed=seed)
+
+
+def fit_predictor(
+    spec: MethodSpec,
+    config: MethodConfig,
+    checkpoint: Checkpoint,
+    embedding: Floats,
+    *,
+    seed: int,
+    targets: Targets,
+    parts: Parts,
+) -> Checkpoint:
+    """What predicts in one fold: the head on a pretrained method's embedding [N, D]; a supervised
+    method's own checkpoint."""
+    if spec.kind == "supervised":
+        return checkpoint
+    assert isinstance(config, Probed)
+    return fit_head(embedding, targets, parts, config.head, seed)
+
+
+def predict(
+    spec: MethodSpec,
+    config: MethodConfig,
+    predictor: Checkpoint,
+    embedding: Floats,
+    data: RegionData,
+) -> dict[str, Floats]:
+    """By task, predictions of all regions [N, slots] on the transformed scale."""
+    if spec.kind == "supervised":
+        return cast(Supervised, spec.load()).predict(predictor, data, config)
+    return predict_head(predictor, embedding)
+
+
+def prediction_rows(
+    predicted: Mapping[str, Floats],
+    targets: Targets,
+    parts: Parts,
+    region_ids: Sequence[str] | NDArray[np.str_],
+    fit: Fit,
+    seed: int,
+) -> pd.DataFrame:
+    """Rows of the table `predictions` of one fold: its labelled test regions, on both scales."""
+    import pandas as pd
+
+    frames = []
+    for task in sorted(targets.tasks, key=lambda task: task.name):
+        truth = targets.values[task.name]
+        row, slot = np.nonzero(np.isfinite(truth) & parts.test[:, None])
+        y_true, y_pred = truth[row, slot], np.asarray(predicted[task.name], np.float64)[row, slot]
+        frames.append(
+            pd.DataFrame(
+                {
+                    "variant": fit.variant,
+                    "split": fit.split,
+                    "fold": np.int32(fit.fold),
+                    "seed": np.int32(seed),
+                    "task": task.name,
+                    "region_id": np.asarray(region_ids, dtype=object)[row],
+                    "slot": slot.astype(np.int32),
+                    "y_true": y_true,
+                    "y_pred": y_pred,
+                    "y_true_original": inverse(y_true, task),
+                    "y_pred_original": inverse(y_pred, task),
+                }
+            )
+        )
+    key = ["variant", "task", "split", "fold", "seed", "region_id", "slot"]
+    return pd.concat(frames, ignore_index=True).sort_values(key, ignore_index=True)
