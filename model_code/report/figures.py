@@ -1,0 +1,788 @@
+"""Tables turned into pictures: PNG bytes for Dagster's metadata, the report and the documentation.
+
+Every function is pure: the same table gives the same bytes (no dates, fixed fonts and resolution),
+and none touches matplotlib's global state for longer than its own call. Regions without a value are
+hatched grey, never coloured as zero.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import shapely
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.colors import BoundaryNorm, LinearSegmentedColormap, ListedColormap, LogNorm
+from matplotlib.colors import Normalize as LinearNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from PIL import Image
+
+from model_code.report import palette
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap, Normalize
+    from numpy.typing import NDArray
+
+MAX_BYTES = 150_000
+_DPI = 110
+_SEQUENTIAL = LinearSegmentedColormap.from_list("sequential", list(palette.SEQUENTIAL))
+_DIVERGING = LinearSegmentedColormap.from_list("diverging", list(palette.DIVERGING))
+_STYLE: Any = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere
+    "font.size": 8.5,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.edgecolor": palette.LINE,
+    "axes.labelcolor": palette.FAINT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": False,
+    "text.color": palette.INK,
+    "xtick.color": palette.FAINT,
+    "ytick.color": palette.FAINT,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "hatch.color": palette.MISSING_LINE,
+    "hatch.linewidth": 0.5,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "image.interpolation": "nearest",
+}
+
+_P = ParamSpec("_P")
+
+
+def _picture(draw: Callable[_P, Figure]) -> Callable[_P, bytes]:
+    """Draw in the house style and encode, whatever the user's own matplotlib settings are."""
+
+    @functools.wraps(draw)
+    def drawn(*args: _P.args, **kwargs: _P.kwargs) -> bytes:
+        with mpl.rc_context():
+            mpl.rcdefaults()
+            mpl.rcParams.update(_STYLE)
+            return _encode(draw(*args, **kwargs))
+
+    return drawn
+
+
+def _encode(figure: Figure) -> bytes:
+    """PNG of at most `MAX_BYTES`: true colour if it fits, else a palette, else fewer pixels."""
+    canvas: Any = FigureCanvasAgg(figure)
+    figure.set_dpi(_DPI)
+    canvas.draw()
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    found = _png(image)
+    for colours in (256, 128, 64):
+        if len(found) <= MAX_BYTES:
+            break
+        found = _png(image.quantize(colours))
+    while len(found) > MAX_BYTES:
+        image = image.resize(
+            (image.width * 4 // 5, image.height * 4 // 5), Image.Resampling.LANCZOS
+        )
+        found = _png(image.quantize(64))
+    return found
+
+
+def _png(image: Image.Image) -> bytes:
+    out = io.BytesIO()
+    image.save(out, format="PNG", optimize=True)
+    return out.getvalue()
+
+
+def _figure(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+# --- maps ----------------------------------------------------------------------------------------
+
+
+def outlines(geometry: NDArray[Any]) -> tuple[list[NDArray[np.float64]], NDArray[np.int64]]:
+    """Polygons as closed outlines, and which geometry each belongs to.
+
+    A multipolygon gives one outline a part. Holes are joined to their shell by a seam that is
+    walked in both directions, so that one ring draws both.
+
+    Args:
+        geometry: [N] polygons or multipolygons.
+
+    Returns:
+        [P] arrays [V, 2] of coordinates, and [P] indices into `geometry`.
+    """
+    parts, owner = shapely.get_parts(geometry, return_index=True)
+    rings, polygon = shapely.get_rings(
+        shapely.orient_polygons(parts, exterior_cw=False), return_index=True
+    )
+    points, ring = shapely.get_coordinates(rings, return_index=True)
+    ring_starts = np.searchsorted(ring, np.arange(len(rings)))
+    ring_ends = np.searchsorted(ring, np.arange(len(rings)), side="right")
+    first_rings = np.searchsorted(polygon, np.arange(len(parts)))
+    is_hole = np.ones(len(rings), bool)
+    is_hole[first_rings] = False
+    back = points[ring_starts[first_rings[polygon[is_hole]]]]
+    points = np.insert(points, ring_ends[is_hole], back, axis=0)
+    lengths = np.bincount(polygon[ring], minlength=len(parts))
+    lengths += np.bincount(polygon[is_hole], minlength=len(parts))
+    return np.split(points, np.cumsum(lengths)[:-1]), owner
+
+
+def _edge_width(regions: int) -> float:
+    return float(np.clip(12 / np.sqrt(max(regions, 1)), 0.0, 0.6)) if regions < 20_000 else 0.0
+
+
+def _map_axes(axes: Axes, regions: gpd.GeoDataFrame, title: str, *, bar: bool = True) -> None:
+    west, south, east, north = regions.total_bounds
+    pad = 0.02 * max(east - west, north - south)
+    axes.set_xlim(west - pad, east + pad)
+    axes.set_ylim(south - pad * (3.5 if bar else 1), north + pad)
+    axes.set_aspect("equal")
+    axes.set_axis_off()
+    axes.set_title(title)
+    if bar:
+        length = _round_down((east - west) / 4)
+        y = south - 1.8 * pad
+        axes.plot([west, west + length], [y, y], color=palette.INK, lw=1.6, solid_capstyle="butt")
+        unit = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
+        axes.text(west + length + pad / 2, y, unit, va="center", fontsize=7.5, color=palette.FAINT)
+
+
+def _round_down(value: float) -> float:
+    """The largest 1, 2 or 5 times a power of ten that is not above `value`."""
+    power = 10.0 ** np.floor(np.log10(value))
+    return float(power * max(step for step in (1, 2, 5) if step * power <= value * (1 + 1e-9)))
+
+
+def _fill(
+    axes: Axes,
+    regions: gpd.GeoDataFrame,
+    values: NDArray[Any],
+    cmap: Colormap,
+    norm: Normalize,
+) -> PolyCollection:
+    """Colour the regions by `values` [N]; NaN is hatched."""
+    rings, owner = outlines(regions.geometry.to_numpy())
+    shown = np.asarray(values, float)[owner]
+    missing = ~np.isfinite(shown)
+    width = _edge_width(len(regions))
+    if missing.any():
+        axes.add_collection(
+            PolyCollection(
+                [rings[i] for i in np.flatnonzero(missing)],
+                facecolor=palette.MISSING,
+                edgecolor=palette.MISSING_LINE,
+                linewidth=width / 2,
+                hatch="////",
+            )
+        )
+    filled = PolyCollection(
+        [rings[i] for i in np.flatnonzero(~missing)],
+        array=shown[~missing],
+        cmap=cmap,
+        norm=norm,
+        # Without an edge of the own colour, hairlines of the background show between neighbours.
+        edgecolor="white" if width > 0.15 else "face",
+        linewidth=max(width, 0.2),
+    )
+    axes.add_collection(filled)
+    return filled
+
+
+def _colour_bar(
+    axes: Axes, shown: Any, label: str, *, missing: bool = False, **kwargs: Any
+) -> None:
+    assert isinstance(axes.figure, Figure)
+    bar = axes.figure.colorbar(
+        shown, ax=axes, orientation="horizontal", fraction=0.04, pad=0.02, aspect=32, **kwargs
+    )
+    bar.outline.set_visible(False)
+    bar.set_label(label, fontsize=8)
+    if missing:
+        _missing_note(axes)
+
+
+def _missing_note(axes: Axes) -> None:
+    patch = Patch(
+        facecolor=palette.MISSING, edgecolor=palette.MISSING_LINE, hatch="////", label="no data"
+    )
+    axes.legend(
+        handles=[patch], loc="lower right", fontsize=7.5, handlelength=1.6, borderaxespad=0.2
+    )
+
+
+def _class_legend(axes: Axes, labels: Sequence[str], colours: Sequence[str], missing: bool) -> None:
+    handles = [Patch(color=c, label=_short(v)) for v, c in zip(labels, colours, strict=True)]
+    if missing:
+        handles.append(
+            Patch(
+                facecolor=palette.MISSING,
+                edgecolor=palette.MISSING_LINE,
+                hatch="////",
+                label="no data",
+            )
+        )
+    axes.legend(
+        handles=handles,
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.0),
+        fontsize=7.5,
+        handlelength=1.0,
+        ncols=1 + len(handles) // 25,
+    )
+
+
+def _short(label: object, limit: int = 32) -> str:
+    """A label that cannot break a layout or start matplotlib's mathematics."""
+    text = " ".join(str(label).split()).replace("$", r"\$")
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _map_size(regions: gpd.GeoDataFrame, width: float) -> tuple[float, float]:
+    """Figure size in inches that fits the city's shape between a strip and a tower."""
+    west, south, east, north = regions.total_bounds
+    ratio = (north - south) / max(east - west, 1e-9)
+    return width, float(np.clip(width * ratio, width * 0.5, width * 1.5)) + 0.8
+
+
+def _of_regions(regions: gpd.GeoDataFrame, values: pd.Series[Any]) -> NDArray[np.float64]:
+    """Values [N] in the order of the regions; NaN where a region has none."""
+    return values.reindex(regions["region_id"]).to_numpy(float, copy=True)
+
+
+@_picture
+def partition_map(
+    regions: gpd.GeoDataFrame, adjacency: pd.DataFrame | None = None, *, title: str = "Regions"
+) -> Figure:
+    """The regions; with `adjacency`, coloured by the number of neighbours, its links on top while
+    the regions are few enough to see them."""
+    figure = _figure(*_map_size(regions, 6))
+    axes = figure.add_subplot()
+    _map_axes(axes, regions, f"{title}: {len(regions):,}, {regions['area_km2'].sum():,.0f} km²")
+    if adjacency is None:
+        rings, _ = outlines(regions.geometry.to_numpy())
+        width = _edge_width(len(regions))
+        axes.add_collection(
+            PolyCollection(
+                rings, facecolor="#e8f1f1", edgecolor=palette.ACCENT, linewidth=max(width, 0.1)
+            )
+        )
+        return figure
+    counts = adjacency.groupby("region_id").size().reindex(regions["region_id"], fill_value=0)
+    values = counts.to_numpy(float)
+    top = max(int(values.max()), 1)
+    norm = BoundaryNorm(np.arange(-0.5, top + 1.5), 256)
+    filled = _fill(axes, regions, values, _SEQUENTIAL, norm)
+    _colour_bar(axes, filled, "neighbours", ticks=range(0, top + 1, max(1, top // 8)))
+    if len(regions) <= 1000:
+        index = pd.Index(regions["region_id"])
+        once = adjacency[adjacency["region_id"] < adjacency["neighbour_id"]]
+        centres = regions[["x_m", "y_m"]].to_numpy(float)
+        ends = [centres[index.get_indexer(once[c])] for c in ("region_id", "neighbour_id")]
+        links = LineCollection(list(np.stack(ends, axis=1)), colors="white", linewidths=0.5, alpha=0.55)
+        axes.add_collection(links)
+    return figure
+
+
+@_picture
+def choropleth(
+    regions: gpd.GeoDataFrame,
+    values: pd.Series[Any],
+    title: str,
+    *,
+    unit: str = "",
+    categorical: bool = False,
+    classes: Sequence[str] = (),
+    log: bool = False,
+    diverging: bool = False,
+) -> Figure:
+    """A map of one value a region.
+
+    Args:
+        values: indexed by region_id; regions that it leaves out, or that are NaN, are hatched.
+        unit: stands at the colour bar.
+        categorical: values are classes; with `classes`, codes into it.
+        log: logarithmic colours for positive values (log10(1 + value), labelled in values).
+        diverging: colours spread from zero in both directions.
+    """
+    figure = _figure(*_map_size(regions, 6))
+    axes = figure.add_subplot()
+    _map_axes(axes, regions, title)
+    if categorical:
+        aligned = values.reindex(regions["region_id"])
+        if not classes:
+            codes, found = pd.factorize(aligned, sort=True)
+            shown = np.where(codes < 0, np.nan, codes)
+            classes = [str(label) for label in found]
+        else:
+            shown = aligned.to_numpy(float)
+        colours = palette.qualitative(len(classes))
+        norm: Normalize = BoundaryNorm(np.arange(-0.5, len(colours)), len(colours))
+        _fill(axes, regions, shown, ListedColormap(colours), norm)
+        _class_legend(axes, classes, colours[: len(classes)], bool(np.isnan(shown).any()))
+        return figure
+    shown = _of_regions(regions, values)
+    norm = _norm(shown, log=log, diverging=diverging)
+    filled = _fill(axes, regions, shown, _DIVERGING if diverging else _SEQUENTIAL, norm)
+    _colour_bar(axes, filled, unit, missing=bool(np.isnan(shown).any()))
+    return figure
+
+
+def _norm(values: NDArray[Any], *, log: bool = False, diverging: bool = False) -> Normalize:
+    """Colour limits: the 1st and 99th percentile, so that one region does not wash out the rest."""
+    found = values[np.isfinite(values)]
+    if not len(found):
+        return LinearNorm(0, 1)
+    if diverging:
+        reach = float(np.percentile(np.abs(found), 98)) or 1.0
+        return LinearNorm(-reach, reach)
+    low, high = (float(v) for v in np.percentile(found, [1, 99]))
+    if log and high > 0:
+        positive = float(found[found > 0].min())
+        return LogNorm(max(low, positive, high * 1e-6), high * (1.001 if high <= low else 1))
+    return LinearNorm(low, high if high > low else low + 1)
+
+
+@_picture
+def split_map(
+    regions: gpd.GeoDataFrame, splits: pd.DataFrame, *, fold: int | None = None
+) -> Figure:
+    """Which regions train, validate and test: one panel a split, of its first fold or of `fold`."""
+    kinds = sorted(splits["split"].unique())
+    width, height = _map_size(regions, 4)
+    figure = _figure(width * len(kinds) + 1, height)
+    parts, colours = ["train", "val", "test"], ["#9db7c9", "#e69f00", "#d55e00"]
+    for number, kind in enumerate(kinds):
+        axes = figure.add_subplot(1, len(kinds), number + 1)
+        rows = splits[splits["split"] == kind]
+        chosen = int(rows["fold"].min()) if fold is None else fold
+        rows = rows[rows["fold"] == chosen]
+        codes = pd.Series(pd.Index(parts).get_indexer(rows["part"]), rows["region_id"].to_numpy())
+        shown = _of_regions(regions, codes)
+        _map_axes(axes, regions, f"{kind}, fold {chosen}", bar=number == 0)
+        _fill(axes, regions, shown, ListedColormap(colours), BoundaryNorm([-0.5, 0.5, 1.5, 2.5], 3))
+        if number == len(kinds) - 1:
+            _class_legend(axes, parts, colours, bool(np.isnan(shown).any()))
+    return figure
+
+
+@_picture
+def points_map(
+    regions: gpd.GeoDataFrame,
+    x: NDArray[Any],
+    y: NDArray[Any],
+    *,
+    title: str = "Points",
+    limit: int = 5000,
+) -> Figure:
+    """Points `x`, `y` [P] in metres over the regions; above `limit` points, their density."""
+    figure = _figure(*_map_size(regions, 6))
+    axes = figure.add_subplot()
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    _map_axes(axes, regions, f"{title}: {len(x):,}")
+    rings, _ = outlines(regions.geometry.to_numpy())
+    width = max(_edge_width(len(regions)) / 2, 0.1)
+    axes.add_collection(
+        PolyCollection(rings, facecolor="#f4f5f6", edgecolor=palette.LINE, linewidth=width)
+    )
+    if len(x) <= limit:
+        size = float(np.clip(3000 / max(len(x), 1), 1.0, 12))
+        axes.scatter(x, y, s=size, color=palette.ACCENT, alpha=0.6, linewidths=0)
+        return figure
+    (west, east), (south, north) = axes.get_xlim(), axes.get_ylim()
+    cell = max(east - west, north - south) / 160
+    edges = [np.arange(west, east + cell, cell), np.arange(south, north + cell, cell)]
+    counts, *_ = np.histogram2d(y, x, bins=[edges[1], edges[0]])
+    shown = axes.pcolormesh(
+        edges[0],
+        edges[1],
+        np.where(counts > 0, counts, np.nan),
+        cmap=_SEQUENTIAL,
+        norm=LogNorm(1, max(counts.max(), 2)),
+    )
+    _colour_bar(axes, shown, f"points in a cell of {cell:,.0f} m")
+    return figure
+
+
+@_picture
+def flow_map(flows: pd.DataFrame, regions: gpd.GeoDataFrame, *, strongest: int = 300) -> Figure:
+    """Trips that leave or reach each region, and the strongest flows between regions as arcs that
+    bend to the left of their direction. Sources are never added up: the one with most rows shows."""
+    figure = _figure(*_map_size(regions, 6))
+    axes = figure.add_subplot()
+    source = flows["source"].mode()
+    flows = flows[flows["source"] == source.iloc[0]] if len(source) else flows
+    pairs = flows.groupby(["origin_id", "destination_id"], as_index=False)["trip_count"].sum()
+    volume = (
+        pairs.groupby("origin_id")["trip_count"]
+        .sum()
+        .add(pairs.groupby("destination_id")["trip_count"].sum(), fill_value=0)
+    )
+    shown = _of_regions(regions, volume)
+    shown[shown == 0] = np.nan
+    title = f"Trips: {pairs['trip_count'].sum():,.0f}"
+    filled = _fill(axes, regions, shown, _SEQUENTIAL, _norm(shown, log=True))
+    between = pairs[pairs["origin_id"] != pairs["destination_id"]]
+    # A stable sort of rows that are ordered by key: ties are broken the same way each time.
+    top = between.sort_values("trip_count", ascending=False, kind="stable").head(strongest)
+    _map_axes(axes, regions, f"{title}, {len(top):,} strongest pairs as arcs")
+    if len(top):
+        index = pd.Index(regions["region_id"])
+        centres = regions[["x_m", "y_m"]].to_numpy(float)
+        start = centres[index.get_indexer(top["origin_id"])]
+        end = centres[index.get_indexer(top["destination_id"])]
+        weight = np.sqrt(top["trip_count"].to_numpy(float) / top["trip_count"].max())
+        arcs = LineCollection(
+            list(_arcs(start, end)),
+            linewidths=0.3 + 1.8 * weight,
+            colors=[(1, 1, 1, a) for a in 0.15 + 0.6 * weight],
+            capstyle="round",
+        )
+        axes.add_collection(arcs)
+    _colour_bar(axes, filled, "trips that start or end here", missing=bool(np.isnan(shown).any()))
+    return figure
+
+
+def _arcs(start: NDArray[Any], end: NDArray[Any], steps: int = 17) -> NDArray[np.float64]:
+    """Quadratic curves [F, steps, 2] from `start` to `end` [F, 2], bent to the left."""
+    across = end - start
+    bend = (start + end) / 2 + 0.18 * np.stack([-across[:, 1], across[:, 0]], axis=1)
+    t = np.linspace(0, 1, steps)[None, :, None]
+    curve: NDArray[np.float64] = (
+        (1 - t) ** 2 * start[:, None] + 2 * t * (1 - t) * bend[:, None] + t**2 * end[:, None]
+    )
+    return curve
+
+
+# --- contact sheets ------------------------------------------------------------------------------
+
+
+@_picture
+def chip_sheet(chips: pd.DataFrame, *, limit: int = 24, title: str = "Satellite chips") -> Figure:
+    """A contact sheet of `region_chips`, evenly picked over the regions. Black: no valid pixel."""
+    picked = _pick(chips, limit)
+    pictures = [_rgb(row) for row in picked.itertuples()]
+    return _sheet(pictures, list(picked["region_id"]), f"{title}: {len(picked)} of {len(chips):,}")
+
+
+@_picture
+def view_sheet(views: pd.DataFrame, *, limit: int = 24, title: str = "Street views") -> Figure:
+    """A contact sheet of `region_street_views`, evenly picked over its rows."""
+    picked = _pick(views, limit)
+    pictures = [_rgb(row) for row in picked.itertuples()]
+    return _sheet(pictures, list(picked["region_id"]), f"{title}: {len(picked)} of {len(views):,}")
+
+
+@_picture
+def height_sheet(
+    heights: pd.DataFrame, *, limit: int = 24, title: str = "Building heights"
+) -> Figure:
+    """A contact sheet of the table `heights`; pixels without a building stay grey."""
+    picked = _pick(heights, limit)
+    grids = [_metres(row) for row in picked.itertuples()]
+    found = np.concatenate([g[np.isfinite(g)] for g in grids] or [np.zeros(1)])
+    top = max(float(np.percentile(found, 99)) if len(found) else 1.0, 1.0)
+    norm = LinearNorm(0, top)
+    cmap = _SEQUENTIAL.with_extremes(bad=palette.MISSING)
+    pictures = [np.asarray(cmap(np.asarray(norm(g)), bytes=True))[..., :3] for g in grids]
+    figure = _sheet(
+        pictures, list(picked["region_id"]), f"{title}: {len(picked)} of {len(heights):,}"
+    )
+    if pictures:
+        _colour_bar(figure.axes[0], mpl.cm.ScalarMappable(norm, cmap), "height in metres")
+    return figure
+
+
+def _pick(rows: pd.DataFrame, limit: int) -> pd.DataFrame:
+    count = min(limit, len(rows))
+    return rows.iloc[np.linspace(0, len(rows) - 1, count).round().astype(int)] if count else rows
+
+
+def _rgb(row: Any) -> NDArray[np.uint8]:
+    pixels = np.frombuffer(row.pixels, np.uint8).reshape(row.height_px, row.width_px, -1)
+    return pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., :1].repeat(3, axis=2)
+
+
+def _metres(row: Any) -> NDArray[np.float32]:
+    return np.frombuffer(row.pixels, "<f4").reshape(row.height_px, row.width_px)
+
+
+def _sheet(pictures: list[NDArray[Any]], names: list[str], title: str) -> Figure:
+    """Pictures of one size [H, W, 3] in rows of at most 8, each with its region's id below."""
+    if not pictures:
+        return _nothing(title)
+    height, width = pictures[0].shape[:2]
+    columns = min(8 if width <= height * 1.2 else 6, len(pictures))
+    rows = -(-len(pictures) // columns)
+    scale = 8.8 / columns / width  # inches a pixel of the source
+    gap, below = max(width // 20, 1), max(round(0.17 / scale), 2)
+    cell_height, cell_width = height + below, width + gap
+    canvas = np.full((rows * cell_height, columns * cell_width - gap, 3), 255, np.uint8)
+    figure = _figure(8.8, canvas.shape[0] * scale + 0.5)
+    axes = figure.add_subplot()
+    for number, (picture, name) in enumerate(zip(pictures, names, strict=True)):
+        top, left = number // columns * cell_height, number % columns * cell_width
+        canvas[top : top + height, left : left + width] = picture
+        label = _short(name, 18)
+        axes.text(
+            left, top + height + below * 0.45, label, fontsize=6, va="center", color=palette.FAINT
+        )
+    axes.imshow(canvas, interpolation="nearest", aspect="equal")
+    axes.set_axis_off()
+    axes.set_title(title)
+    return figure
+
+
+def _nothing(title: str) -> Figure:
+    figure = _figure(5, 1.2)
+    axes = figure.add_subplot()
+    axes.set_axis_off()
+    axes.set_title(title)
+    axes.text(0, 0.5, "nothing to show", color=palette.FAINT, va="center")
+    return figure
+
+
+# --- charts --------------------------------------------------------------------------------------
+
+
+def mean_over_fits(predictions: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Predictions averaged over folds, seeds and slots; classes take the most frequent code.
+
+    Args:
+        predictions: rows of the table `predictions`.
+        by: keys of the result, `task` and `region_id` among them.
+
+    Returns:
+        `by`, and y_true, y_pred, y_true_original, y_pred_original.
+    """
+    values = ["y_true", "y_pred", "y_true_original", "y_pred_original"]
+    return predictions.groupby(list(by), as_index=False, sort=True)[values].mean()
+
+
+@_picture
+def true_vs_predicted(
+    predictions: pd.DataFrame, *, classes: Sequence[str] = (), title: str = "True and predicted"
+) -> Figure:
+    """One panel a task: predicted against true values on the transformed scale, of all test
+    regions, folds and seeds. Tasks in `classes` show their confusion matrix instead."""
+    tasks = sorted(predictions["task"].unique())
+    if not tasks:
+        return _nothing(title)
+    columns = min(4, len(tasks))
+    rows = -(-len(tasks) // columns)
+    figure = _figure(2.5 * columns, 2.6 * rows + 0.3)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+    for number, task in enumerate(tasks):
+        axes = figure.add_subplot(rows, columns, number + 1)
+        axes.set_title(_short(task, 26), fontsize=8.5)
+        found = predictions[predictions["task"] == task]
+        true, pred = found["y_true"].to_numpy(float), found["y_pred"].to_numpy(float)
+        if task in classes:
+            _confusion(axes, true, pred)
+        else:
+            _scatter(axes, true, pred)
+        if number % columns == 0:
+            axes.set_ylabel("predicted")
+        if number // columns == rows - 1:
+            axes.set_xlabel("true")
+    return figure
+
+
+def _scatter(axes: Axes, true: NDArray[Any], pred: NDArray[Any]) -> None:
+    both = np.concatenate([true, pred])
+    low, high = (float(v) for v in np.percentile(both[np.isfinite(both)], [0.5, 99.5]))
+    pad = 0.05 * (high - low or 1.0)
+    low, high = low - pad, high + pad
+    axes.plot([low, high], [low, high], color=palette.FAINT, lw=0.8, zorder=3)
+    if len(true) > 3000:
+        axes.hexbin(
+            true, pred, gridsize=36, extent=(low, high, low, high), cmap=_SEQUENTIAL, mincnt=1,
+            bins="log", linewidths=0,
+        )  # fmt: skip
+    else:
+        axes.scatter(true, pred, s=7, color=palette.ACCENT, alpha=0.4, linewidths=0)
+    axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+    axes.locator_params(nbins=4)
+
+
+def _confusion(axes: Axes, true: NDArray[Any], pred: NDArray[Any]) -> None:
+    count = int(max(true.max(), pred.max())) + 1
+    matrix = np.bincount((true * count + pred).astype(int), minlength=count * count)
+    matrix = matrix.reshape(count, count).T  # rows: predicted, as on the scatter's vertical axis
+    share = matrix / np.maximum(matrix.sum(axis=0), 1)
+    axes.imshow(share, cmap=_SEQUENTIAL, vmin=0, vmax=1, origin="lower")
+    axes.set_xticks(range(count) if count <= 12 else [])
+    axes.set_yticks(range(count) if count <= 12 else [])
+
+
+@_picture
+def error_map(
+    regions: gpd.GeoDataFrame, predictions: pd.DataFrame, *, split: str | None = None
+) -> Figure:
+    """One map a task of predicted minus true, averaged over fits, in standard deviations of the
+    true values; hatched where a region was in no test part. Without `split`: the spatial one if
+    there is one."""
+    kinds = sorted(predictions["split"].unique())
+    chosen = split or (kinds[-1] if kinds else "")
+    found = predictions[predictions["split"] == chosen]
+    means = mean_over_fits(found, ["task", "region_id"])
+    tasks = sorted(means["task"].unique())
+    if not tasks:
+        return _nothing("Errors")
+    columns = min(4, len(tasks))
+    rows = -(-len(tasks) // columns)
+    width, height = _map_size(regions, 2.3)
+    figure = _figure(width * columns, (height - 0.5) * rows + 0.7)
+    figure.suptitle(f"Errors, {chosen} split", x=0.01, ha="left", fontsize=10, fontweight="bold")
+    norm = LinearNorm(-2, 2)
+    every: list[Axes] = []
+    for number, task in enumerate(tasks):
+        axes = figure.add_subplot(rows, columns, number + 1)
+        rows_of = means[means["task"] == task].set_index("region_id")
+        error = (rows_of["y_pred"] - rows_of["y_true"]) / (rows_of["y_true"].std(ddof=0) or 1.0)
+        _map_axes(axes, regions, "", bar=False)
+        axes.set_title(_short(task, 26), fontsize=8.5)
+        _fill(axes, regions, _of_regions(regions, error), _DIVERGING, norm)
+        every.append(axes)
+    bar = figure.colorbar(
+        mpl.cm.ScalarMappable(norm, _DIVERGING),
+        ax=every,
+        orientation="horizontal",
+        fraction=0.04,
+        aspect=50,
+        extend="both",
+    )
+    bar.outline.set_visible(False)
+    bar.set_label("predicted minus true, in standard deviations of the true values")
+    return figure
+
+
+@_picture
+def leaderboard_heatmap(summary: pd.DataFrame, *, split: str = "spatial") -> Figure:
+    """Methods by tasks: R² on the transformed scale (macro F1 for classes), mean and deviation."""
+    main = summary[
+        (summary["split"] == split)
+        & (
+            ((summary["metric"] == "r2") & (summary["scale"] == "transformed"))
+            | (summary["metric"] == "macro_f1")
+        )
+    ]
+    title = f"R² (classes: macro F1), {split} split"
+    if main.empty:
+        return _nothing(title)
+    names = _method_names(main)
+    mean = main.assign(name=names).pivot(index="name", columns="task", values="mean")
+    deviation = main.assign(name=names).pivot(index="name", columns="task", values="deviation")
+    mean = mean.loc[mean.mean(axis=1).sort_values(ascending=False, kind="stable").index]
+    deviation = deviation.reindex_like(mean)
+    figure = _figure(2.2 + 0.95 * mean.shape[1], 1.3 + 0.42 * mean.shape[0])
+    axes = figure.add_subplot()
+    values = mean.to_numpy(float)
+    cmap = _SEQUENTIAL.with_extremes(bad=palette.MISSING)
+    shown = axes.imshow(values, cmap=cmap, vmin=0, vmax=1, aspect="auto")
+    axes.set_title(title)
+    axes.set_xticks(range(mean.shape[1]), [_short(t, 18) for t in mean.columns], rotation=30)
+    axes.tick_params(axis="x", labelrotation=30)
+    for label in axes.get_xticklabels():
+        label.set_horizontalalignment("right")
+    axes.set_yticks(range(mean.shape[0]), [_short(m, 26) for m in mean.index])
+    for row, column in np.argwhere(np.isfinite(values)):
+        spread = deviation.to_numpy(float)[row, column]
+        text = f"{values[row, column]:.2f}" + (f"\n± {spread:.2f}" if np.isfinite(spread) else "")
+        ink = "white" if values[row, column] < 0.55 else palette.INK
+        axes.text(column, row, text, ha="center", va="center", fontsize=6.5, color=ink)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    bar = figure.colorbar(shown, ax=axes, fraction=0.025, pad=0.01, extend="min")
+    bar.outline.set_visible(False)
+    return figure
+
+
+def _method_names(rows: pd.DataFrame) -> pd.Series[str]:
+    variant = rows["variant"].astype(str)
+    return rows["method"].astype(str) + (" · " + variant).where(variant != "default", "")
+
+
+@_picture
+def embedding_scatter(
+    embedding_map: pd.DataFrame, regions: gpd.GeoDataFrame, *, title: str = "Embeddings"
+) -> Figure:
+    """Embeddings by PCA and t-SNE coloured by cluster, and the clusters on the map.
+
+    Args:
+        embedding_map: region_id, pca_x, pca_y, tsne_x, tsne_y, cluster of one fit.
+    """
+    count = int(embedding_map["cluster"].max()) + 1
+    colours = palette.qualitative(count)
+    shade = np.array(colours)[embedding_map["cluster"].to_numpy(int)]
+    width, height = _map_size(regions, 3.4)
+    figure = _figure(width + 7.4, max(height, 3.8))
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+    size = float(np.clip(4000 / max(len(embedding_map), 1), 1, 14))
+    for number, (name, label) in enumerate((("pca", "PCA"), ("tsne", "t-SNE"))):
+        axes = figure.add_subplot(1, 3, number + 1)
+        x, y = embedding_map[f"{name}_x"], embedding_map[f"{name}_y"]
+        axes.scatter(x, y, s=size, c=list(shade), alpha=0.8, linewidths=0)
+        axes.set_title(label, fontsize=8.5)
+        axes.set_xticks([])
+        axes.set_yticks([])
+    axes = figure.add_subplot(1, 3, 3)
+    _map_axes(axes, regions, "clusters on the map")
+    codes = embedding_map.set_index("region_id")["cluster"]
+    norm = BoundaryNorm(np.arange(-0.5, count), count) if count > 1 else LinearNorm(0, 1)
+    _fill(axes, regions, _of_regions(regions, codes), ListedColormap(colours), norm)
+    return figure
+
+
+@_picture
+def rejected_bars(rejected: pd.DataFrame, *, title: str = "Rejected") -> Figure:
+    """Items that were rejected, by stage and reason, on a logarithmic axis."""
+    if rejected.empty:
+        return _nothing(f"{title}: 0")
+    counts = rejected.groupby(["stage", "reason"])["items"].sum().sort_values(kind="stable")
+    figure = _figure(7, 0.9 + 0.28 * len(counts))
+    axes = figure.add_subplot()
+    labels = [_short(f"{stage}: {reason}", 60) for stage, reason in counts.index]
+    axes.barh(range(len(counts)), counts.to_numpy(), color=palette.ACCENT, height=0.62)
+    axes.set_yticks(range(len(counts)), labels)
+    axes.set_xscale("log")
+    axes.set_xlim(0.5, max(float(counts.max()), 1) * 4)
+    axes.set_xlabel("items")
+    axes.set_title(f"{title}: {counts.sum():,}")
+    for row, value in enumerate(counts):
+        axes.text(max(value, 0.5) * 1.12, row, f"{value:,}", va="center", fontsize=7.5)
+    return figure
+
+
+@_picture
+def hour_profile(mobility: pd.DataFrame, *, title: str = "Trips by hour") -> Figure:
+    """Out- and inflow of all regions by local hour; the band is the middle half of the regions,
+    each divided by its own mean."""
+    hourly = mobility[mobility["hour"].notna()]
+    if hourly.empty:
+        return _nothing(f"{title}: no hours known")
+    figure = _figure(7, 2.8)
+    for number, (column, colour) in enumerate((("outflow", palette.ACCENT), ("inflow", "#d55e00"))):
+        axes = figure.add_subplot(1, 2, number + 1)
+        table = hourly.pivot_table(index="region_id", columns="hour", values=column, aggfunc="sum")
+        table = table.reindex(columns=range(24), fill_value=0).fillna(0)
+        total = table.sum(axis=0)
+        moving = table[table.sum(axis=1) > 0]
+        shape = moving.div(moving.mean(axis=1), axis=0)
+        if len(shape):
+            low, high = np.percentile(shape.to_numpy(float), [25, 75], axis=0)
+            axes.fill_between(range(24), low, high, color=colour, alpha=0.18, linewidth=0)
+            axes.plot(range(24), total / (total.mean() or 1), color=colour, lw=1.8)
+        axes.set_title(f"{column}: {total.sum():,.0f} trips", fontsize=8.5)
+        axes.set(xlim=(0, 23), ylim=(0, None), xlabel="local hour", xticks=range(0, 24, 6))
+        if number == 0:
+            axes.set_ylabel("relative to the mean hour")
+    return figure

@@ -1,0 +1,40 @@
+"""The colours that pictures and the page share; every palette can be told apart when colour-blind.
+
+Sequential: viridis. Diverging: ColorBrewer's RdBu, blue for too low. Qualitative: Okabe and Ito's
+colours, then Paul Tol's muted ones, then lighter repeats.
+"""
+
+from __future__ import annotations
+
+SEQUENTIAL = (
+    "#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30",
+    "#fde725",
+)  # fmt: skip
+DIVERGING = (
+    "#2166ac", "#4393c3", "#92c5de", "#d1e5f0", "#f3f3f1", "#fddbc7", "#f4a582", "#d6604d",
+    "#b2182b",
+)  # fmt: skip
+_DISTINCT = (
+    "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#882255",
+    "#999933", "#332288", "#661100", "#aa4499",
+)  # fmt: skip
+
+INK = "#1d2433"
+FAINT = "#6b7280"
+LINE = "#d5d9e0"
+MISSING = "#e6e7ea"
+MISSING_LINE = "#a3a8b2"
+ACCENT = "#0b6e75"
+
+
+def qualitative(count: int) -> list[str]:
+    """`count` colours for classes; from the 13th on they repeat, each time lighter."""
+    return [
+        _lighter(_DISTINCT[i % len(_DISTINCT)], i // len(_DISTINCT)) for i in range(max(count, 1))
+    ]
+
+
+def _lighter(colour: str, steps: int) -> str:
+    keep = 0.55**steps
+    parts = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return "#" + "".join(f"{round(255 - (255 - part) * keep):02x}" for part in parts)
