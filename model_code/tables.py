@@ -104,8 +104,8 @@ _ALL = (
         Column("nodata", "float64", "value that means no data", nullable=True),
         Column("pixel_x_m", "float64", "ground width of a pixel at the image's centre", low=0),
         Column("pixel_y_m", "float64", "ground height of a pixel at the image's centre", low=0),
-        Column("stretch_low", "float64", "value that becomes 0, by band 1..3", nullable=True),
-        Column("stretch_high", "float64", "value that becomes 255, by band 1..3", nullable=True),
+        Column("stretch_low", "vector", "value that becomes 0, by chosen band"),
+        Column("stretch_high", "vector", "value that becomes 255, by chosen band"),
         Column("geometry", "geometry", "footprint"),
     ),
     _table(
