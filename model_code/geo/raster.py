@@ -1,0 +1,370 @@
+"""Reading imagery: what a file is, and one square chip a region cut from it.
+
+A chip's pixel is the area-weighted mean of the image's pixels below it, over those with data. A
+summed-area table with bilinear corners gives that mean exactly for any ratio of sizes, at the same
+cost for each chip; the image is read once, tile by tile, with the chips of a tile at a time.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pyarrow as pa
+import rasterio
+import shapely
+from numpy.typing import NDArray
+from pyproj import Transformer
+from rasterio.enums import MaskFlags, Resampling
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
+
+from model_code.city import Chips, ImagerySource, resolve
+from model_code.contracts import arrow_schema
+from model_code.errors import DataError
+from model_code.geo.pixels import binary_column, slices
+from model_code.rejections import Rejections
+from model_code.tables import contract
+
+TILE_PX = 1024
+OVERVIEW_PX = 1024
+IN_MEMORY_BYTES = 256 << 20
+GATHER_CORNERS = 1 << 18
+
+
+@contextmanager
+def open_raster(path: str, key: str, bands: tuple[int, ...] = ()) -> Iterator[Any]:
+    """An open rasterio dataset that has a CRS and all of `bands`.
+
+    Raises:
+        DataError: naming the config key, if it cannot be read, has no CRS, or lacks a band.
+    """
+    try:
+        raster = rasterio.open(path)
+    except rasterio.errors.RasterioIOError as error:
+        raise DataError(
+            f"{key}: cannot read the raster {path} ({error})",
+            fix="give a GeoTIFF, or another format that rasterio opens",
+        ) from error
+    with raster:
+        if raster.crs is None:
+            raise DataError(
+                f"{key}: {path} has no CRS",
+                fix="write it into the file, for example: gdal_edit.py -a_srs EPSG:32618 FILE",
+            )
+        lacking = [band for band in bands if not 1 <= band <= raster.count]
+        if lacking:
+            name = "bands" if key.endswith("imagery.path") else "band"
+            raise DataError(
+                f"{key.removesuffix('.path')}.{name}: {path} has {raster.count} band(s), "
+                f"not {', '.join(map(str, lacking))}",
+                fix=f"choose from 1..{raster.count}",
+            )
+        try:
+            yield raster
+        except rasterio.errors.RasterioIOError as error:
+            raise DataError(
+                f"{key}: {path} opens, but its pixels cannot be read ({error})",
+                fix="the file is damaged or incomplete; fetch it again",
+            ) from error
+
+
+def read_window(
+    raster: Any,
+    bands: tuple[int, ...],
+    window: Window,
+    nodata: float | None,
+    dtype: Any,
+    decimation: int = 1,
+    resampling: Resampling = Resampling.average,
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Pixels [B, H, W] and whether all bands have data [H, W].
+
+    Invalid pixels are 0. With a decimation d, one pixel stands for d x d (from the file's overviews
+    where it has them); the window must be a multiple of d.
+    """
+    shape = (len(bands), int(window.height) // decimation, int(window.width) // decimation)
+    options = {"window": window, "out_shape": shape, "resampling": resampling}
+    pixels = raster.read(bands, **options)
+    valid = np.ones(shape[1:], bool)
+    if any(MaskFlags.all_valid not in raster.mask_flag_enums[band - 1] for band in bands):
+        valid &= (raster.read_masks(bands, **options) > 0).all(0)
+    if nodata is not None:
+        valid &= (pixels != nodata).all(0)
+    pixels = pixels.astype(dtype, copy=False)
+    if np.issubdtype(pixels.dtype, np.floating):
+        valid &= np.isfinite(pixels).all(0)
+    if not valid.all():
+        pixels[:, ~valid] = 0
+    return pixels, valid
+
+
+def apply(affine: Any, xy: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Points [N, 2] moved by an affine transform."""
+    a, b, c, d, e, f = affine[:6]
+    return np.column_stack([a * xy[:, 0] + b * xy[:, 1] + c, d * xy[:, 0] + e * xy[:, 1] + f])
+
+
+def describe_imagery(source: ImagerySource, root: str, crs: Any) -> gpd.GeoDataFrame:
+    """The table `imagery` (one row): the file as the reader sees it, and its stretch.
+
+    Percentiles are taken by band over the valid pixels of an even sample of the whole image (every
+    k-th row and column, at most 1024 of each).
+
+    Args:
+        source: `sources.imagery` of the city.
+        root: data root, see `model_code.city.resolve`.
+        crs: the city's CRS, of the footprint.
+
+    Raises:
+        DataError: the file cannot be read, has no CRS, lacks a band, needs a stretch, or holds no
+            valid pixel.
+    """
+    with open_raster(resolve(source.path, root), "sources.imagery.path", source.bands) as raster:
+        low, high = _stretch(raster, source)
+        to_city = Transformer.from_crs(raster.crs, crs, always_xy=True)
+        outline = shapely.transform(
+            shapely.segmentize(
+                shapely.box(0, 0, raster.width, raster.height), max(raster.shape) / 16
+            ),
+            lambda xy: np.column_stack(to_city.transform(*apply(raster.transform, xy).T)),
+        )
+        row, col = raster.height / 2, raster.width / 2
+        corners = np.array([[col, row], [col + 1, row], [col, row + 1]])
+        x, y = to_city.transform(*apply(raster.transform, corners).T)
+        return gpd.GeoDataFrame(
+            {
+                "path": [source.path],
+                "crs": [raster.crs.to_string()],
+                "width_px": [raster.width],
+                "height_px": [raster.height],
+                "bands": np.array([raster.count], np.int32),
+                "dtype": [raster.dtypes[source.bands[0] - 1]],
+                "nodata": np.array([_nodata(raster, source)], float),
+                "pixel_x_m": [float(np.hypot(x[1] - x[0], y[1] - y[0]))],
+                "pixel_y_m": [float(np.hypot(x[2] - x[0], y[2] - y[0]))],
+                "stretch_low": [low.tolist()],
+                "stretch_high": [high.tolist()],
+            },
+            geometry=[outline],
+            crs=crs,
+        )
+
+
+def _nodata(raster: Any, source: ImagerySource) -> float | None:
+    return source.nodata if source.nodata is not None else raster.nodata
+
+
+def _stretch(raster: Any, source: ImagerySource) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """By band, the values that become 0 and 255."""
+    stretch, bands = source.stretch, len(source.bands)
+    if stretch.kind == "range":
+        return np.full(bands, stretch.low), np.full(bands, stretch.high)
+    if stretch.kind == "none":
+        dtypes = {raster.dtypes[band - 1] for band in source.bands}
+        if dtypes != {"uint8"}:
+            raise DataError(
+                f"sources.imagery.stretch: {source.path} holds {', '.join(sorted(dtypes))}, "
+                "which does not fit into 0..255 as it is",
+                fix="set sources.imagery.stretch: {kind: percentile, low: 2, high: 98} or a range",
+            )
+        return np.zeros(bands), np.full(bands, 255.0)
+    step = max(1, -(-max(raster.shape) // OVERVIEW_PX))
+    height, width = (side // step * step for side in raster.shape)
+    window = Window(0, 0, width, height)
+    pixels, valid = read_window(
+        raster, source.bands, window, source.nodata, np.float64, step, Resampling.nearest
+    )
+    if not valid.any():
+        raise DataError(
+            f"sources.imagery.path: {source.path} has no valid pixel",
+            fix="check sources.imagery.nodata and the file",
+        )
+    low, high = np.percentile(pixels[:, valid], [stretch.low, stretch.high], axis=1)
+    return low, np.where(high > low, high, low + 1)  # a constant band becomes black
+
+
+def cut_chips(
+    regions: gpd.GeoDataFrame,
+    imagery: gpd.GeoDataFrame,
+    source: ImagerySource,
+    chips: Chips,
+    root: str,
+    rejections: Rejections,
+) -> Iterator[pa.RecordBatch]:
+    """The table `region_chips` in batches, ordered as `regions` is.
+
+    A chip is square in the city's CRS, north up, centred on the region's bounds. An image in
+    another CRS, or with rotated or skewed pixels, is warped to the city's CRS at its own resolution
+    (bilinear) before the mean is taken. A chip's pixel is valid when data covers half of it; other
+    pixels are 0.
+
+    Args:
+        regions: the table `regions` [N], with a CRS.
+        imagery: the table `imagery` (one row), for its stretch.
+        source: `sources.imagery` of the city.
+        chips: `chips` of the city.
+        root: data root.
+        rejections: takes a region without a row: `no image`, or `too little image` when less than
+            `chips.min_valid_share` of its pixels are valid.
+
+    Raises:
+        DataError: as `describe_imagery`.
+    """
+    size, bands = chips.size_px, len(source.bands)
+    west, south, east, north = regions.geometry.bounds.to_numpy(float).T
+    side = np.maximum(east - west, north - south)
+    ground = side if chips.ground_m is None else np.full(len(regions), chips.ground_m)
+    corner = np.column_stack([(west + east - ground) / 2, (south + north + ground) / 2])
+    low = np.asarray(imagery["stretch_low"].iloc[0], float)
+    high = np.asarray(imagery["stretch_high"].iloc[0], float)
+
+    with tempfile.TemporaryFile() as spill:
+        shape = (len(regions), size, size, bands)
+        pixels: NDArray[np.uint8]
+        if int(np.prod(shape)) <= IN_MEMORY_BYTES:
+            pixels = np.zeros(shape, np.uint8)
+        else:  # chips are made in the order of the image, and leave in the order of the regions
+            pixels = np.memmap(spill, np.uint8, "w+", shape=shape)
+        valid_share = np.zeros(len(regions))
+        path = resolve(source.path, root)
+        with (
+            open_raster(path, "sources.imagery.path", source.bands) as raster,
+            _in_city_crs(raster, regions.crs, source) as image,
+        ):
+            for chosen, mean, share in _square_means(image, source, corner, ground, size):
+                valid = share >= 0.5
+                bright = np.rint((mean - low) / (high - low) * 255).clip(0, 255)
+                pixels[chosen] = np.where(valid[..., None], bright, 0).astype(np.uint8)
+                valid_share[chosen] = valid.mean(axis=(1, 2))
+
+        ids = regions["region_id"].to_numpy(str)
+        without = np.flatnonzero(valid_share == 0)
+        rejections.add("imagery", without, "no image", list(ids[without]))
+        few = np.flatnonzero((valid_share > 0) & (valid_share < chips.min_valid_share))
+        details = [f"{ids[i]}: {valid_share[i]:.3f} of its pixels are valid" for i in few]
+        rejections.add("imagery", few, "too little image", details)
+
+        kept = np.flatnonzero((valid_share > 0) & (valid_share >= chips.min_valid_share))
+        schema = arrow_schema(contract("region_chips"))
+        for part in slices(len(kept), size * size * bands):
+            rows = kept[part]
+            count = len(rows)
+            yield pa.record_batch(
+                {
+                    "region_id": ids[rows],
+                    "pixels": binary_column(pixels[rows]),
+                    "height_px": np.full(count, size, np.int32),
+                    "width_px": np.full(count, size, np.int32),
+                    "bands": np.full(count, bands, np.int32),
+                    "ground_m": ground[rows],
+                    "valid_share": valid_share[rows],
+                },
+                schema=schema,
+            )
+
+
+@contextmanager
+def _in_city_crs(raster: Any, crs: Any, source: ImagerySource) -> Iterator[Any]:
+    """The raster itself when it is north up in the city's CRS; else a view of it that is."""
+    a, b, _, d, e, _ = raster.transform[:6]
+    target = rasterio.crs.CRS.from_user_input(crs)
+    if raster.crs == target and b == d == 0 and a > 0 > e:
+        yield raster
+        return
+    nodata = _nodata(raster, source)
+    alpha = any(MaskFlags.alpha in flags for flags in raster.mask_flag_enums)
+    options = {"src_nodata": nodata, "nodata": nodata} if nodata is not None else {}
+    with WarpedVRT(
+        raster,
+        crs=target,
+        resampling=Resampling.bilinear,
+        add_alpha=nodata is None and not alpha,
+        **options,
+    ) as view:
+        yield view
+
+
+def _square_means(
+    image: Any,
+    source: ImagerySource,
+    corner: NDArray[np.float64],
+    ground: NDArray[np.float64],
+    size: int,
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]]:
+    """Area-weighted means over squares of the ground, each divided into size x size pixels.
+
+    Args:
+        image: open dataset, north up.
+        source: its bands and nodata.
+        corner: [N, 2] upper left corners in the image's CRS.
+        ground: [N] sides in the CRS's unit.
+        size: pixels along a side.
+
+    Yields:
+        Indices [n] of squares that touch the image, means [n, size, size, B] over the part with
+        data (0 where there is none), and the share of each pixel with data [n, size, size].
+    """
+    start = apply(~image.transform, corner)
+    step = np.column_stack([ground / image.transform.a, -ground / image.transform.e]) / size
+    # Far larger pixels on the ground than in the image: blocks of d x d are read as one, d a power
+    # of two, so that at least two of them lie below each pixel of a chip.
+    octave = np.floor(np.log2(np.maximum(step.min(axis=1) / 2, 1))).astype(np.int64)
+    for level in np.unique(octave):
+        d = 2 ** int(level)
+        limit = np.array([image.width // d, image.height // d])
+        begin, pace = start / d, step / d
+        low = np.floor(begin).clip(0, limit).astype(np.int64)
+        high = np.ceil(begin + pace * size).clip(0, limit).astype(np.int64)
+        inside = np.flatnonzero((octave == level) & (low < high).all(axis=1))
+        place = (low + high)[inside, ::-1] // (2 * TILE_PX)
+        tile, member = np.unique(place, axis=0, return_inverse=True)
+        for i in range(len(tile)):
+            chosen = inside[member.ravel() == i]
+            origin, end = low[chosen].min(axis=0), high[chosen].max(axis=0)
+            window = Window(*(origin * d), *((end - origin) * d))
+            pixels, valid = read_window(image, source.bands, window, source.nodata, np.float32, d)
+            table = _summed_area(pixels, valid)
+            for part in slices(len(chosen), (size + 1) ** 2, GATHER_CORNERS):
+                some = chosen[part]
+                sums = _box_sums(table, begin[some] - origin, pace[some], size)
+                area = pace[some].prod(axis=1)[:, None, None]
+                weight = sums[..., -1]
+                mean = sums[..., :-1] / np.maximum(weight, 1e-9)[..., None]
+                yield some, mean, weight / area
+
+
+def _summed_area(pixels: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Sums of all pixels above and to the left [H + 1, W + 1, B + 1]; the last band counts valid
+    pixels."""
+    bands, height, width = pixels.shape
+    table = np.zeros((height + 1, width + 1, bands + 1))
+    table[1:, 1:, :bands] = np.moveaxis(pixels, 0, -1)
+    table[1:, 1:, bands] = valid
+    np.cumsum(table, axis=0, out=table)
+    np.cumsum(table, axis=1, out=table)
+    return table
+
+
+def _box_sums(
+    table: NDArray[np.float64], begin: NDArray[np.float64], pace: NDArray[np.float64], size: int
+) -> NDArray[np.float64]:
+    """Integrals over the pixels of n squares [n, size, size, B + 1]: the table is bilinear between
+    its corners, as pixels are constant over their area."""
+    height, width, channels = table.shape
+    x = (begin[:, :1] + pace[:, :1] * np.arange(size + 1)).clip(0, width - 1)
+    y = (begin[:, 1:] + pace[:, 1:] * np.arange(size + 1)).clip(0, height - 1)
+    col, row = (np.minimum(v.astype(np.int64), m - 2) for v, m in ((x, width), (y, height)))
+    fx, fy = (x - col)[:, None, :, None], (y - row)[:, :, None, None]
+    at = row[:, :, None] * width + col[:, None, :]
+    flat = table.reshape(-1, channels)
+    top = flat.take(at, axis=0)
+    top += fx * (flat.take(at + 1, axis=0) - top)
+    below = flat.take(at + width, axis=0)
+    below += fx * (flat.take(at + width + 1, axis=0) - below)
+    top += fy * (below - top)
+    return np.diff(np.diff(top, axis=1), axis=2)
