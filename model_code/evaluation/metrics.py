@@ -130,7 +130,7 @@ def score(predictions: pd.DataFrame, indicators: pd.DataFrame) -> pd.DataFrame:
     fits = grouped.size().index.to_frame(index=False)
     groups = len(fits)
     kinds = kinds_of(fits["task"], indicators)
-    _require_finite(predictions)
+    require_finite(predictions)
 
     region = pd.factorize(predictions["region_id"])[0].astype(np.int64)
     width = int(region.max(initial=0)) + 1
@@ -182,7 +182,8 @@ def kinds_of(tasks: pd.Series, indicators: pd.DataFrame) -> pd.Series:
     return kinds
 
 
-def _require_finite(predictions: pd.DataFrame) -> None:
+def require_finite(predictions: pd.DataFrame) -> None:
+    """A prediction or truth that is NaN or infinite is an error that names the first such fit."""
     for column in _VALUES:
         bad = ~np.isfinite(predictions[column].to_numpy(np.float64))
         if bad.any():

@@ -1,0 +1,77 @@
+"""Embeddings drawn in two dimensions and cut into clusters, for the report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from model_code.errors import DataError
+
+TSNE_MOST_REGIONS = 3000
+TSNE_FEWEST_REGIONS = 5
+_COMPONENTS = 50  # t-SNE and k-means see the leading components, as is usual
+
+
+def embedding_map(
+    embedding: NDArray[np.floating[Any]], seed: int = 0, clusters: int = 7
+) -> pd.DataFrame:
+    """Two principal components, two t-SNE axes and a cluster for each region.
+
+    Shapes:
+        embedding [N, D] -> N rows with row, pca_1, pca_2, tsne_1, tsne_2, cluster.
+
+    A width of 1 gives pca_2 = 0. t-SNE is NaN below 5 regions and above 3,000. Cluster 0 is the
+    largest; there are fewer clusters than asked for when there are fewer distinct rows. One thread,
+    so that the same embedding gives the same bytes.
+
+    Raises:
+        DataError: a value is not finite.
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
+    x = np.asarray(embedding, np.float64)
+    if not np.isfinite(x).all():
+        raise DataError("the embedding holds values that are not finite", fix="train it again")
+    count = len(x)
+    distinct = len(np.unique(x, axis=0))
+    scores = np.zeros((count, 2))
+    tsne = np.full((count, 2), np.nan)
+    cluster = np.zeros(count, np.int64)
+    with threadpool_limits(limits=1):
+        if distinct > 1:
+            pca = PCA(min(_COMPONENTS, *x.shape), svd_solver="full")
+            scores = pca.fit_transform(x)
+            scores = np.pad(scores, ((0, 0), (0, max(0, 2 - scores.shape[1]))))
+            means = KMeans(min(clusters, distinct), n_init=10, random_state=seed)
+            cluster = _by_size(means.fit_predict(scores))
+        if distinct > 1 and TSNE_FEWEST_REGIONS <= count <= TSNE_MOST_REGIONS:
+            start = scores[:, :2] / scores[:, 0].std() * 1e-4
+            perplexity = min(30.0, (count - 1) / 3)
+            model = TSNE(perplexity=perplexity, init=start, random_state=seed, n_jobs=1)
+            tsne = model.fit_transform(scores)
+    return pd.DataFrame(
+        {
+            "row": np.arange(count),
+            "pca_1": scores[:, 0],
+            "pca_2": scores[:, 1],
+            "tsne_1": tsne[:, 0],
+            "tsne_2": tsne[:, 1],
+            "cluster": cluster,
+        }
+    )
+
+
+def _by_size(cluster: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Clusters numbered by falling size, of equal ones by their first row."""
+    _, first, code, sizes = np.unique(
+        cluster, return_index=True, return_inverse=True, return_counts=True
+    )
+    rank = np.empty(len(sizes), np.int64)
+    rank[np.lexsort((first, -sizes))] = np.arange(len(sizes))
+    return rank[code]

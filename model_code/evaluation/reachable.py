@@ -1,0 +1,163 @@
+"""What could be reached on a simulated city, whose functions and noise are known."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from model_code.errors import DataError
+from model_code.evaluation.metrics import class_counts, macro_f1, r2
+from model_code.tables import contract
+
+Array = NDArray[Any]
+
+NEIGHBOURS = 64
+_CHUNK = 1 << 23  # covariances between neighbours that stand in memory at once
+
+
+def reachable(
+    truth: pd.DataFrame,
+    targets: pd.DataFrame,
+    indicators: pd.DataFrame,
+    splits: pd.DataFrame,
+    regions: pd.DataFrame,
+) -> pd.DataFrame:
+    """The table `reachable`: what the noise-free function alone, and with kriging, scores.
+
+    `true_function` predicts each test region by its noise-free value. `with_kriging` adds the
+    simple kriging, with the simulator's own covariance, of what is left of the labels of the
+    training and validation regions: the part of the noise that neighbours tell. A target of
+    several slots is kriged slot by slot and scored over all slots at once, as the methods are.
+    For a classification it is macro F1 of the noise-free class, and kriging does not apply.
+
+    Args:
+        truth: indicator, region_id, slot, value_transformed (noise-free; for a classification the
+            code of the class) and, on the transformed scale, noise_variance (of the noise whose
+            covariance is noise_variance * exp(-distance / noise_range_m)), noise_range_m and
+            nugget_variance (of the noise that is independent from region to region).
+        targets: the table `targets`; a region without a label takes no part.
+        indicators: the table `indicators`; those without truth have no rows.
+        splits: the table `splits`.
+        regions: region_id, x_m, y_m.
+    """
+    place = regions.set_index("region_id")[["x_m", "y_m"]]
+    ids = pd.Index(place.index)
+    xy_m = place.to_numpy(np.float64)
+    parts = {
+        (split, fold): rows.set_index("region_id")["part"].reindex(ids).to_numpy()
+        for (split, fold), rows in splits.groupby(["split", "fold"])
+    }
+    records: list[dict[str, Any]] = []
+    for indicator in indicators.itertuples():
+        known = truth[truth["indicator"] == indicator.indicator]
+        if known.empty:
+            continue
+        labels = targets[targets["indicator"] == indicator.indicator]
+        label = _by_slot(labels, "value", ids)
+        if indicator.transform == "log1p":
+            label = np.log1p(label)
+        free = _by_slot(known, "value_transformed", ids)
+        if free.shape != label.shape:
+            raise DataError(
+                f"{indicator.indicator}: the truth has {free.shape[1]} slot(s), the targets "
+                f"{label.shape[1]}",
+                fix="simulate the city again (`simulator`), then materialise `targets`",
+            )
+        present = np.isfinite(label).all(axis=1) & np.isfinite(free).all(axis=1)  # [N]
+        for (split, fold), part in parts.items():
+            test = np.flatnonzero(present & (part == "test"))
+            given = np.flatnonzero(present & np.isin(part, ["train", "val"]))
+            record = {"task": indicator.indicator, "split": split, "fold": fold}
+            record |= {"n_test": len(test), "true_function": np.nan, "with_kriging": np.nan}
+            if indicator.kind == "classification":
+                record |= {"scale": "class", "metric": "macro_f1"}
+                if len(test) >= 2:
+                    classes = int(max(label[test].max(), free[test].max())) + 1
+                    counts = class_counts(label[test, 0], free[test, 0], classes=classes)
+                    record["true_function"] = float(macro_f1(*counts)[0])
+            else:
+                record |= {"scale": "transformed", "metric": "r2"}
+                if len(test) >= 2:
+                    kriged = free[test].copy()
+                    for slots, noise in _noise(known):
+                        residual = (label - free)[np.ix_(given, slots)]
+                        kriged[:, slots] += krige(xy_m[given], residual, xy_m[test], noise)
+                    actual = label[test].ravel()
+                    record["true_function"] = float(r2(actual, free[test].ravel())[0])
+                    record["with_kriging"] = float(r2(actual, kriged.ravel())[0])
+            records.append(record)
+    table = contract("reachable")
+    result = pd.DataFrame.from_records(records, columns=table.names())
+    result["fold"] = result["fold"].astype("int32")
+    return result.sort_values(list(table.key), ignore_index=True)
+
+
+class Noise(NamedTuple):
+    """Covariance variance * exp(-distance / range_m), plus `nugget` at distance 0."""
+
+    variance: float
+    range_m: float
+    nugget: float
+
+
+def krige(
+    given_xy_m: Array,
+    residual: Array,
+    at_xy_m: Array,
+    noise: Noise,
+    *,
+    neighbours: int = NEIGHBOURS,
+) -> Array:
+    """Simple kriging (known mean 0) of residuals with a known covariance.
+
+    Each place is kriged from its nearest given places alone, which screen the farther ones; with
+    `neighbours` at or above their number the result is the exact one.
+
+    Shapes:
+        given_xy_m [G, 2] metres, residual [G, S] (S fields of one covariance, kriged at once),
+        at_xy_m [A, 2] -> [A, S].
+    """
+    nearest = min(neighbours, len(given_xy_m))
+    kriged = np.zeros((len(at_xy_m), residual.shape[1]))
+    if nearest == 0 or noise.variance == 0:
+        return kriged
+    tree = cKDTree(given_xy_m)
+    step = max(1, _CHUNK // nearest**2)
+    for start in range(0, len(at_xy_m), step):
+        at = at_xy_m[start : start + step]
+        distance, index = tree.query(at, k=range(1, nearest + 1))  # both [a, K]
+        near = given_xy_m[index]
+        between = np.linalg.norm(near[:, :, None] - near[:, None], axis=-1)  # [a, K, K]
+        covariance = noise.variance * np.exp(-between / noise.range_m)
+        covariance[:, np.arange(nearest), np.arange(nearest)] += noise.nugget
+        toward = noise.variance * np.exp(-distance / noise.range_m)
+        weight = np.linalg.solve(covariance, toward[..., None])[..., 0]  # [a, K]
+        kriged[start : start + step] = np.einsum("ak,aks->as", weight, residual[index])
+    return kriged
+
+
+def _by_slot(rows: pd.DataFrame, column: str, ids: pd.Index) -> Array:
+    """Values [N, slots] in the order of `ids`, NaN where there is none."""
+    wide = rows.pivot(index="region_id", columns="slot", values=column)
+    return wide.sort_index(axis=1).reindex(ids).to_numpy(np.float64)
+
+
+def _noise(known: pd.DataFrame) -> list[tuple[Array, Noise]]:
+    """The slots [positions] that share one covariance, with that covariance."""
+    columns = ["noise_variance", "noise_range_m", "nugget_variance"]
+    by_slot = known[["slot", *columns]].drop_duplicates().sort_values("slot")
+    values = by_slot[columns].to_numpy(np.float64)
+    if by_slot["slot"].duplicated().any() or not np.isfinite(values).all():
+        raise DataError(
+            f"{known['indicator'].iat[0]}: the noise of a slot must be one covariance for the city",
+            fix="simulate the city again (`simulator`)",
+        )
+    shared, group = np.unique(values, axis=0, return_inverse=True)
+    return [
+        (np.flatnonzero(group.ravel() == g), Noise(*noise))
+        for g, noise in enumerate(shared.tolist())
+    ]
