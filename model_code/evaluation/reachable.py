@@ -16,7 +16,7 @@ from model_code.tables import contract
 Array = NDArray[Any]
 
 NEIGHBOURS = 64
-_CHUNK = 1 << 23  # covariances between neighbours that stand in memory at once
+_CHUNK = 1 << 20  # covariances between neighbours that stand in memory at once
 
 
 def reachable(
@@ -67,6 +67,7 @@ def reachable(
                 f"{label.shape[1]}",
                 fix="simulate the city again (`simulator`), then materialise `targets`",
             )
+        noises = [] if indicator.kind == "classification" else _noise(known)
         present = np.isfinite(label).all(axis=1) & np.isfinite(free).all(axis=1)  # [N]
         for (split, fold), part in parts.items():
             test = np.flatnonzero(present & (part == "test"))
@@ -83,7 +84,7 @@ def reachable(
                 record |= {"scale": "transformed", "metric": "r2"}
                 if len(test) >= 2:
                     kriged = free[test].copy()
-                    for slots, noise in _noise(known):
+                    for slots, noise in noises:
                         residual = (label - free)[np.ix_(given, slots)]
                         kriged[:, slots] += krige(xy_m[given], residual, xy_m[test], noise)
                     actual = label[test].ravel()
@@ -130,8 +131,8 @@ def krige(
     for start in range(0, len(at_xy_m), step):
         at = at_xy_m[start : start + step]
         distance, index = tree.query(at, k=range(1, nearest + 1))  # both [a, K]
-        near = given_xy_m[index]
-        between = np.linalg.norm(near[:, :, None] - near[:, None], axis=-1)  # [a, K, K]
+        x, y = given_xy_m[index].transpose(2, 0, 1)  # [a, K] each
+        between = np.hypot(x[:, :, None] - x[:, None], y[:, :, None] - y[:, None])  # [a, K, K]
         covariance = noise.variance * np.exp(-between / noise.range_m)
         covariance[:, np.arange(nearest), np.arange(nearest)] += noise.nugget
         toward = noise.variance * np.exp(-distance / noise.range_m)
