@@ -10,8 +10,6 @@ of it, partitioned by city:
    which puts it in place.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import resource
@@ -44,6 +42,7 @@ class Context:
     root: str
     name: str
     progress: Callable[[str], None]
+    settings: Any = None
     rejections: Rejections = field(default_factory=Rejections)
 
     def has(self, table: str) -> bool:
@@ -102,11 +101,17 @@ class Stage:
     absent: Callable[[City], str] | None = None
     before: Callable[[City, RawFiles], None] | None = None
     data_files: tuple[str, ...] = ()
+    reads: Callable[[City], tuple[str, ...]] | None = None
+    settings: Callable[[City], Any] | None = None
     publish: str = ""
 
     def why_absent(self, city: City) -> str:
         """Why this city has no such asset; empty if it has one."""
         return self.absent(city) if self.absent else ""
+
+    def read_inputs(self, city: City) -> list[str]:
+        """The inputs that this city's config makes the stage read; by default all of them."""
+        return sorted(self.reads(city) if self.reads else self.inputs)
 
     def depends_on(
         self, city: City, raw: RawFiles, upstream: Callable[[str], str]
@@ -124,12 +129,13 @@ class Stage:
         if self.table:
             code["contract"] = digest(asdict(self.table))
         return {
-            "upstream": {name: upstream(name) for name in sorted(self.inputs)},
+            "upstream": {name: upstream(name) for name in self.read_inputs(city)},
             "raw": {
                 section: {path: value[:16] for path, value in files.items()}
                 for section, files in raw.digests(city, self.raw).items()
             },
-            "config": city.view(self.config).dump(),
+            "config": city.view(self.config).dump()
+            | ({"settings": self.settings(city)} if self.settings else {}),
             "code": {name: value[:16] for name, value in code.items()},
         }
 
@@ -231,10 +237,11 @@ def _run(
             started = time.perf_counter()
             ctx = Context(
                 city.view(declared.config),
-                handles,
+                {asset: handles[asset] for asset in declared.read_inputs(city)},
                 cities.root,
                 name,
                 lambda text: context.log.info(f"          {declared.name}: {text}"),
+                declared.settings(city) if declared.settings else None,
             )
             product = declared.body(ctx)
             provenance = {

@@ -465,9 +465,7 @@ class City(Model):
 
     def files(self, section: str) -> tuple[str, ...]:
         """Raw files that the dotted config key `section` names, in the order of the YAML."""
-        node: Any = self
-        for part in section.split("."):
-            node = node.get(part) if isinstance(node, Mapping) else getattr(node, part)
+        node = _at(self, section)
         return tuple(named.path for named in named_files(node, section))
 
     def view(self, keys: tuple[str, ...]) -> CityView:
@@ -516,10 +514,10 @@ class CityView:
 
     def __getattr__(self, name: str) -> Any:
         if name in self._keys:
-            return getattr(self._node, name)
+            return _at(self._node, name)
         below = tuple(k.partition(".")[2] for k in self._keys if k.startswith(f"{name}."))
         if below:
-            return CityView(getattr(self._node, name), below, f"{self._prefix}{name}.")
+            return CityView(_at(self._node, name), below, f"{self._prefix}{name}.")
         raise AttributeError(
             f"config key {self._prefix}{name!r} is read but not declared by the stage"
         )
@@ -528,11 +526,15 @@ class CityView:
         """The declared keys with their values as plain JSON types: what a fingerprint hashes."""
         found: dict[str, Any] = {}
         for key in self._keys:
-            node: Any = self._node
-            for part in key.split("."):
-                node = node.get(part) if isinstance(node, Mapping) else getattr(node, part)
-            found[key] = _plain(node)
+            found[key] = _plain(_at(self._node, key))
         return found
+
+
+def _at(node: Any, key: str) -> Any:
+    """The value of a dotted key; None where a section on the way is not given."""
+    for part in key.split("."):
+        node = node.get(part) if isinstance(node, Mapping) else getattr(node, part, None)
+    return node
 
 
 def _plain(node: Any) -> Any:

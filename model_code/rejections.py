@@ -34,6 +34,10 @@ class Rejections:
         counts = np.broadcast_to(np.asarray(items, np.float64), positions.shape)
         self._parts.append((source, positions, reason, detail, counts))
 
+    def extend(self, other: Rejections) -> None:
+        """Take over what another one has collected."""
+        self._parts += other._parts
+
     def __len__(self) -> int:
         return sum(len(part[1]) for part in self._parts)
 

@@ -319,6 +319,17 @@ _ALL = (
         Column("embedding", "vector", "float32 [D]"),
     ),
     _table(
+        "embedding_map",
+        "Embeddings of a method's first fit in two dimensions, and in clusters.",
+        ["region_id"],
+        _REGION,
+        Column("pca_1", "float64", "first principal component"),
+        Column("pca_2", "float64", "second principal component"),
+        Column("tsne_1", "float64", "t-SNE; null for very few or very many regions", nullable=True),
+        Column("tsne_2", "float64", "t-SNE, second axis", nullable=True),
+        Column("cluster", "int32", "k-means cluster, the largest is 0", low=0),
+    ),
+    _table(
         "predictions",
         "Predictions for test regions.",
         ["variant", "task", "split", "fold", "seed", "region_id", "slot"],

@@ -102,3 +102,9 @@ def _place(context: dg.OutputContext) -> tuple[str, str]:
             """(--tags '{"dagster/partition": "CITY"}')"""
         )
     return context.partition_key, context.asset_key.path[-1]
+
+
+@dg.io_manager(description="Parquet, GeoParquet and checkpoints in the lake ($CITYLOOM_LAKE).")
+def lake_io(_: dg.InitResourceContext) -> LakeIOManager:
+    """The IO manager on the lake that the environment names."""
+    return LakeIOManager(Lake())

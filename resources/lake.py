@@ -511,6 +511,13 @@ def table_writer(checker: Checker, value: Any, provenance: dict[str, Any]) -> Wr
     return write
 
 
+def plain_table_writer(table: Table, value: Any) -> Writer:
+    """Writes a table that travels beside another one, under its own contract."""
+    from model_code.contracts import Checker
+
+    return table_writer(Checker(table), value, {})
+
+
 def _parts(table: Table, value: Any) -> Iterator[pa.Table]:
     """The value as Arrow tables that conform to the contract; a frame is put in key order."""
     import pandas as pd

@@ -30,16 +30,13 @@ class RawFiles:
             section: {
                 name: entry
                 for path in city.files(section)
-                for name, (entry, _) in self._of_path(path).items()
+                for name, (entry, _) in self.entries(path).items()
             }
             for section in sections
         }
 
-    def sizes(self, path: str) -> dict[str, tuple[str, int]]:
-        """Files that a path of the config stands for: digest and bytes by relative name."""
-        return self._of_path(path)
-
-    def _of_path(self, path: str) -> dict[str, tuple[str, int]]:
+    def entries(self, path: str) -> dict[str, tuple[str, int]]:
+        """Files that a path of the config stands for: digest and bytes by name below the root."""
         url = resolve(path, self.root)
         found = dict(self._digest_all(url))
         if not found:

@@ -10,7 +10,7 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 if TYPE_CHECKING:
     from model_code.methods.base import Method
@@ -36,6 +36,10 @@ class MethodConfig(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# Settings of what comes after an embedding: they touch neither checkpoint nor embedding.
+HEAD_KEYS = frozenset({"head"})
 
 
 class Probed(MethodConfig):
@@ -72,7 +76,18 @@ class VitConfig(MethodConfig):
     batch: int = Field(64, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.05, ge=0)
-    patience: int = Field(8, ge=1)
+    patience: int = Field(8, ge=1, description="epochs without a better validation")
+    absent_rate: float = Field(
+        0.05, gt=0, lt=1, description="chips hidden in training, so that the absent-token learns"
+    )
+
+    @model_validator(mode="after")
+    def _divides(self) -> VitConfig:
+        if self.image_px % self.patch_px:
+            raise ValueError("image_px must be a multiple of patch_px")
+        if self.width % self.heads:
+            raise ValueError("width must be a multiple of heads")
+        return self
 
 
 @dataclass(frozen=True)

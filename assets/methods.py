@@ -1,0 +1,480 @@
+"""The assets of every method, made by one factory from the registry.
+
+    pretrained:  <m>_checkpoint -> <m>_embeddings -> <m>_finetuned -> <m>_predictions -> <m>_metrics
+    supervised:                     <m>_finetuned -> <m>_embeddings, <m>_predictions -> <m>_metrics
+
+A city runs the methods that its YAML names; the assets of the others are left out there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from assets.inputs import TABLE_OF, labels, region_data, region_ids
+from assets.stage import Context, Product, Stage, Written, define
+from model_code.city import City
+from model_code.methods import HEAD_KEYS, METHODS, MethodSpec
+from model_code.tables import contract
+from resources.lake import Handle, Writer, checkpoint_writers, plain_table_writer
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from model_code.methods.base import Checkpoint, RegionData
+    from model_code.methods.run import Fit
+
+
+def _not_chosen(spec: MethodSpec, city: City) -> str:
+    chosen = spec.name in city.methods
+    return "" if chosen else f"the city's YAML does not name methods.{spec.name}"
+
+
+def _configs(spec: MethodSpec, city: City, without: frozenset[str]) -> dict[str, Any]:
+    """Each variant's full settings, less the keys that this stage does not read."""
+    from model_code.methods.run import variant_configs
+
+    choice = city.methods[spec.name]
+    return {
+        variant: config.model_dump(mode="json", exclude=set(without))
+        for variant, config in variant_configs(spec.name, choice.config, choice.variants).items()
+    }
+
+
+def _protocols(spec: MethodSpec, city: City) -> set[str]:
+    from model_code.methods.run import protocol, variant_configs
+
+    choice = city.methods[spec.name]
+    configs = variant_configs(spec.name, choice.config, choice.variants)
+    return {protocol(spec, config) for config in configs.values()}
+
+
+def _fit_settings(spec: MethodSpec, city: City) -> dict[str, Any]:
+    return {"seeds": list(city.seeds), "variants": _configs(spec, city, HEAD_KEYS)}
+
+
+def _all_settings(spec: MethodSpec, city: City) -> dict[str, Any]:
+    return {"seeds": list(city.seeds), "variants": _configs(spec, city, frozenset())}
+
+
+def _config(spec: MethodSpec, settings: dict[str, Any], variant: str) -> Any:
+    return spec.config.model_validate(settings["variants"][variant])
+
+
+def _data(spec: MethodSpec, ctx: Context) -> RegionData:
+    """The method's inputs; a modality below the floor is refused or left out, as the rules say."""
+    from dataclasses import replace
+
+    from model_code.methods.run import needs_check
+
+    data = region_data(ctx.inputs, spec.needs, ctx.city.chips.min_valid_share)
+    shares = _shares(data)
+    thin = needs_check(spec, ctx.name, shares, set(shares), ctx.city.min_modality_share)
+    gone = {name: None for modality in thin for name in _FIELDS[modality]}
+    return replace(data, **gone) if gone else data
+
+
+_FIELDS = {
+    "imagery": ("chips", "chip_present"),
+    "street_views": ("views", "view_region", "view_lonlat"),
+    "pois": ("poi_counts",),
+    "flows": ("flow_origin", "flow_destination", "flow_count"),
+    "buildings": ("heights", "height_present"),
+}
+
+
+def _shares(data: RegionData) -> dict[str, float]:
+    """Share of the regions that each loaded modality reaches."""
+    import numpy as np
+
+    total = max(len(data), 1)
+    shares: dict[str, float] = {}
+    if data.chip_present is not None:
+        shares["imagery"] = float(data.chip_present.mean())
+    if data.view_region is not None:
+        shares["street_views"] = len(np.unique(data.view_region)) / total
+    if data.poi_counts is not None:
+        shares["pois"] = float((data.poi_counts.sum(axis=1) > 0).mean())
+    if data.flow_origin is not None and data.flow_destination is not None:
+        moving = np.union1d(data.flow_origin, data.flow_destination)
+        shares["flows"] = len(moving) / total
+    if data.height_present is not None:
+        shares["buildings"] = float(data.height_present.mean())
+    return shares
+
+
+# --- fits and their names ------------------------------------------------------------------------
+
+
+def _name(fit: Fit, seed: int) -> str:
+    fold = "" if fit.fold < 0 else f"-{fit.fold}"
+    return f"{fit.variant}-{fit.split}{fold}-seed{seed}"
+
+
+def _noted(checkpoint: Checkpoint, fit: Fit, seed: int) -> Checkpoint:
+    from model_code.methods.base import Checkpoint
+
+    about = {"variant": fit.variant, "split": fit.split, "fold": fit.fold, "seed": seed}
+    return Checkpoint(checkpoint.tensors, {**checkpoint.record, "fit": about})
+
+
+def _stored(handle: Handle) -> Iterator[tuple[Fit, int, Checkpoint]]:
+    """All checkpoints of an asset, in the order of the embeddings' key."""
+    from model_code.methods.run import Fit
+
+    found = []
+    for name in handle.checkpoints:
+        checkpoint = handle.checkpoint(name)
+        about = checkpoint.record["fit"]
+        found.append(
+            (Fit(about["variant"], about["split"], about["fold"]), about["seed"], checkpoint)
+        )
+    yield from sorted(found, key=lambda item: (item[0], item[1]))
+
+
+class _Progress:
+    """Says how far a stage of many fits is, but only where it takes long."""
+
+    def __init__(self, ctx: Context, total: int) -> None:
+        self._say, self._total, self._done = ctx.progress, total, 0
+        self._started = self._last = time.perf_counter()
+
+    def step(self) -> None:
+        self._done += 1
+        now = time.perf_counter()
+        if now - self._last > 5 and self._done < self._total:
+            left = (now - self._started) / self._done * (self._total - self._done)
+            self._say(f"fit {self._done} of {self._total}, about {left:.0f} s left")
+            self._last = now
+
+
+# --- stages --------------------------------------------------------------------------------------
+
+
+def _fit(spec: MethodSpec, ctx: Context) -> Product:
+    """Checkpoints of a method: one a variant, fold (where it reads one) and seed."""
+    from model_code.methods.run import fit_checkpoint, fits, parts_for
+
+    data = _data(spec, ctx)
+    splits = ctx.inputs["splits"].frame() if "splits" in ctx.inputs else None
+    targets = labels(ctx.inputs["targets"], data.region_ids) if "targets" in ctx.inputs else None
+    jobs = [
+        (fit, seed)
+        for variant in sorted(ctx.settings["variants"])
+        for fit in fits(spec, _config(spec, ctx.settings, variant), splits, variant)
+        for seed in ctx.settings["seeds"]
+    ]
+    progress = _Progress(ctx, len(jobs))
+    writers: dict[str, Writer] = {}
+    for fit, seed in jobs:
+        parts = None
+        if fit.fold >= 0:
+            parts = parts_for(splits, data.region_ids, fit.split, fit.fold)
+        config = _config(spec, ctx.settings, fit.variant)
+        checkpoint = fit_checkpoint(spec, config, data, seed=seed, targets=targets, parts=parts)
+        writers |= checkpoint_writers(_name(fit, seed), _noted(checkpoint, fit, seed))
+        progress.step()
+    return Product(files=writers, metadata={"fits": len(jobs)})
+
+
+def _embed(spec: MethodSpec, source: str, ctx: Context) -> Product:
+    """Embeddings of all regions from every checkpoint."""
+    import numpy as np
+
+    from model_code.evaluation.embedding_map import embedding_map
+
+    data = _data(spec, ctx)
+    method = spec.load()
+    tables, first = [], None
+    for fit, seed, checkpoint in _stored(ctx.inputs[source]):
+        config = _config(spec, ctx.settings, fit.variant)
+        embedding = np.asarray(method.embed(checkpoint, data, config), np.float32)
+        if first is None or (fit.variant == "default" and first[0] != "default"):
+            first = (fit.variant, embedding)
+        tables.append(_embedding_batch(data.region_ids, embedding, fit, seed))
+    assert first is not None
+    drawn = embedding_map(first[1]).drop(columns="row").assign(region_id=data.region_ids)
+    writer = plain_table_writer(contract("embedding_map"), drawn)
+    about = {"width": int(first[1].shape[1]), "fits": len(tables)}
+    return Product(iter(tables), files={"map.parquet": writer}, metadata=about)
+
+
+def _embedding_batch(ids: Any, embedding: Any, fit: Fit, seed: int) -> pa.RecordBatch:
+    import numpy as np
+    import pyarrow as pa
+
+    count, width = embedding.shape
+    offsets = np.arange(0, (count + 1) * width, width, dtype=np.int32)
+    vectors = pa.ListArray.from_arrays(offsets, pa.array(embedding.ravel()))
+    return pa.record_batch(
+        {
+            "variant": [fit.variant] * count,
+            "split": [fit.split] * count,
+            "fold": np.full(count, fit.fold, np.int32),
+            "seed": np.full(count, seed, np.int32),
+            "region_id": pa.array(ids),
+            "embedding": vectors,
+        }
+    )
+
+
+def embeddings_by_fit(handle: Handle, rows: int) -> dict[tuple[str, str, int, int], Any]:
+    """By (variant, split, fold, seed), the embedding [N, D] of an embeddings table."""
+    import numpy as np
+
+    table = handle.arrow()
+    found = {}
+    for start in range(0, len(table), rows):
+        part = table.slice(start, rows)
+        key = tuple(part.column(c)[0].as_py() for c in ("variant", "split", "fold", "seed"))
+        flat = part.column("embedding").combine_chunks().flatten().to_numpy()
+        found[key] = np.ascontiguousarray(flat.reshape(rows, -1))
+    return found
+
+
+def _of_fit(embeddings: dict[Any, Any], fit: Fit, seed: int) -> Any:
+    """The embedding that a fold's head stands on: of the fold itself, or of no fold."""
+    own = (fit.variant, fit.split, fit.fold, seed)
+    return embeddings[own if own in embeddings else (fit.variant, "all", -1, seed)]
+
+
+def _heads(spec: MethodSpec, ctx: Context) -> Product:
+    """What predicts from the embeddings, one a variant, fold and seed."""
+    from model_code.methods.base import Checkpoint
+    from model_code.methods.run import Fit, fit_predictor, folds, parts_for
+
+    ids = region_ids(ctx.inputs["regions"])
+    embeddings = embeddings_by_fit(ctx.inputs[f"{spec.name}_embeddings"], len(ids))
+    splits = ctx.inputs["splits"].frame()
+    targets = labels(ctx.inputs["targets"], ids)
+    jobs = [
+        (Fit(variant, split, fold), seed)
+        for variant in sorted(ctx.settings["variants"])
+        for split, fold in folds(splits)
+        for seed in ctx.settings["seeds"]
+    ]
+    progress = _Progress(ctx, len(jobs))
+    writers: dict[str, Writer] = {}
+    for fit, seed in jobs:
+        head = fit_predictor(
+            spec,
+            _config(spec, ctx.settings, fit.variant),
+            Checkpoint({}),
+            _of_fit(embeddings, fit, seed),
+            seed=seed,
+            targets=targets,
+            parts=parts_for(splits, ids, fit.split, fit.fold),
+        )
+        writers |= checkpoint_writers(_name(fit, seed), _noted(head, fit, seed))
+        progress.step()
+    return Product(files=writers, metadata={"fits": len(jobs)})
+
+
+def _predict(spec: MethodSpec, ctx: Context) -> Product:
+    """Predictions for the test regions of every fold."""
+    import pandas as pd
+
+    from model_code.methods.run import parts_for, predict, prediction_rows
+
+    data = _data(spec, ctx)
+    ids = data.region_ids
+    embeddings = None
+    if spec.kind == "pretrained":
+        embeddings = embeddings_by_fit(ctx.inputs[f"{spec.name}_embeddings"], len(ids))
+    splits = ctx.inputs["splits"].frame()
+    targets = labels(ctx.inputs["targets"], ids)
+    frames = []
+    for fit, seed, predictor in _stored(ctx.inputs[f"{spec.name}_finetuned"]):
+        config = _config(spec, ctx.settings, fit.variant)
+        embedding = _of_fit(embeddings, fit, seed) if embeddings else None
+        predicted = predict(spec, config, predictor, embedding, data)
+        parts = parts_for(splits, ids, fit.split, fit.fold)
+        frames.append(prediction_rows(predicted, targets, parts, ids, fit, seed))
+    return Product(pd.concat(frames, ignore_index=True))
+
+
+def _score(spec: MethodSpec, ctx: Context) -> Product:
+    """The method's rows of the leaderboard."""
+    from model_code.evaluation.leaderboard import leaderboard_rows, training_sizes
+    from model_code.evaluation.metrics import score
+    from model_code.methods.run import protocol
+
+    catalogue = ctx.inputs["targets"].frame(file="indicators.parquet")
+    variants = ctx.settings["variants"]
+    return Product(
+        leaderboard_rows(
+            score(ctx.inputs[f"{spec.name}_predictions"].frame(), catalogue),
+            city=ctx.name,
+            method=spec.name,
+            inputs=dict.fromkeys(variants, spec.needs),
+            protocol={v: protocol(spec, _config(spec, ctx.settings, v)) for v in variants},
+            captioner={},
+            contained_in=dict(zip(catalogue["indicator"], catalogue["contained_in"], strict=True)),
+            n_train=training_sizes(ctx.inputs["targets"].frame(), ctx.inputs["splits"].frame()),
+        )
+    )
+
+
+# --- pictures ------------------------------------------------------------------------------------
+
+
+def _drawn(spec: MethodSpec, ctx: Context, written: Written) -> bytes:
+    from model_code.report import figures
+    from resources.lake import read_arrow
+
+    drawn = read_arrow(written.path.with_name("map.parquet")).to_pandas()
+    regions = ctx.inputs["regions"].geo()
+    return figures.embedding_scatter(drawn, regions, title=f"Embeddings of {spec.title}")
+
+
+def _scatter(spec: MethodSpec, ctx: Context, written: Written) -> bytes:
+    from model_code.report import figures
+
+    catalogue = ctx.inputs["targets"].frame(file="indicators.parquet")
+    classes = catalogue.loc[catalogue["kind"] == "classification", "indicator"].tolist()
+    predictions = written.frame()
+    own = predictions[predictions["variant"] == predictions["variant"].min()]
+    return figures.true_vs_predicted(own, classes=classes, title=f"{spec.title}: true, predicted")
+
+
+def _errors(spec: MethodSpec, ctx: Context, written: Written) -> bytes:
+    from model_code.report import figures
+
+    predictions = ctx.inputs[f"{spec.name}_predictions"].frame()
+    own = predictions[predictions["variant"] == predictions["variant"].min()]
+    return figures.error_map(ctx.inputs["regions"].geo(), own)
+
+
+# --- factory -------------------------------------------------------------------------------------
+
+
+def _tables(spec: MethodSpec) -> tuple[str, ...]:
+    return tuple(TABLE_OF[modality] for modality in spec.needs if modality in TABLE_OF)
+
+
+def _reads_for_fit(spec: MethodSpec, tables: tuple[str, ...], city: City) -> tuple[str, ...]:
+    if spec.kind == "supervised":
+        return ("regions", *tables, "splits", "targets")
+    transductive = _protocols(spec, city) == {"transductive"}
+    return ("regions", *tables) if transductive else ("regions", *tables, "splits")
+
+
+_DATA_KEYS = ("chips.min_valid_share", "min_modality_share")
+_RUN = "model_code.methods.run"
+
+
+def method_stages(spec: MethodSpec) -> list[Any]:
+    """All assets of one method."""
+    name, tables = spec.name, _tables(spec)
+    heads = f"{name}_finetuned"
+    fitted = heads if spec.kind == "supervised" else f"{name}_checkpoint"
+    own = (spec.module, f"{__name__}:_data")
+
+    def make(
+        asset: str,
+        about: str,
+        group: str,
+        body: Callable[[MethodSpec, Context], Product],
+        **declared: Any,
+    ) -> Any:
+        code = (f"{__name__}:{body.__name__}", *declared.pop("code", ()))
+        return define(
+            Stage(
+                name=asset,
+                about=f"{spec.title}: {about}",
+                group=group,
+                body=partial(body, spec),
+                code=code,
+                absent=partial(_not_chosen, spec),
+                **declared,
+            )
+        )
+
+    return [
+        make(
+            fitted,
+            "fitted on its tasks, by fold and seed."
+            if spec.kind == "supervised"
+            else "fitted without labels, by seed.",
+            "finetuning" if spec.kind == "supervised" else "pretraining",
+            _fit,
+            inputs=("regions", *tables, "splits", "targets")
+            if spec.kind == "supervised"
+            else ("regions", *tables, "splits"),
+            reads=partial(_reads_for_fit, spec, tables),
+            settings=partial(_fit_settings, spec),
+            config=_DATA_KEYS,
+            kinds=("safetensors",),
+            code=own,
+        ),
+        make(
+            f"{name}_embeddings",
+            "embeddings of all regions.",
+            "finetuning" if spec.kind == "supervised" else "embeddings",
+            _embed_of(fitted),
+            inputs=("regions", *tables, fitted),
+            settings=partial(_fit_settings, spec),
+            config=_DATA_KEYS,
+            table=contract("embeddings"),
+            picture=partial(_drawn, spec),
+            code=(*own, f"{__name__}:_embed"),
+        ),
+        *(
+            []
+            if spec.kind == "supervised"
+            else [
+                make(
+                    heads,
+                    "heads on its embeddings, by fold and seed.",
+                    "finetuning",
+                    _heads,
+                    inputs=("regions", f"{name}_embeddings", "splits", "targets"),
+                    settings=partial(_all_settings, spec),
+                    kinds=("safetensors",),
+                    code=own,
+                )
+            ]
+        ),
+        make(
+            f"{name}_predictions",
+            "predictions for test regions.",
+            "predictions",
+            _predict,
+            inputs=(
+                "regions",
+                *tables,
+                *([f"{name}_embeddings"] if spec.kind == "pretrained" else []),
+                heads,
+                "splits",
+                "targets",
+            ),
+            settings=partial(_all_settings, spec),
+            config=_DATA_KEYS,
+            table=contract("predictions"),
+            picture=partial(_scatter, spec),
+            code=own,
+        ),
+        make(
+            f"{name}_metrics",
+            "its rows of the leaderboard.",
+            "evaluation",
+            _score,
+            inputs=("regions", f"{name}_predictions", "splits", "targets"),
+            settings=partial(_all_settings, spec),
+            table=contract("leaderboard"),
+            picture=partial(_errors, spec),
+        ),
+    ]
+
+
+def _embed_of(source: str) -> Callable[[MethodSpec, Context], Product]:
+    def body(spec: MethodSpec, ctx: Context) -> Product:
+        return _embed(spec, source, ctx)
+
+    body.__name__ = "_embed"
+    return body
+
+
+ASSETS = [asset for spec in METHODS.values() for asset in method_stages(spec)]

@@ -1,0 +1,307 @@
+"""Everything by region: chips, street views, POIs, flows, heights, labels, splits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from assets.stage import Context, Product, Written, stage
+from model_code.city import City
+
+_PARTITION = ("partition",)
+
+
+def _no(*sources: str) -> Any:
+    """Why a city has no such table: its config names none of the sources."""
+
+    def why(city: City) -> str:
+        if any(getattr(city.sources, source) for source in sources):
+            return ""
+        return f"the city's YAML has no {' and no '.join(f'sources.{s}' for s in sources)}"
+
+    return why
+
+
+def _map(ctx: Context, written: Written) -> bytes:
+    from model_code.report import figures
+
+    return figures.partition_map(written.geo())
+
+
+@stage(group="regions", kinds=("geopandas",), inputs=("boundary",), config=_PARTITION,
+       raw=_PARTITION, picture=_map)  # fmt: skip
+def regions(ctx: Context) -> Product:
+    """The city cut into squares, H3 cells or given polygons, with stable ids."""
+    from model_code.geo.regions import make_regions
+
+    table, rejections = make_regions(ctx.inputs["boundary"].geo(), ctx.city.partition, ctx.root)
+    ctx.rejections.extend(rejections)
+    return Product(table)
+
+
+@stage(group="regions", kinds=("shapely",), inputs=("regions",))
+def adjacency(ctx: Context) -> Product:
+    """Pairs of regions that share a border."""
+    from model_code.geo.regions import make_adjacency
+
+    return Product(make_adjacency(ctx.inputs["regions"].geo()))
+
+
+def _locator(ctx: Context) -> Any:
+    from model_code.geo.join import Locator
+
+    return Locator(ctx.inputs["regions"].geo(), ctx.city.partition)
+
+
+def _ids(ctx: Context) -> Any:
+    return ctx.inputs["regions"].frame(["region_id"])["region_id"].to_numpy()
+
+
+def _chip_sheet(ctx: Context, written: Written) -> bytes:
+    from model_code.report import figures
+
+    return figures.chip_sheet(_sample(written, 24))
+
+
+def _sample(written: Written, count: int) -> Any:
+    """Rows spread evenly over a table, for a contact sheet."""
+    import numpy as np
+
+    table = written.arrow()
+    rows = np.unique(np.linspace(0, max(len(table) - 1, 0), min(count, len(table))).astype(int))
+    return table.take(rows).to_pandas()
+
+
+@stage(group="features", kinds=("rasterio",), inputs=("regions", "imagery"),
+       config=("sources.imagery", "chips"), raw=("sources.imagery",), absent=_no("imagery"),
+       picture=_chip_sheet)  # fmt: skip
+def region_chips(ctx: Context) -> Product:
+    """One image a region, cut from the imagery."""
+    from model_code.geo.raster import cut_chips
+
+    return Product(
+        cut_chips(
+            ctx.inputs["regions"].geo(),
+            ctx.inputs["imagery"].geo(),
+            ctx.city.sources.imagery,
+            ctx.city.chips,
+            ctx.root,
+            ctx.rejections,
+        )
+    )
+
+
+def _view_sheet(ctx: Context, written: Written) -> bytes:
+    from model_code.report import figures
+
+    return figures.view_sheet(_sample(written, 24))
+
+
+@stage(group="features", kinds=("pillow",), inputs=("regions", "street_views"),
+       config=(*_PARTITION, "street_view_images"), raw=("sources.street_views",),
+       absent=_no("street_views"), picture=_view_sheet)  # fmt: skip
+def region_street_views(ctx: Context) -> Product:
+    """Every street view with its region, brought to one size."""
+    from model_code.geo.street_views import region_street_views as join
+
+    views = ctx.inputs["street_views"].frame()
+    images = ctx.city.street_view_images
+    return Product(join(views, _locator(ctx), _ids(ctx), ctx.root, images, ctx.rejections))
+
+
+@stage(group="features", kinds=("duckdb",), inputs=("regions", "pois"), config=_PARTITION,
+       absent=_no("pois"))  # fmt: skip
+def poi_counts(ctx: Context) -> Product:
+    """POIs by region and category."""
+    from model_code.geo.flows import count_pois
+
+    table, rejections = count_pois(ctx.inputs["pois"].frame(), _locator(ctx), _ids(ctx))
+    ctx.rejections.extend(rejections)
+    return Product(table)
+
+
+@stage(group="features", kinds=("pandas",), inputs=("regions", "pois"), config=_PARTITION,
+       absent=_no("pois"))  # fmt: skip
+def poi_texts(ctx: Context) -> Product:
+    """Names and comments of the POIs of each region."""
+    from model_code.geo.flows import poi_texts as gather
+
+    return Product(gather(ctx.inputs["pois"].frame(), _locator(ctx), _ids(ctx)))
+
+
+def _flow_map(ctx: Context, written: Written) -> bytes:
+    from model_code.report import figures
+
+    return figures.flow_map(written.frame(), ctx.inputs["regions"].geo())
+
+
+@stage(group="features", kinds=("duckdb",), inputs=("regions", "trips"),
+       config=(*_PARTITION, "timezone", "sources.od", "sources.trips"),
+       raw=("sources.od", "sources.trips.zones", "partition"), absent=_no("trips", "od"),
+       picture=_flow_map)  # fmt: skip
+def flows(ctx: Context) -> Product:
+    """Trips between regions: from the ready matrix, and by hour from the trips."""
+    import pandas as pd
+
+    from model_code.geo.flows import count_flows, read_od, zone_shares
+
+    city, table = ctx.city, ctx.inputs["regions"].geo()
+    parts = []
+    if city.sources.od:
+        part, rejections = read_od(city.sources.od, table, city.partition, ctx.root)
+        ctx.rejections.extend(rejections)
+        parts.append(part)
+    if ctx.has("trips"):
+        zones = city.sources.trips.zones
+        shares = zone_shares(zones, table, ctx.root) if zones else None
+        path = str(ctx.inputs["trips"].path())
+        part, rejections = count_flows(
+            path, _locator(ctx), _ids(ctx), timezone=city.timezone, zone_shares=shares
+        )
+        ctx.rejections.extend(rejections)
+        parts.append(part)
+    return Product(pd.concat(parts, ignore_index=True))
+
+
+def _hours(ctx: Context, written: Written) -> bytes:
+    from model_code.report import figures
+
+    return figures.hour_profile(written.frame())
+
+
+@stage(group="features", kinds=("pandas",), inputs=("regions", "flows"),
+       absent=_no("trips", "od"), picture=_hours)  # fmt: skip
+def mobility(ctx: Context) -> Product:
+    """Out- and inflow of each region, by hour where it is known."""
+    from model_code.geo.flows import make_mobility
+
+    return Product(make_mobility(ctx.inputs["flows"].frame(), _ids(ctx)))
+
+
+def _height_sheet(ctx: Context, written: Written) -> bytes:
+    from model_code.report import figures
+
+    return figures.height_sheet(_sample(written, 24))
+
+
+@stage(group="features", kinds=("rasterio",), inputs=("regions", "buildings"),
+       absent=_no("buildings"), picture=_height_sheet)  # fmt: skip
+def heights(ctx: Context) -> Product:
+    """Building-height map of each region that has buildings."""
+    from model_code.geo.buildings import height_maps
+
+    return Product(height_maps(ctx.inputs["buildings"].geo(), ctx.inputs["regions"].geo()))
+
+
+def _target_map(ctx: Context, written: Written) -> bytes:
+    from model_code.report import figures
+
+    return figures.target_maps(ctx.inputs["regions"].geo(), written.frame())
+
+
+def _target_inputs(city: City) -> tuple[str, ...]:
+    counts = {getattr(indicator.source, "count", "") for indicator in city.indicators.values()}
+    pois = ("pois",) if counts & {"pois", "comments"} else ()
+    flows = ("mobility",) if counts & {"trips_out", "trips_in", "hourly_outflow"} else ()
+    return ("regions", *pois, *flows)
+
+
+@stage(group="targets", kinds=("rasterio",), inputs=("regions", "pois", "mobility"),
+       reads=_target_inputs, config=(*_PARTITION, "indicators"), raw=("indicators", "partition"),
+       picture=_target_map)  # fmt: skip
+def targets(ctx: Context) -> Product:
+    """Indicator values by region, on their original scale."""
+    from model_code.geo.targets import make_targets
+    from model_code.tables import contract
+    from resources.lake import plain_table_writer
+
+    table, catalogue, rejections = make_targets(
+        ctx.city.indicators,
+        ctx.inputs["regions"].geo(),
+        ctx.city.partition,
+        _locator(ctx),
+        ctx.root,
+        **{name: h.frame() for name, h in ctx.inputs.items() if name != "regions" and h.exists},
+    )
+    ctx.rejections.extend(rejections)
+    writer = plain_table_writer(contract("indicators"), catalogue)
+    return Product(table, files={"indicators.parquet": writer})
+
+
+@stage(group="targets", kinds=("pandas",), inputs=("targets",))
+def indicators(ctx: Context) -> Product:
+    """What is to be predicted, and how much of the city has it."""
+    return Product(ctx.inputs["targets"].frame(file="indicators.parquet"))
+
+
+def _split_map(ctx: Context, written: Written) -> bytes:
+    from model_code.report import figures
+
+    return figures.split_map(ctx.inputs["regions"].geo(), written.frame())
+
+
+@stage(group="targets", kinds=("numpy",), inputs=("regions",), config=("splits",),
+       picture=_split_map)  # fmt: skip
+def splits(ctx: Context) -> Product:
+    """Which regions train, validate and test; every method reads the same."""
+    from model_code.evaluation.splits import make_splits
+
+    places = ctx.inputs["regions"].frame(["region_id", "x_m", "y_m"])
+    return Product(make_splits(places, ctx.city.splits))
+
+
+_BY_REGION = {
+    "imagery": "region_chips",
+    "street_views": "region_street_views",
+    "pois": "poi_counts",
+    "flows": "flows",
+    "buildings": "heights",
+}
+
+
+@stage(group="targets", kinds=("pandas",), inputs=("regions", *_BY_REGION.values()))
+def coverage(ctx: Context) -> Product:
+    """What share of the regions each modality reaches."""
+    from model_code.geo.coverage import make_coverage
+
+    columns = {
+        "imagery": ["region_id"],
+        "street_views": ["region_id"],
+        "pois": ["region_id", "poi_count"],
+        "flows": ["origin_id", "destination_id", "trip_count"],
+        "buildings": ["region_id", "building_count"],
+    }
+    tables = {
+        modality: ctx.inputs[table].frame(columns[modality])
+        for modality, table in _BY_REGION.items()
+        if ctx.has(table)
+    }
+    return Product(make_coverage(_ids(ctx), tables))
+
+
+_REJECTING = (
+    "regions", "street_views", "pois", "trips", "buildings",
+    "region_chips", "region_street_views", "poi_counts", "flows", "targets",
+)  # fmt: skip
+
+
+def _rejected_bars(ctx: Context, written: Written) -> bytes:
+    from model_code.report import figures
+
+    return figures.rejected_bars(written.frame(["stage", "reason", "items"]))
+
+
+@stage(group="targets", kinds=("pandas",), inputs=_REJECTING, picture=_rejected_bars)
+def rejected(ctx: Context) -> Product:
+    """Every raw row that did not become part of a table, with the reason."""
+    import pyarrow as pa
+
+    from model_code.contracts import arrow_schema
+    from model_code.tables import contract
+
+    parts = [
+        handle.arrow(file="rejected.parquet").replace_schema_metadata(None)
+        for handle in ctx.inputs.values()
+        if handle.exists and "rejected.parquet" in handle.files
+    ]
+    empty = arrow_schema(contract("rejected")).empty_table()
+    return Product(pa.concat_tables([empty, *parts]))

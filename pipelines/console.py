@@ -1,0 +1,42 @@
+"""The console logger: one short line an event, so that a person can follow a run."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import dagster as dg
+
+
+class _Short(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        meta = getattr(record, "dagster_meta", {})
+        text = meta.get("orig_message") or record.getMessage()
+        if record.levelno >= logging.WARNING:
+            text = f"{record.levelname}: {text}"
+        if record.exc_info:
+            text = f"{text}\n{self.formatException(record.exc_info)}"
+        return text
+
+
+class _OwnWords(logging.Filter):
+    """Dagster's own events stay in its event log; the console shows what assets say, and errors."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        event = getattr(record, "dagster_meta", {}).get("dagster_event")
+        return event is None or record.levelno >= logging.ERROR
+
+
+@dg.logger(
+    config_schema={"log_level": dg.Field(str, default_value="INFO", is_required=False)},
+    description="One short line an event.",
+)
+def console(context: dg.InitLoggerContext) -> logging.Logger:
+    """Logger of `dagster job execute` and `make demo`."""
+    logger = logging.Logger("cityloom")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Short())
+    handler.addFilter(_OwnWords())
+    logger.addHandler(handler)
+    logger.setLevel(context.logger_config["log_level"])
+    return logger

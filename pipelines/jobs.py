@@ -1,0 +1,117 @@
+"""Jobs, a schedule a city, the sensor of changed raw files, and what happens when a run fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.request
+from collections.abc import Iterator
+
+import dagster as dg
+
+from assets.stage import STAGES, explain
+from model_code.city import Cities, City, check_files, data_root
+from model_code.errors import CityloomError
+from resources.lake import Lake
+from resources.raw import RawFiles
+
+# Groups in the order in which data flows through them.
+GROUPS = ("raw", "regions", "features", "targets", "pretraining", "embeddings", "finetuning",
+          "predictions", "evaluation", "report")  # fmt: skip
+
+
+@dg.failure_hook
+def tell_of_failure(context: dg.HookContext) -> None:
+    """One log line, and a POST to `$CITYLOOM_WEBHOOK` when it is set."""
+    step, error = context.step_key, context.op_exception
+    what = f"city run {context.run_id}: {step} failed: {error}"
+    context.log.error(what)
+    url = os.environ.get("CITYLOOM_WEBHOOK")
+    if not url:
+        return
+    if not url.startswith(("http://", "https://")):
+        context.log.error(f"$CITYLOOM_WEBHOOK must be an http(s) URL, not {url!r}")
+        return
+    body = json.dumps({"run_id": context.run_id, "step": step, "text": what}).encode()
+    request = urllib.request.Request(  # noqa: S310 (scheme checked above)
+        url, data=body, headers={"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=10):  # noqa: S310
+            pass
+    except OSError as problem:  # the run has failed already; the hook must not hide why
+        context.log.error(f"$CITYLOOM_WEBHOOK could not be reached: {problem}")
+
+
+def _job(name: str, first_group: str, about: str) -> dg.UnresolvedAssetJobDefinition:
+    groups = GROUPS[GROUPS.index(first_group) :]
+    return dg.define_asset_job(
+        name,
+        selection=dg.AssetSelection.groups(*groups),
+        description=about,
+        hooks={tell_of_failure},
+        executor_def=dg.in_process_executor,
+        config={"loggers": {"console": {"config": {"log_level": "INFO"}}}},
+    )
+
+
+JOBS = [
+    _job("whole_city", "raw", "Raw files to report, for one city."),
+    _job("from_features", "features", "Chips, counts, flows and all that follows."),
+    _job("from_pretraining", "pretraining", "Pretraining and all that follows."),
+    _job("fine_tune", "finetuning", "Heads on the embeddings that stand, and all that follows."),
+]
+WHOLE_CITY = JOBS[0]
+
+
+def _schedule(name: str, city: City) -> dg.ScheduleDefinition:
+    assert city.schedule is not None
+
+    @dg.schedule(
+        name=f"rebuild_{name}",
+        cron_schedule=city.schedule.cron,
+        execution_timezone=city.schedule.timezone,
+        job=WHOLE_CITY,
+        description=f"Rebuild {city.title}; what has not changed is not computed again.",
+    )
+    def rebuild(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        return dg.RunRequest(partition_key=name)
+
+    return rebuild
+
+
+SCHEDULES = [_schedule(n, c) for n, c in sorted(Cities.load().good.items()) if c.schedule]
+
+
+@dg.sensor(job=WHOLE_CITY, minimum_interval_seconds=60)
+def changed_raw_files(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest]:
+    """Requests, for each city that has been built before, the assets that changed raw files (or
+    config, or code) touch; a city that was never built is left to its schedule or to a person."""
+    lake, raw = Lake(), RawFiles(data_root())
+    for name, city in sorted(Cities.load().good.items()):
+        try:
+            if not lake.assets(name):
+                continue
+            if city.simulator is None:
+                check_files(city, raw.root)
+            states = explain(city, lake, raw)
+        except CityloomError as error:
+            context.log.warning(f"{name}: {error}")
+            continue
+        stale = [asset for asset, state, _ in states if state == "to do"]
+        if stale:
+            prints = {asset: STAGES[asset].name for asset in stale}
+            yield dg.RunRequest(
+                run_key=f"{name}-{_state_key(city, raw, prints)}",
+                partition_key=name,
+                asset_selection=[dg.AssetKey(asset) for asset in stale],
+            )
+
+
+def _state_key(city: City, raw: RawFiles, stale: dict[str, str]) -> str:
+    """The same change is requested once."""
+    from model_code.fingerprint import digest
+
+    sections = ("sources", "indicators", "boundary", "partition")
+    files = raw.digests(city, sections)
+    return digest([sorted(stale), files, city.model_dump(mode="json")])[:16]
