@@ -18,7 +18,6 @@ import pyarrow as pa
 import rasterio
 import shapely
 from numpy.typing import NDArray
-from pyproj import Transformer
 from rasterio.enums import MaskFlags, Resampling
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
@@ -27,6 +26,7 @@ from model_code.city import Chips, ImagerySource, resolve
 from model_code.contracts import arrow_schema
 from model_code.errors import DataError
 from model_code.geo.pixels import binary_column, slices
+from model_code.geo.vector import project
 from model_code.rejections import Rejections
 from model_code.tables import contract
 
@@ -126,16 +126,20 @@ def describe_imagery(source: ImagerySource, root: str, crs: Any) -> gpd.GeoDataF
     """
     with open_raster(resolve(source.path, root), "sources.imagery.path", source.bands) as raster:
         low, high = _stretch(raster, source)
-        to_city = Transformer.from_crs(raster.crs, crs, always_xy=True)
+
+        def to_city(xy: NDArray[np.float64]) -> NDArray[np.float64]:
+            x, y = apply(raster.transform, xy).T
+            return np.column_stack(project(x, y, raster.crs, crs))
+
         outline = shapely.transform(
             shapely.segmentize(
                 shapely.box(0, 0, raster.width, raster.height), max(raster.shape) / 16
             ),
-            lambda xy: np.column_stack(to_city.transform(*apply(raster.transform, xy).T)),
+            to_city,
         )
         row, col = raster.height / 2, raster.width / 2
         corners = np.array([[col, row], [col + 1, row], [col, row + 1]])
-        x, y = to_city.transform(*apply(raster.transform, corners).T)
+        centre, right, below = to_city(corners)
         return gpd.GeoDataFrame(
             {
                 "path": [source.path],
@@ -145,8 +149,8 @@ def describe_imagery(source: ImagerySource, root: str, crs: Any) -> gpd.GeoDataF
                 "bands": np.array([raster.count], np.int32),
                 "dtype": [raster.dtypes[source.bands[0] - 1]],
                 "nodata": np.array([_nodata(raster, source)], float),
-                "pixel_x_m": [float(np.hypot(x[1] - x[0], y[1] - y[0]))],
-                "pixel_y_m": [float(np.hypot(x[2] - x[0], y[2] - y[0]))],
+                "pixel_x_m": [float(np.hypot(*(right - centre)))],
+                "pixel_y_m": [float(np.hypot(*(below - centre)))],
                 "stretch_low": [low.tolist()],
                 "stretch_high": [high.tolist()],
             },

@@ -193,7 +193,7 @@ def zonal(
                 weight += np.bincount(region, share, n)
                 if aggregate == "majority":
                     found = pd.DataFrame({"region": region, "value": value, "area": share})
-                    classes.append(found.groupby(["region", "value"], as_index=False)["area"].sum())
+                    classes.append(found.groupby(["region", "value"]).sum().reset_index())
                 else:
                     total += np.bincount(region, share * value, n)
     result = np.full(n, np.nan)
@@ -203,7 +203,7 @@ def zonal(
     elif aggregate == "sum":
         result[has] = total[has]
     elif classes:
-        areas = pd.concat(classes).groupby(["region", "value"], as_index=False)["area"].sum()
+        areas = pd.concat(classes).groupby(["region", "value"]).sum().reset_index()
         areas = areas.sort_values(["region", "area", "value"], ascending=[True, False, True])
         areas = areas.drop_duplicates("region")
         result[areas["region"]] = areas["value"]
