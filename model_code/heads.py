@@ -75,7 +75,7 @@ def check_labels(targets: Targets, parts: Parts) -> None:
 def decode(outputs: Floats, kind: str) -> Floats:
     """Output columns of a task as its prediction: the strongest class, or the numbers themselves."""
     if kind == "classification":
-        return outputs.argmax(axis=1)[:, None].astype(np.float64)
+        return np.asarray(outputs.argmax(axis=1)[:, None], np.float64)
     return outputs
 
 

@@ -29,24 +29,47 @@ SOURCES_OF: dict[Modality, tuple[str, ...]] = {
 
 
 class MethodConfig(BaseModel):
-    """Base of every method's hyper-parameters: unknown keys are errors.
-
-    `head` predicts from frozen embeddings: `ridge` (strength chosen inside the training regions) or
-    `mlp` (early stopping on the validation regions).
-    """
+    """Base of every method's hyper-parameters: unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 # Settings of what comes after an embedding: they touch neither checkpoint nor embedding.
-HEAD_KEYS = frozenset({"head"})
+HEAD_KEYS = frozenset({"head", "mode", "tuning"})
 
 
 class Probed(MethodConfig):
-    """What every `pretrained` method shares: how its embeddings are turned into predictions."""
+    """What every `pretrained` method shares: how its embeddings are turned into predictions.
+
+    `head` predicts from frozen embeddings: `ridge` or `mlp`; the validation regions choose its
+    strength or its epoch.
+    """
 
     head: Literal["ridge", "mlp"] = "ridge"
     inductive: bool = Field(False, description="leave the test regions out of pretraining")
+
+
+class Tuning(MethodConfig):
+    """How an encoder and its heads are trained on labels."""
+
+    epochs: int = Field(100, ge=1)
+    batch: int = Field(64, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    encoder_learning_rate: float = Field(1e-5, gt=0, description="of the encoder, in `finetune`")
+    weight_decay: float = Field(0.01, ge=0)
+    patience: int = Field(10, ge=1, description="epochs without a better validation")
+    hidden: int = Field(128, ge=0, description="width of a head's hidden layer; 0: linear")
+
+
+class Tuned(Probed):
+    """A pretrained method whose encoder can be trained on with labels (`base.Tunable`).
+
+    `probe` leaves the encoder as it is (see `head`); `finetune` trains it at a small rate,
+    `end_to_end` at the heads' own; `scratch` likewise, without its pretrained weights.
+    """
+
+    mode: Literal["probe", "finetune", "end_to_end", "scratch"] = "probe"
+    tuning: Tuning = Tuning()
 
 
 class PoiConfig(Probed):

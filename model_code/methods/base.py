@@ -6,13 +6,18 @@ nothing but torch. N regions, M street views, P parts of a checkpoint, D embeddi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model_code.methods import MethodConfig
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Floats = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
@@ -90,14 +95,33 @@ class Checkpoint:
     record: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Workspace:
+    """Where a fit says how far it is (`progress`, a line at a time), and the folder of its own in
+    which it keeps what it needs to go on after a kill (`resume`)."""
+
+    progress: Callable[[str], None] | None = None
+    resume: Path | None = None
+
+
+NOWHERE = Workspace()
+
+
 @runtime_checkable
 class Pretrained(Protocol):
     """Fitted without labels; heads come after."""
 
     def pretrain(
-        self, data: RegionData, config: MethodConfig, *, seed: int, visible: Mask
+        self,
+        data: RegionData,
+        config: MethodConfig,
+        *,
+        seed: int,
+        visible: Mask,
+        workspace: Workspace = NOWHERE,
     ) -> Checkpoint:
-        """Fit on the `visible` regions [N] (all of them unless the config says `inductive`)."""
+        """Fit on the `visible` regions [N] (all of them unless the config says `inductive`); what
+        the others hold changes nothing."""
 
     def embed(self, checkpoint: Checkpoint, data: RegionData, config: MethodConfig) -> Floats:
         """Embeddings of all regions, float32 [N, D]; a region's row never depends on who else is
@@ -105,11 +129,27 @@ class Pretrained(Protocol):
 
 
 @runtime_checkable
+class Tunable(Pretrained, Protocol):
+    """A pretrained method whose encoder can be trained on with labels."""
+
+    def encoder(self, data: RegionData, config: MethodConfig) -> nn.Module:
+        """A freshly initialised `model_code.finetuning.RegionEncoder`; its state takes the tensors
+        of `pretrain`'s checkpoint."""
+
+
+@runtime_checkable
 class Supervised(Protocol):
     """Fitted jointly on its own tasks, for one fold."""
 
     def fit(
-        self, data: RegionData, targets: Targets, parts: Parts, config: MethodConfig, *, seed: int
+        self,
+        data: RegionData,
+        targets: Targets,
+        parts: Parts,
+        config: MethodConfig,
+        *,
+        seed: int,
+        workspace: Workspace = NOWHERE,
     ) -> Checkpoint:
         """Fit on the training regions, choose on the validation regions; test labels are not read."""
 

@@ -12,8 +12,17 @@ from numpy.typing import NDArray
 
 from model_code.errors import CityloomError, DataError
 from model_code.heads import check_labels, fit_head, predict_head
-from model_code.methods import MethodConfig, MethodSpec, Modality, Probed, method_config
+from model_code.methods import (
+    SOURCES_OF,
+    MethodConfig,
+    MethodSpec,
+    Modality,
+    Probed,
+    Tuned,
+    method_config,
+)
 from model_code.methods.base import (
+    NOWHERE,
     Checkpoint,
     Floats,
     Parts,
@@ -22,21 +31,13 @@ from model_code.methods.base import (
     Supervised,
     Targets,
     Task,
+    Tunable,
+    Workspace,
 )
 from model_code.scaling import inverse, transform
 
 if TYPE_CHECKING:
     import pandas as pd
-
-# Where a city's YAML names the files of a modality; the location of a region is always known.
-CONFIG_KEYS: dict[Modality, str] = {
-    "imagery": "sources.imagery",
-    "street_views": "sources.street_views",
-    "pois": "sources.pois",
-    "flows": "sources.trips or sources.od",
-    "buildings": "sources.buildings",
-}
-
 
 # --- which fits ----------------------------------------------------------------------------------
 
@@ -105,18 +106,20 @@ def needs_check(
         CityloomError: the city lacks a modality, or nothing would be left of the method's inputs.
     """
     needed = [m for m in spec.needs if m != "location"]
+    key: dict[Modality, str] = {
+        m: " or ".join(f"`sources.{source}`" for source in SOURCES_OF[m]) for m in needed
+    }
     missing = [m for m in needed if m not in available]
     if missing:
         raise CityloomError(
             f"method {spec.name!r} needs {' and '.join(missing)}, which city {city!r} does not have",
-            fix=f"add {'; '.join(f'`{CONFIG_KEYS[m]}`' for m in missing)} to the city's YAML, "
+            fix=f"add {' and '.join(key[m] for m in missing)} to the city's YAML, "
             f"or remove `methods.{spec.name}`",
         )
     thin = tuple(m for m in needed if coverage.get(m, 0.0) < floor)
     if thin and len(thin) == len(spec.needs):
         shares = ", ".join(
-            f"{m} (`{CONFIG_KEYS[m]}`) reaches {coverage.get(m, 0.0):.0%} of the regions"
-            for m in thin
+            f"{m} ({key[m]}) reaches {coverage.get(m, 0.0):.0%} of the regions" for m in thin
         )
         raise CityloomError(
             f"method {spec.name!r} in city {city!r}: {shares}, below the floor of {floor:.0%}",
@@ -185,16 +188,21 @@ def fit_checkpoint(
     seed: int,
     targets: Targets | None = None,
     parts: Parts | None = None,
+    workspace: Workspace = NOWHERE,
 ) -> Checkpoint:
     """One fit of a method. `parts` is the fold (None for a transductive one); `targets` are only
     handed to a supervised method."""
     method = spec.load()
     if spec.kind == "pretrained":
         visible = visible_for(config, parts, len(data))
-        return cast(Pretrained, method).pretrain(data, config, seed=seed, visible=visible)
+        return cast(Pretrained, method).pretrain(
+            data, config, seed=seed, visible=visible, workspace=workspace
+        )
     assert targets is not None and parts is not None
     check_labels(targets, parts)
-    return cast(Supervised, method).fit(data, targets, parts, config, seed=seed)
+    return cast(Supervised, method).fit(
+        data, targets, parts, config, seed=seed, workspace=workspace
+    )
 
 
 def fit_predictor(
@@ -206,13 +214,45 @@ def fit_predictor(
     seed: int,
     targets: Targets,
     parts: Parts,
+    data: RegionData | None = None,
+    workspace: Workspace = NOWHERE,
 ) -> Checkpoint:
-    """What predicts in one fold: the head on a pretrained method's embedding [N, D]; a supervised
-    method's own checkpoint."""
+    """What predicts in one fold: a supervised method's own checkpoint; else the head on the
+    embedding [N, D]; else, where the config's `mode` trains the encoder too, the tuned encoder with
+    its heads, which needs `checkpoint` and `data`."""
     if spec.kind == "supervised":
         return checkpoint
     assert isinstance(config, Probed)
-    return fit_head(embedding, targets, parts, config.head, seed)
+    if not tunes_encoder(config):
+        return fit_head(embedding, targets, parts, config.head, seed)
+    from model_code.finetuning import tune
+    from model_code.training import Settings
+
+    assert isinstance(config, Tuned) and data is not None
+    method, tuning = cast(Tunable, spec.load()), config.tuning
+    return tune(
+        lambda: method.encoder(data, config),
+        targets,
+        parts,
+        Settings(
+            epochs=tuning.epochs,
+            batch=tuning.batch,
+            learning_rate=tuning.learning_rate,
+            weight_decay=tuning.weight_decay,
+            patience=tuning.patience,
+        ),
+        mode=config.mode,
+        seed=seed,
+        pretrained=None if config.mode == "scratch" else checkpoint.tensors,
+        encoder_rate=tuning.encoder_learning_rate,
+        hidden=tuning.hidden,
+        workspace=workspace,
+    )
+
+
+def tunes_encoder(config: MethodConfig) -> bool:
+    """Whether labels change the encoder, so that predictions need it and not its embedding."""
+    return isinstance(config, Tuned) and config.mode != "probe"
 
 
 def predict(
@@ -222,10 +262,16 @@ def predict(
     embedding: Floats,
     data: RegionData,
 ) -> dict[str, Floats]:
-    """By task, predictions of all regions [N, slots] on the transformed scale."""
+    """By task, predictions of all regions [N, slots] on the transformed scale; the embedding is read
+    where a head stands on it."""
     if spec.kind == "supervised":
         return cast(Supervised, spec.load()).predict(predictor, data, config)
-    return predict_head(predictor, embedding)
+    if not tunes_encoder(config):
+        return predict_head(predictor, embedding)
+    from model_code.finetuning import predict_all
+
+    encoder = cast(Tunable, spec.load()).encoder(data, config)
+    return predict_all(predictor, encoder, len(data))
 
 
 def prediction_rows(

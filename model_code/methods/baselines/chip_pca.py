@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from model_code.errors import DataError
 from model_code.methods import ChipPcaConfig, MethodConfig
-from model_code.methods.base import Checkpoint, Floats, Mask, RegionData
+from model_code.methods.base import NOWHERE, Checkpoint, Floats, Mask, RegionData, Workspace
 from model_code.pca import principal_axes
 
 _BATCH = 4096
@@ -23,7 +23,13 @@ class ChipPca:
     """
 
     def pretrain(
-        self, data: RegionData, config: MethodConfig, *, seed: int, visible: Mask
+        self,
+        data: RegionData,
+        config: MethodConfig,
+        *,
+        seed: int,
+        visible: Mask,
+        workspace: Workspace = NOWHERE,
     ) -> Checkpoint:
         assert isinstance(config, ChipPcaConfig)
         assert data.chips is not None and data.chip_present is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from model_code.methods import LocationConfig, MethodConfig
-from model_code.methods.base import Checkpoint, Floats, Mask, RegionData
+from model_code.methods.base import NOWHERE, Checkpoint, Floats, Mask, RegionData, Workspace
 from model_code.scaling import Scaler
 
 
@@ -15,7 +15,13 @@ class Location:
     deviations, about the width of the city. Nothing is random."""
 
     def pretrain(
-        self, data: RegionData, config: MethodConfig, *, seed: int, visible: Mask
+        self,
+        data: RegionData,
+        config: MethodConfig,
+        *,
+        seed: int,
+        visible: Mask,
+        workspace: Workspace = NOWHERE,
     ) -> Checkpoint:
         scaler = Scaler.fit(data.xy_m, visible)
         return Checkpoint({"mean_m": scaler.mean, "scale_m": scaler.scale})

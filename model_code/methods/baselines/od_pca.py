@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from model_code.errors import DataError
 from model_code.methods import MethodConfig, OdPcaConfig
-from model_code.methods.base import Checkpoint, Floats, Mask, RegionData
+from model_code.methods.base import NOWHERE, Checkpoint, Floats, Mask, RegionData, Workspace
 from model_code.pca import principal_axes
 
 
@@ -24,7 +24,13 @@ class OdPca:
     """
 
     def pretrain(
-        self, data: RegionData, config: MethodConfig, *, seed: int, visible: Mask
+        self,
+        data: RegionData,
+        config: MethodConfig,
+        *,
+        seed: int,
+        visible: Mask,
+        workspace: Workspace = NOWHERE,
     ) -> Checkpoint:
         assert isinstance(config, OdPcaConfig)
         partners = np.flatnonzero(visible)

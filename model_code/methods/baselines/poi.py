@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from model_code.methods import MethodConfig, PoiConfig
-from model_code.methods.base import Checkpoint, Floats, Mask, RegionData
+from model_code.methods.base import NOWHERE, Checkpoint, Floats, Mask, RegionData, Workspace
 
 
 class Poi:
@@ -13,7 +13,13 @@ class Poi:
     count zero there. `share` divides by the region's POIs; a region without any has all zeros."""
 
     def pretrain(
-        self, data: RegionData, config: MethodConfig, *, seed: int, visible: Mask
+        self,
+        data: RegionData,
+        config: MethodConfig,
+        *,
+        seed: int,
+        visible: Mask,
+        workspace: Workspace = NOWHERE,
     ) -> Checkpoint:
         assert data.poi_counts is not None
         seen = np.flatnonzero((data.poi_counts[visible] > 0).any(axis=0))
