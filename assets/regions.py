@@ -217,7 +217,6 @@ def targets(ctx: Context) -> Product:
     table, catalogue, rejections = make_targets(
         ctx.city.indicators,
         ctx.inputs["regions"].geo(),
-        ctx.city.partition,
         _locator(ctx),
         ctx.root,
         **{name: h.frame() for name, h in ctx.inputs.items() if name != "regions" and h.exists},
@@ -267,7 +266,7 @@ def coverage(ctx: Context) -> Product:
         "imagery": ["region_id"],
         "street_views": ["region_id"],
         "pois": ["region_id", "poi_count"],
-        "flows": ["origin_id", "destination_id", "trip_count"],
+        "flows": ["source", "origin_id", "destination_id", "trip_count"],
         "buildings": ["region_id", "building_count"],
     }
     tables = {
