@@ -1,0 +1,312 @@
+"""Which region a point lies in: squares by arithmetic, H3 cells by index, polygons by a grid.
+
+The rule at borders is the same everywhere: a point on the border of several regions belongs to the
+one that stands first in the regions table, and so does a point where polygons overlap. (An H3 cell
+is decided by H3 itself, which gives every point to one cell.)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_code.city import Hexagons, Partition, Polygons, Squares
+from model_code.geo.vector import project
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+# Points of one call that are worked on at a time: small enough for the cache, and for threads.
+_CHUNK = 1 << 17
+# A lookup table of the whole box is used up to this many cells (int32: 128 MiB).
+_DENSE = 1 << 25
+# Fineness of the grid under polygons, and bounds on its cells.
+_CELLS_A_POLYGON = 200
+_CELLS = (1 << 16, 1 << 22)
+# Slack in units of cells: far above rounding errors, far below what costs time.
+_ROUNDING = 1e-6
+
+
+class _Index(Protocol):
+    """Finds points of one CRS; `degrees`: the CRS is EPSG:4326."""
+
+    degrees: bool
+
+    def locate(self, x: Floats, y: Floats) -> Indices: ...
+
+
+class Locator:
+    """Finds the region of each point.
+
+    Squares and H3 cells that are kept whole are found by arithmetic; where cells are cut at the
+    boundary (`edge: clip`), and for given polygons, the geometry decides.
+
+    Args:
+        regions: contract `regions`, in its order.
+        partition: the partition that they were made with.
+    """
+
+    def __init__(self, regions: gpd.GeoDataFrame, partition: Partition) -> None:
+        self._crs = regions.crs
+        self._index: _Index
+        if isinstance(partition, Polygons) or partition.edge == "clip":
+            self._index = _PolygonIndex(regions.geometry.to_numpy())
+        elif isinstance(partition, Squares):
+            self._index = _SquareIndex(regions.geometry.to_numpy(), partition.size_m)
+        else:
+            self._index = _HexagonIndex(regions["region_id"].to_numpy(), partition)
+
+    def locate(self, x_m: Floats, y_m: Floats) -> Indices:
+        """Row of the regions table for each point [P] in the city's CRS; -1: in no region."""
+        return _in_chunks(self._locate(self._crs), x_m, y_m)
+
+    def locate_lonlat(self, lon: Floats, lat: Floats) -> Indices:
+        """The same for points [P] in degrees (EPSG:4326)."""
+        return _in_chunks(self._locate("EPSG:4326"), lon, lat)
+
+    def _locate(self, source: Any) -> Callable[[Floats, Floats], Indices]:
+        target = "EPSG:4326" if self._index.degrees else self._crs
+        if source == target:
+            return self._index.locate
+        return lambda x, y: self._index.locate(*project(x, y, source, target))
+
+
+def _in_chunks(locate: Callable[[Floats, Floats], Indices], x: Any, y: Any) -> Indices:
+    """Work on chunks in threads (PROJ, GEOS, H3 and numpy let go of Python's lock)."""
+    x, y = (np.ascontiguousarray(v, np.float64) for v in (x, y))
+    starts = range(0, len(x), _CHUNK)
+    if len(starts) <= 1:
+        return locate(x, y)
+    with ThreadPoolExecutor(min(len(starts), os.cpu_count() or 1)) as pool:
+        parts = pool.map(lambda at: locate(x[at : at + _CHUNK], y[at : at + _CHUNK]), starts)
+        return np.concatenate(list(parts))
+
+
+class _SquareIndex:
+    """Whole squares of a grid whose lines lie at multiples of the size."""
+
+    degrees = False
+
+    def __init__(self, cells: NDArray[Any], size_m: float) -> None:
+        import shapely
+
+        self._size = size_m
+        bounds = shapely.bounds(cells)
+        column, row = (np.round(bounds[:, axis] / size_m).astype(np.int64) for axis in (0, 1))
+        self._west, self._south = column.min(), row.min()
+        self._width = column.max() - self._west + 1
+        self._height = row.max() - self._south + 1
+        keys = (column - self._west) * self._height + row - self._south
+        self._table = _Table(keys, int(self._width * self._height))
+
+    def locate(self, x: Floats, y: Floats) -> Indices:
+        with np.errstate(invalid="ignore", over="ignore"):
+            x_cells, y_cells = x / self._size, y / self._size
+            column, row = np.floor(x_cells), np.floor(y_cells)
+            found = self._at(column, row)
+            border = np.flatnonzero((x_cells == column) | (y_cells == row))
+            if len(border):
+                found[border] = self._on_border(x[border], y[border], column[border], row[border])
+        return found
+
+    def _at(self, column: Floats, row: Floats) -> Indices:
+        """Region of a cell; -1 for none. NaN and infinity compare false, hence are in none."""
+        column, row = column - self._west, row - self._south
+        known = (column >= 0) & (column < self._width) & (row >= 0) & (row < self._height)
+        key = np.where(known, column * self._height + row, -1).astype(np.int64)
+        return self._table[key]
+
+    def _on_border(self, x: Floats, y: Floats, column: Floats, row: Floats) -> Indices:
+        """The first of the up to four squares that hold a point on (or one rounding off) a line."""
+        none = np.iinfo(np.int64).max
+        first = np.full(len(x), none)
+        for c, r in ((column, row), (column - 1, row), (column, row - 1), (column - 1, row - 1)):
+            # The very floats of the squares' geometry decide.
+            holds = (c * self._size <= x) & (x <= (c + 1) * self._size)
+            holds &= (r * self._size <= y) & (y <= (r + 1) * self._size)
+            here = np.where(holds, self._at(c, r), -1)
+            first = np.where(here >= 0, np.minimum(first, here), first)
+        return np.where(first == none, -1, first)
+
+
+class _HexagonIndex:
+    """Whole H3 cells."""
+
+    degrees = True
+
+    def __init__(self, region_ids: NDArray[Any], partition: Hexagons) -> None:
+        import h3ronpy
+        import pyarrow as pa
+
+        self._resolution = partition.resolution
+        cells = h3ronpy.cells_parse(pa.array(region_ids, pa.large_string()))
+        self._table = _Hash(np.asarray(pa.array(cells)))
+
+    def locate(self, lon: Floats, lat: Floats) -> Indices:
+        import h3ronpy.vector as h3
+        import pyarrow as pa
+
+        known = (np.abs(lon) <= 360) & (np.abs(lat) <= 90)
+        if known.all():
+            return self._table[
+                np.asarray(pa.array(h3.coordinates_to_cells(lat, lon, self._resolution)))
+            ]
+        found = np.full(len(lon), -1)
+        if known.any():
+            found[known] = self.locate(lon[known], lat[known])
+        return found
+
+
+class _Hash:
+    """Position of a key by hashing; -1 for an unknown one."""
+
+    def __init__(self, keys: NDArray[Any]) -> None:
+        import pandas as pd
+
+        self._keys = pd.Index(keys)
+        self._keys.get_indexer(keys[:1])  # builds the table before threads ask
+
+    def __getitem__(self, keys: NDArray[Any]) -> Indices:
+        return np.asarray(self._keys.get_indexer(keys), np.int64)
+
+
+class _Table:
+    """Position of a key in 0..size-1, or -1: by a table of all keys, or by hashing."""
+
+    def __init__(self, keys: Indices, size: int) -> None:
+        self._positions: NDArray[np.int32] | _Hash = _Hash(keys)
+        if size < _DENSE:
+            self._positions = np.full(size + 1, -1, np.int32)  # the last one answers key -1
+            self._positions[keys] = np.arange(len(keys))
+
+    def __getitem__(self, keys: Indices) -> Indices:
+        return np.asarray(self._positions[keys], np.int64)
+
+
+class _PolygonIndex:
+    """Polygons under a fine grid: a cell that no border crosses answers at once, the others know
+    which polygons to try.
+
+    For C cells, a cell's entry in `_answer` is the region that holds all of it (-1: none), or
+    -2 - k for the k-th crossed cell: polygons `_tries[_starts[k] : _starts[k + 1]]` have a border in
+    it, in ascending order, and `_else[k]` holds all of it (-1: none).
+    """
+
+    degrees = False
+
+    def __init__(self, shapes: NDArray[Any]) -> None:
+        import shapely
+
+        self._shapes = shapes
+        shapely.prepare(shapes)
+        bounds = shapely.bounds(shapes)
+        # GEOS builds the index of a prepared polygon at the first question: ask before threads do.
+        shapely.intersects_xy(shapes, *((bounds[:, :2] + bounds[:, 2:]) / 2).T)
+        south_west, north_east = bounds[:, :2].min(0), bounds[:, 2:].max(0)
+        extent = north_east - south_west
+        cells = np.clip(_CELLS_A_POLYGON * len(shapes), *_CELLS)
+        self._cell = float(max(np.sqrt(extent.prod() / cells), extent.max() / cells))
+        self._origin = south_west - self._cell  # one cell of margin around
+        self._width, self._height = (int(n) for n in np.ceil(extent / self._cell) + 3)
+        self._build(*self._segments())
+
+    def _segments(self) -> tuple[Floats, Floats, Indices]:
+        """Ends [S, 2] of all borders' segments in units of cells, and their polygon [S]."""
+        import shapely
+
+        parts, polygon = shapely.get_parts(self._shapes, return_index=True)
+        rings, part = shapely.get_rings(parts, return_index=True)
+        points, ring = shapely.get_coordinates(rings, return_index=True)
+        points = (points - self._origin) / self._cell
+        same = ring[:-1] == ring[1:]
+        return points[:-1][same], points[1:][same], polygon[part[ring[:-1][same]]]
+
+    def _build(self, start: Floats, end: Floats, polygon: Indices) -> None:
+        n = len(self._shapes)
+        crossed = np.unique(self._crossed(start, end, polygon))  # cell * n + polygon
+        cell, tries = np.divmod(crossed, n)
+        is_crossed = np.zeros(self._width * self._height, bool)
+        is_crossed[cell] = True
+
+        held, holder = self._held(start, end, polygon)
+        doubtful = is_crossed[held]
+        own = np.zeros(len(held), bool)  # the holder's own border crosses the cell
+        own[doubtful] = np.isin(held[doubtful] * n + holder[doubtful], crossed)
+        held, holder = held[~own], holder[~own]
+        answer = np.full(self._width * self._height + 1, -1, np.int32)  # the last: off the grid
+        answer[held[::-1]] = holder[::-1]  # ascending holders: the first one is written last
+
+        useful = (answer[cell] < 0) | (tries < answer[cell])
+        cell, tries = cell[useful], tries[useful]
+        cells, starts = np.unique(cell, return_index=True)
+        self._tries, self._starts = tries, np.append(starts, len(tries))
+        self._else = answer[cells].astype(np.int64)
+        answer[cells] = -2 - np.arange(len(cells))
+        self._answer = answer
+
+    def _crossed(self, start: Floats, end: Floats, polygon: Indices) -> Indices:
+        """Keys of all (cell, polygon) where a segment passes, some of them more than once."""
+        low, high = np.minimum(start, end), np.maximum(start, end)
+        segment, column = _ranges(low[:, 0] - _ROUNDING, high[:, 0] + _ROUNDING)
+        (x0, y0), (x1, y1) = start[segment].T, end[segment].T
+        with np.errstate(divide="ignore", invalid="ignore"):
+            slope = (y1 - y0) / (x1 - x0)
+            edges = [y0 + (column + side - x0) * slope for side in (-_ROUNDING, 1 + _ROUNDING)]
+        steep = ~np.isfinite(slope)
+        bottom, top = low[segment, 1], high[segment, 1]
+        edges = [np.where(steep, limit, e) for e, limit in zip(edges, (bottom, top), strict=True)]
+        lower = np.clip(np.minimum(*edges), bottom, top) - _ROUNDING
+        upper = np.clip(np.maximum(*edges), bottom, top) + _ROUNDING
+        piece, row = _ranges(lower, upper)
+        return (column[piece] * self._height + row) * len(self._shapes) + polygon[segment[piece]]
+
+    def _held(self, start: Floats, end: Floats, polygon: Indices) -> tuple[Indices, Indices]:
+        """Cells whose centre lies in a polygon, and that polygon, ascending: by counting borders
+        along the rows' middle lines, even-odd."""
+        low, high = np.minimum(start[:, 1], end[:, 1]), np.maximum(start[:, 1], end[:, 1])
+        # Rows whose middle is in [low, high): a vertex on a middle line counts once.
+        segment, row = _ranges(np.ceil(low - 0.5), np.ceil(high - 0.5) - 1)
+        (x0, y0), (x1, y1) = start[segment].T, end[segment].T
+        x = x0 + (row + 0.5 - y0) / (y1 - y0) * (x1 - x0)
+        order = np.lexsort((x, row, polygon[segment]))
+        entry, leave = order[::2], order[1::2]
+        span, column = _ranges(np.ceil(x[entry] - 0.5), np.ceil(x[leave] - 0.5) - 1)
+        return column * self._height + row[entry][span], polygon[segment[entry]][span]
+
+    def locate(self, x: Floats, y: Floats) -> Indices:
+        import shapely
+
+        with np.errstate(invalid="ignore", over="ignore"):
+            column = np.floor((x - self._origin[0]) / self._cell)
+            row = np.floor((y - self._origin[1]) / self._cell)
+            known = (column >= 0) & (column < self._width) & (row >= 0) & (row < self._height)
+            cell = np.where(known, column * self._height + row, -1).astype(np.int64)
+        found = self._answer[cell].astype(np.int64)
+        open_ = np.flatnonzero(found < -1)
+        crossed = -2 - found[open_]
+        found[open_] = self._else[crossed]
+        at, stop = self._starts[crossed], self._starts[crossed + 1]
+        while len(open_):  # a round for each further candidate, never one for each point
+            tried = self._tries[at]
+            hit = shapely.intersects_xy(self._shapes[tried], x[open_], y[open_])
+            found[open_[hit]] = tried[hit]
+            more = ~hit & (at + 1 < stop)
+            open_, at, stop = open_[more], at[more] + 1, stop[more]
+        return found
+
+
+def _ranges(low: Floats, high: Floats) -> tuple[Indices, Indices]:
+    """All whole numbers from floor(low) to floor(high) of each pair [P]: which pair, which number."""
+    low, high = np.floor(low).astype(np.int64), np.floor(high).astype(np.int64)
+    counts = np.maximum(high - low + 1, 0)
+    pair = np.repeat(np.arange(len(counts)), counts)
+    first = np.cumsum(counts) - counts
+    return pair, np.arange(len(pair)) - first[pair] + low[pair]

@@ -1,0 +1,310 @@
+"""Points of interest and trips: read, checked row by row, projected into the city's CRS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_code.city import PoiSource, TripSource
+from model_code.errors import DataError
+from model_code.geo.vector import (
+    Sieve,
+    as_ids,
+    check_columns,
+    expand,
+    is_geoparquet,
+    numbers,
+    project,
+    read_columns,
+    read_geo,
+    record_batches,
+    suffix,
+    table_columns,
+)
+from model_code.rejections import Rejections
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+Floats = NDArray[np.float64]
+
+# What follows a time of day in a clock that says its offset from UTC.
+_OFFSET = r"\d:\d{2}.*(?:[Zz]|[+-]\d{2}(?::?\d{2})?)$"
+
+
+# --- points of interest --------------------------------------------------------------------------
+
+
+def read_pois(
+    sources: tuple[PoiSource, ...], root: str, crs: Any
+) -> tuple[pd.DataFrame, Rejections]:
+    """The points of interest of all sources (contract `pois`), in the order of the sources.
+
+    A geometry column wins over lon/lat (a line or polygon stands at a point on it), and the CRS
+    that a file states wins over `crs` of the config. `columns.name` may be left at its default
+    where a file has no such column. A comment column holds lists, or one comment a row as text.
+
+    Args:
+        sources: Parquet, GeoParquet, CSV, or what GDAL reads (GeoJSON, GeoPackage).
+        root: data root.
+        crs: the city's CRS.
+
+    Raises:
+        DataError: a file or a column is missing; names the config key.
+    """
+    import pandas as pd
+
+    rejections = Rejections()
+    frames, first = [], 0
+    for number, source in enumerate(sources):
+        rows = 0
+        for url in expand(source.path, root, f"sources.pois.{number}.path"):
+            frame, read = _pois(source, url, f"sources.pois.{number}", crs, rows, rejections)
+            frames.append(frame.assign(poi_id=frame["poi_id"] + first))
+            rows += read
+        first += rows
+    columns = ["poi_id", "category", "name", "comments", "x_m", "y_m"]
+    return pd.concat(frames, ignore_index=True)[columns], rejections
+
+
+def _pois(
+    source: PoiSource, url: str, key: str, crs: Any, first: int, rejections: Rejections
+) -> tuple[pd.DataFrame, int]:
+    """The good rows of one file, and how many rows it has; `poi_id` counts within the source."""
+    import pandas as pd
+
+    columns, file_crs, x, y = _places(source, url, key)
+    rows = np.arange(first, first + len(x))
+    sieve = Sieve(rejections, source.path, rows)
+    sieve.reject(~(np.isfinite(x) & np.isfinite(y)), "no coordinates")
+    x_m, y_m = _projected(x, y, file_crs, crs, sieve)
+
+    category = as_ids(columns["category"]).str.strip()
+    sieve.reject((category.isna() | (category == "")).to_numpy(), "no category")
+    excluded = category.isin(source.exclude_categories).to_numpy()
+    sieve.reject(excluded, "excluded by config", category=category)
+    frame = pd.DataFrame(
+        {
+            "poi_id": rows,
+            "category": category,
+            "name": _texts(columns.get("name"), len(rows)),
+            "comments": _comments(columns.get("comments"), len(rows)),
+            "x_m": x_m,
+            "y_m": y_m,
+        }
+    )
+    return frame[sieve.good], len(rows)
+
+
+def _places(
+    source: PoiSource, url: str, key: str
+) -> tuple[dict[str, pa.ChunkedArray | pd.Series], Any, Floats, Floats]:
+    """Columns by role, CRS and coordinates of a file, rows as they are."""
+    import shapely
+
+    wanted = {
+        role: name
+        for role, name in source.columns.model_dump().items()
+        if name and role not in ("lon", "lat")
+    }
+    vector = is_geoparquet(url) or suffix(url) not in (".parquet", ".csv")
+    if vector:
+        frame = read_geo(url, f"{key}.path")
+        have = [c for c in frame.columns if c != frame.geometry.name]
+    else:
+        have = table_columns(url, f"{key}.path")
+    if "name" not in source.columns.model_fields_set and wanted.get("name") not in have:
+        wanted.pop("name", None)
+    asked = {f"{key}.columns.{role}": name for role, name in wanted.items()}
+    if not vector:
+        asked |= {
+            f"{key}.columns.lon": source.columns.lon or "lon",
+            f"{key}.columns.lat": source.columns.lat or "lat",
+        }
+    check_columns(have, asked, url)
+    if vector:
+        shapes = frame.geometry.to_numpy()
+        points = shapely.point_on_surface(shapes)
+        is_point = shapely.get_type_id(shapes) == 0
+        points[is_point] = shapes[is_point]
+        columns = {role: frame[name] for role, name in wanted.items()}
+        return columns, frame.crs, shapely.get_x(points), shapely.get_y(points)
+    names = list(dict.fromkeys(asked.values()))
+    table = read_columns(url, names, f"{key}.path")
+    columns = {role: table.column(name) for role, name in wanted.items()}
+    x, y = (numbers(table.column(asked[f"{key}.columns.{axis}"])) for axis in ("lon", "lat"))
+    return columns, source.crs, x, y
+
+
+def _projected(x: Floats, y: Floats, source: Any, target: Any, sieve: Sieve) -> tuple[Floats, ...]:
+    """Coordinates in the city's CRS; rows that are nowhere on Earth are rejected."""
+    import pyproj
+
+    if pyproj.CRS.from_user_input(source).is_geographic:
+        with np.errstate(invalid="ignore"):
+            off = (np.abs(x) > 180) | (np.abs(y) > 90)
+        sieve.reject(off, "coordinates out of range", x=x, y=y)
+    x_m, y_m = project(np.where(sieve.good, x, 0.0), np.where(sieve.good, y, 0.0), source, target)
+    off = ~(np.isfinite(x_m) & np.isfinite(y_m))
+    sieve.reject(off, "coordinates out of range", x=x, y=y)
+    return x_m, y_m
+
+
+def _texts(column: Any, rows: int) -> NDArray[np.object_]:
+    """Texts [rows]; None where there is none."""
+    if column is None:
+        return np.full(rows, None, object)
+    texts = as_ids(column)
+    values = texts.to_numpy(object)
+    values[texts.isna().to_numpy()] = None
+    return values
+
+
+def _comments(column: Any, rows: int) -> NDArray[np.object_]:
+    """Lists of texts [rows]; None throughout where the source has no comments."""
+    import pyarrow as pa
+    import pyarrow.types as kinds
+
+    lists = np.full(rows, None, object)
+    if column is not None:
+        values = (
+            column if isinstance(column, pa.ChunkedArray) else pa.array(column, from_pandas=True)
+        )
+        listed = kinds.is_list(values.type) or kinds.is_large_list(values.type)
+        for row, value in enumerate(values.to_pylist()):
+            texts = value if listed and value is not None else [value]
+            lists[row] = [str(text) for text in texts if text is not None]
+    return lists
+
+
+# --- trips ---------------------------------------------------------------------------------------
+
+
+def stream_trips(
+    source: TripSource,
+    root: str,
+    crs: Any,
+    rejections: Rejections,
+    batch_rows: int = 1 << 18,
+) -> Iterator[pa.RecordBatch]:
+    """Trips (contract `trips`) in the order of the file, batch by batch; never whole in memory.
+
+    Times: text is ISO 8601. A clock that says its offset is taken at its word; one without is in
+    `source.timezone`, where an hour that comes twice (autumn) is the first of the two, and one that
+    does not exist (spring) becomes the next moment that does. Weekdays are those of the local time.
+    A row without usable count, time or place is rejected, and so are the days that the config
+    leaves out; `rejections` is complete when the stream has ended.
+
+    Args:
+        source: Parquet or CSV files.
+        root: data root.
+        crs: the city's CRS.
+        rejections: where bad rows are noted.
+        batch_rows: about how many rows stand in memory at a time.
+
+    Raises:
+        DataError: a file or a column is missing, or a column holds no times; names the config key.
+    """
+    wanted = {
+        f"sources.trips.columns.{role}": name
+        for role, name in source.columns.model_dump().items()
+        if name
+    }
+    first = 0
+    for url in expand(source.path, root, "sources.trips.path"):
+        check_columns(table_columns(url, "sources.trips.path"), wanted, url)
+        names = list(dict.fromkeys(wanted.values()))
+        for batch in record_batches(url, names, "sources.trips.path", batch_rows):
+            yield _trips(batch, source, crs, first, rejections)
+            first += batch.num_rows
+
+
+def _trips(
+    batch: pa.RecordBatch, source: TripSource, crs: Any, first: int, rejections: Rejections
+) -> pa.RecordBatch:
+    import pandas as pd
+    import pyarrow as pa
+
+    from model_code.contracts import arrow_schema
+    from model_code.tables import contract
+
+    names, rows = source.columns, np.arange(first, first + batch.num_rows)
+    sieve = Sieve(rejections, source.path, rows)
+    trips: dict[str, Any] = {"trip_id": rows}
+
+    count = numbers(batch.column(names.count)) if names.count else np.ones(len(rows))
+    whole = np.isfinite(count) & (count >= 0) & (count % 1 == 0) & (count < 2**53)
+    sieve.reject(~whole, "no usable count", count=count)
+    sieve.items = np.where(whole, count, 1.0)
+    trips["trip_count"] = np.where(whole, count, 0).astype(np.int64)
+
+    clock = batch.column(names.started_at)
+    started = utc_times(clock, source.timezone, "sources.trips.columns.started_at")
+    sieve.reject(started.isna(), "no usable time", time=clock)
+    trips["started_at"] = started
+    if source.days != "all":
+        weekend = started.tz_convert(source.timezone).day_of_week >= 5
+        off = weekend if source.days == "weekday" else ~weekend
+        sieve.reject(off, "excluded by config")
+
+    for end in ("origin", "destination"):
+        if names.origin_zone:
+            zone = as_ids(batch.column(getattr(names, f"{end}_zone")))
+            sieve.reject(zone.isna(), f"no {end} zone")
+            trips[f"{end}_zone"] = zone
+        else:
+            x, y = (
+                numbers(batch.column(getattr(names, f"{end}_{axis}"))) for axis in ("lon", "lat")
+            )
+            sieve.reject(~(np.isfinite(x) & np.isfinite(y)), f"no {end} coordinates")
+            trips[f"{end}_x_m"], trips[f"{end}_y_m"] = _projected(x, y, source.crs, crs, sieve)
+
+    kept = pd.DataFrame(trips)[sieve.good]
+    schema = arrow_schema(contract("trips"))
+    columns = [
+        pa.array(kept[field.name], field.type, from_pandas=True)
+        if field.name in kept
+        else pa.nulls(len(kept), field.type)
+        for field in schema
+    ]
+    return pa.record_batch(columns, schema=schema)
+
+
+def utc_times(clock: pa.Array | pa.ChunkedArray, timezone: str, key: str) -> pd.DatetimeIndex:
+    """Times in UTC, microseconds; NaT where there is none. The rules are those of `stream_trips`.
+
+    Raises:
+        DataError: the column holds neither times nor text; names the config key.
+    """
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.types as kinds
+
+    if kinds.is_string(clock.type) or kinds.is_large_string(clock.type):
+        texts = clock.to_pandas().str.strip()
+        stated = texts.str.contains(_OFFSET, regex=True, na=False)
+        local = pd.to_datetime(texts.where(~stated), format="ISO8601", errors="coerce")
+        times = _in_zone(pd.DatetimeIndex(local), timezone)
+        if stated.any():
+            own = pd.to_datetime(texts.where(stated), format="ISO8601", errors="coerce", utc=True)
+            times = times.where(~stated, pd.DatetimeIndex(own).as_unit("us"))
+        return times
+    if not (kinds.is_timestamp(clock.type) or kinds.is_date(clock.type)):
+        raise DataError(
+            f"{key}: the column holds {clock.type}, not times", fix="give times or ISO 8601 text"
+        )
+    zone = clock.type.tz if kinds.is_timestamp(clock.type) else None
+    # Nanoseconds may be cut: no table here is finer than a microsecond.
+    plain = clock.cast(pa.timestamp("us", zone), safe=False).cast(pa.timestamp("us"))
+    naive = pd.DatetimeIndex(plain.to_numpy(zero_copy_only=False))
+    return naive.tz_localize("UTC") if zone else _in_zone(naive, timezone)
+
+
+def _in_zone(naive: pd.DatetimeIndex, timezone: str) -> pd.DatetimeIndex:
+    first = np.ones(len(naive), bool)  # of two hours with one name the earlier, in summer time
+    local = naive.as_unit("us").tz_localize(timezone, ambiguous=first, nonexistent="shift_forward")
+    return local.tz_convert("UTC")
