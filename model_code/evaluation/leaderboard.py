@@ -12,6 +12,7 @@ from model_code.tables import contract
 HEADLINE = {"transformed": "r2", "class": "macro_f1"}
 
 _ROW = ["split", "task", "method", "variant"]
+_ABOUT = ["inputs", "protocol", "captioner", "target_in_inputs"]
 
 
 def training_sizes(targets: pd.DataFrame, splits: pd.DataFrame) -> pd.DataFrame:
@@ -48,16 +49,13 @@ def leaderboard_rows(
     """
     rows = scores.merge(n_train, on=["task", "split", "fold"], how="left", validate="many_to_one")
     rows["city"], rows["method"] = city, method
-    rows["inputs"] = rows["variant"].map({v: ",".join(sorted(set(m))) for v, m in inputs.items()})
-    rows["protocol"] = rows["variant"].map(protocol)
-    rows["captioner"] = rows["variant"].map(captioner).fillna("")
-    contained = {
-        (variant, task): not set(tables).isdisjoint(read)
-        for task, tables in contained_in.items()
-        for variant, read in inputs.items()
-    }
-    pairs = zip(rows["variant"], rows["task"], strict=True)
-    rows["target_in_inputs"] = [contained[pair] for pair in pairs]
+    variants, tasks = rows["variant"].tolist(), rows["task"].tolist()
+    rows["inputs"] = [",".join(sorted(set(inputs[v]))) for v in variants]
+    rows["protocol"] = [protocol[v] for v in variants]
+    rows["captioner"] = [captioner.get(v, "") for v in variants]
+    rows["target_in_inputs"] = [
+        not set(contained_in[t]).isdisjoint(inputs[v]) for v, t in zip(variants, tasks, strict=True)
+    ]
     rows["n_train"] = rows["n_train"].fillna(0).astype("int64")
     table = contract("leaderboard")
     return rows.sort_values(list(table.key), ignore_index=True)[table.names()]
@@ -73,25 +71,14 @@ def summary(leaderboard: pd.DataFrame) -> pd.DataFrame:
     (null for a single run).
     """
     named = leaderboard.assign(figure=leaderboard["metric"] + "_" + leaderboard["scale"])
-    grouped = named.groupby([*_ROW, "figure"])["value"]
-    wide = grouped.agg(["mean", "std", "count"]).unstack("figure")
-    figures = sorted(named["figure"].unique())
-
-    about = ["inputs", "protocol", "captioner", "target_in_inputs"]
-    result = named.groupby(_ROW)[about].first()
-    scale = named.groupby(_ROW)["scale"].max()  # `class`, or else the later of the other two
-    scale = scale.where(scale == "class", "transformed")
-    result["headline"] = scale.map(HEADLINE) + "_" + scale
-    chosen = {
-        kind: pd.concat([wide[kind][f][result["headline"] == f] for f in figures]).reindex(
-            result.index
-        )
-        for kind in ("mean", "count")
-    }
-    result["runs"] = chosen["count"].fillna(0).astype("int64")
-    fair = chosen["mean"].where(~result["target_in_inputs"])
+    heads = named[named["scale"].map(HEADLINE) == named["metric"]].groupby(_ROW)
+    result = named.groupby(_ROW)[_ABOUT].first()
+    result["headline"] = heads["figure"].first()
+    result["runs"] = heads["value"].count()
+    fair = heads["value"].mean().where(~result["target_in_inputs"])
     result["rank"] = fair.groupby(["split", "task"]).rank(ascending=False, method="min")
-    for figure in figures:
+    wide = named.groupby([*_ROW, "figure"])["value"].agg(["mean", "std"]).unstack("figure")
+    for figure in sorted(named["figure"].unique()):
         result[f"{figure}_mean"] = wide["mean"][figure]
         result[f"{figure}_sd"] = wide["std"][figure]
     return result.reset_index()
