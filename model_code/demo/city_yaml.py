@@ -1,0 +1,52 @@
+"""The YAML of an embedded city, from one template."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jinja2
+
+from model_code.demo.place import EPSG, TIMEZONE, Place
+
+
+def city_yaml(
+    name: str,
+    *,
+    regions: int,
+    seed: int,
+    cell_m: float = 1000.0,
+    images: bool = True,
+    path: str | None = None,
+    spatial_repeats: int = 1,
+) -> str:
+    """A city's YAML whose raw files `simulate` puts into the folder `path` of the data root.
+
+    Args:
+        name: the city's name, and the stem of its file.
+        regions: cells.
+        seed: the simulator's seed.
+        cell_m: side of a cell.
+        images: whether there are an orthophoto and street views.
+        path: folder; by default the name.
+        spatial_repeats: foldings of the spatial split.
+    """
+    template = (Path(__file__).parent / "city.yaml.j2").read_text(encoding="utf-8")
+    environment = jinja2.Environment(  # noqa: S701 (YAML, not HTML)
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )  # fmt: skip
+    place = Place(regions, cell_m)
+    return environment.from_string(template).render(
+        name=name,
+        regions=place.regions,
+        seed=seed,
+        cell_m=f"{cell_m:g}",
+        block_m=f"{3 * cell_m:g}",
+        images=images,
+        # The city's config has no key for a simulator with other cells or without pictures.
+        simulated_here=images and cell_m == 1000,
+        path=path or name,
+        spatial_repeats=spatial_repeats,
+        epsg=EPSG,
+        timezone=TIMEZONE,
+    )
