@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import shapely
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import BoundaryNorm, LinearSegmentedColormap, ListedColormap, LogNorm
@@ -25,6 +24,8 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from model_code.report import palette
+from model_code.report.labels import method_label
+from model_code.report.shapes import outlines
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -105,35 +106,6 @@ def _figure(width: float, height: float) -> Figure:
 
 
 # --- maps ----------------------------------------------------------------------------------------
-
-
-def outlines(geometry: NDArray[Any]) -> tuple[list[NDArray[np.float64]], NDArray[np.int64]]:
-    """Polygons as closed outlines, and which geometry each belongs to.
-
-    A multipolygon gives one outline a part. Holes are joined to their shell by a seam that is
-    walked in both directions, so that one ring draws both.
-
-    Args:
-        geometry: [N] polygons or multipolygons.
-
-    Returns:
-        [P] arrays [V, 2] of coordinates, and [P] indices into `geometry`.
-    """
-    parts, owner = shapely.get_parts(geometry, return_index=True)
-    rings, polygon = shapely.get_rings(
-        shapely.orient_polygons(parts, exterior_cw=False), return_index=True
-    )
-    points, ring = shapely.get_coordinates(rings, return_index=True)
-    ring_starts = np.searchsorted(ring, np.arange(len(rings)))
-    ring_ends = np.searchsorted(ring, np.arange(len(rings)), side="right")
-    first_rings = np.searchsorted(polygon, np.arange(len(parts)))
-    is_hole = np.ones(len(rings), bool)
-    is_hole[first_rings] = False
-    back = points[ring_starts[first_rings[polygon[is_hole]]]]
-    points = np.insert(points, ring_ends[is_hole], back, axis=0)
-    lengths = np.bincount(polygon[ring], minlength=len(parts))
-    lengths += np.bincount(polygon[is_hole], minlength=len(parts))
-    return np.split(points, np.cumsum(lengths)[:-1]), owner
 
 
 def _edge_width(regions: int) -> float:
@@ -287,7 +259,9 @@ def partition_map(
         once = adjacency[adjacency["region_id"] < adjacency["neighbour_id"]]
         centres = regions[["x_m", "y_m"]].to_numpy(float)
         ends = [centres[index.get_indexer(once[c])] for c in ("region_id", "neighbour_id")]
-        links = LineCollection(list(np.stack(ends, axis=1)), colors="white", linewidths=0.5, alpha=0.55)
+        links = LineCollection(
+            list(np.stack(ends, axis=1)), colors="white", linewidths=0.5, alpha=0.55
+        )
         axes.add_collection(links)
     return figure
 
@@ -667,20 +641,22 @@ def error_map(
 
 @_picture
 def leaderboard_heatmap(summary: pd.DataFrame, *, split: str = "spatial") -> Figure:
-    """Methods by tasks: R² on the transformed scale (macro F1 for classes), mean and deviation."""
-    main = summary[
-        (summary["split"] == split)
-        & (
-            ((summary["metric"] == "r2") & (summary["scale"] == "transformed"))
-            | (summary["metric"] == "macro_f1")
-        )
-    ]
+    """Methods by tasks: R² on the transformed scale (macro F1 for classes), mean and deviation.
+
+    Args:
+        summary: of `model_code.evaluation.leaderboard.summary`.
+    """
     title = f"R² (classes: macro F1), {split} split"
-    if main.empty:
+    rows = summary[summary["split"] == split]
+    if rows.empty:
         return _nothing(title)
-    names = _method_names(main)
-    mean = main.assign(name=names).pivot(index="name", columns="task", values="mean")
-    deviation = main.assign(name=names).pivot(index="name", columns="task", values="deviation")
+    rows = rows.assign(
+        name=[method_label(m, v) for m, v in zip(rows["method"], rows["variant"], strict=True)],
+        mean=_headline(rows, "mean"),
+        deviation=_headline(rows, "sd"),
+    )
+    mean = rows.pivot(index="name", columns="task", values="mean")
+    deviation = rows.pivot(index="name", columns="task", values="deviation")
     mean = mean.loc[mean.mean(axis=1).sort_values(ascending=False, kind="stable").index]
     deviation = deviation.reindex_like(mean)
     figure = _figure(2.2 + 0.95 * mean.shape[1], 1.3 + 0.42 * mean.shape[0])
@@ -706,9 +682,13 @@ def leaderboard_heatmap(summary: pd.DataFrame, *, split: str = "spatial") -> Fig
     return figure
 
 
-def _method_names(rows: pd.DataFrame) -> pd.Series[str]:
-    variant = rows["variant"].astype(str)
-    return rows["method"].astype(str) + (" · " + variant).where(variant != "default", "")
+def _headline(summary: pd.DataFrame, part: str) -> NDArray[np.float64]:
+    """Of each row the `mean` or `sd` of the figure that its `headline` names."""
+    found = np.full(len(summary), np.nan)
+    for name in summary["headline"].unique():
+        at = (summary["headline"] == name).to_numpy()
+        found[at] = summary.loc[at, f"{name}_{part}"].to_numpy(float)
+    return found
 
 
 @_picture
@@ -718,7 +698,7 @@ def embedding_scatter(
     """Embeddings by PCA and t-SNE coloured by cluster, and the clusters on the map.
 
     Args:
-        embedding_map: region_id, pca_x, pca_y, tsne_x, tsne_y, cluster of one fit.
+        embedding_map: region_id, pca_1, pca_2, tsne_1, tsne_2, cluster of one fit.
     """
     count = int(embedding_map["cluster"].max()) + 1
     colours = palette.qualitative(count)
@@ -729,7 +709,7 @@ def embedding_scatter(
     size = float(np.clip(4000 / max(len(embedding_map), 1), 1, 14))
     for number, (name, label) in enumerate((("pca", "PCA"), ("tsne", "t-SNE"))):
         axes = figure.add_subplot(1, 3, number + 1)
-        x, y = embedding_map[f"{name}_x"], embedding_map[f"{name}_y"]
+        x, y = embedding_map[f"{name}_1"], embedding_map[f"{name}_2"]
         axes.scatter(x, y, s=size, c=list(shade), alpha=0.8, linewidths=0)
         axes.set_title(label, fontsize=8.5)
         axes.set_xticks([])

@@ -11,6 +11,10 @@ import numpy as np
 import pandas as pd
 import shapely
 
+from model_code.evaluation.leaderboard import summary
+from model_code.report import figures
+from model_code.report.html import Picture, ReportData
+
 EVIL = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
 CLASSES = ("housing", "offices", "industry", "park")
 TASKS = (
@@ -144,7 +148,7 @@ def city(rows: int = 12, columns: int = 13, *, seed: int = 0, evil: bool = False
         splits=splits,
         predictions=predictions,
         leaderboard=leaderboard,
-        summary=_summary(leaderboard),
+        summary=summary(leaderboard),
         comparisons=_comparisons(leaderboard),
         reachable=_reachable(leaderboard),
         embedding_maps={
@@ -262,12 +266,6 @@ def _leaderboard(predictions: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _summary(leaderboard: pd.DataFrame) -> pd.DataFrame:
-    keys = ["method", "variant", "task", "split", "scale", "metric"]
-    figures = leaderboard.groupby(keys)["value"].agg(["mean", "std", "count"]).reset_index()
-    return figures.rename(columns={"std": "deviation", "count": "fits"})
-
-
 def _comparisons(leaderboard: pd.DataFrame) -> pd.DataFrame:
     rows = []
     main = leaderboard[leaderboard["metric"].isin(["r2", "macro_f1"])]
@@ -314,10 +312,10 @@ def _embedding_map(
         {
             "variant": variant,
             "region_id": ids,
-            "pca_x": centre + 0.05 * random.normal(size=n),
-            "pca_y": np.sin(x / 4) + 0.05 * random.normal(size=n),
-            "tsne_x": 30 * np.cos(cluster) + 4 * random.normal(size=n),
-            "tsne_y": 30 * np.sin(cluster) + 4 * random.normal(size=n),
+            "pca_1": centre + 0.05 * random.normal(size=n),
+            "pca_2": np.sin(x / 4) + 0.05 * random.normal(size=n),
+            "tsne_1": 30 * np.cos(cluster) + 4 * random.normal(size=n),
+            "tsne_2": 30 * np.sin(cluster) + 4 * random.normal(size=n),
             "cluster": cluster,
         }
     )
@@ -331,7 +329,9 @@ def _rejected(evil: bool) -> pd.DataFrame:
         ("trips", "trips.parquet", 4, "unknown zone", "zone 265", 12),
         ("street_views", "views/", 3, "unreadable image", "b.jpg: truncated", 1),
     ]
-    return pd.DataFrame(rows, columns=["stage", "source", "row", "reason", "detail", "items"])
+    return pd.DataFrame(
+        rows, columns=["stage", "source", "row", "reason", "detail", "items"]
+    ).astype({"items": float})
 
 
 def _raw_files(evil: bool) -> pd.DataFrame:
@@ -351,7 +351,7 @@ def _provenance() -> pd.DataFrame:
             "stage": ["boundary", "regions", "targets", "poi_embeddings", "leaderboard"],
             "fingerprint": [f"{i}f3a9c" * 10 for i in range(5)],
             "inputs": [[], ["boundary"], ["regions", "indicators"], ["poi_counts"], ["targets"]],
-            "code_version": [f"c0de{i}" * 8 for i in range(5)],
+            "code": [f"c0de{i}" * 8 for i in range(5)],
         }
     )
 
@@ -444,4 +444,25 @@ def _mobility(ids: np.ndarray, outflow: np.ndarray) -> pd.DataFrame:
             "outflow": outflow.ravel(),
             "inflow": outflow[:, ::-1].ravel(),
         }
+    )
+
+
+def report_data(rows: int = 12, columns: int = 13, *, evil: bool = False) -> ReportData:
+    tables = city(rows, columns, evil=evil)
+    names = ("regions", "coverage", "indicators", "targets", "predictions", "leaderboard")
+    names += ("summary", "comparisons", "embedding_maps", "rejected", "raw_files", "provenance")
+    return ReportData(
+        city="sample",
+        title=EVIL if evil else "Sample City",
+        description=EVIL if evil else "A grid of squares whose indicators are formulas.",
+        reachable=tables.reachable,
+        pictures=[
+            Picture("Satellite chips of 24 regions", figures.chip_sheet(tables.chips)),
+            Picture("Street views", figures.view_sheet(tables.views)),
+            Picture("Building heights", figures.height_sheet(tables.heights)),
+            Picture("Trips between regions", figures.flow_map(tables.flows, tables.regions)),
+        ],
+        reproduce=["make demo"],
+        citation=EVIL if evil else "",
+        **{name: getattr(tables, name) for name in names},
     )
