@@ -145,7 +145,7 @@ STAGES: dict[str, Stage] = {}
 
 def stage(**declared: Any) -> Callable[[Body], dg.AssetsDefinition]:
     """Make a Dagster asset of a function; see `Stage` for what can be declared. The name is the
-    function's, the description its docstring."""
+    function's, the description its docstring, the contract that of the same name."""
 
     def decorate(body: Body) -> dg.AssetsDefinition:
         about = " ".join((body.__doc__ or "").split())
@@ -154,6 +154,7 @@ def stage(**declared: Any) -> Callable[[Body], dg.AssetsDefinition]:
                 name=body.__name__,
                 about=about,
                 body=body,
+                table=contract(body.__name__),
                 code=(f"{body.__module__}:{body.__name__}", *declared.pop("code", ())),
                 **declared,
             )
@@ -252,11 +253,13 @@ def _run(
             }
             staged, checker = _stage(declared, ctx, lake, product, provenance)
         except ContractError as error:
+            cities.failed()
             yield dg.AssetCheckResult(
                 passed=False, check_name="contract", metadata={"problems": str(error)}
             )
             raise dg.Failure(description=str(error), allow_retries=False) from error
         except CityloomError as error:
+            cities.failed()
             raise dg.Failure(description=str(error), allow_retries=False) from error
         metadata = _metadata(declared, ctx, product, checker, staged.folder)
         metadata["fingerprint"] = fingerprint

@@ -405,3 +405,26 @@ def contract(name: str) -> Table:
     if name not in TABLES:
         raise KeyError(f"no contract for table {name!r}; known: {', '.join(sorted(TABLES))}")
     return TABLES[name]
+
+
+def markdown() -> str:
+    """All contracts as the page `docs/tables.md`."""
+    lines = ["# Tables", "", "Made from `model_code/tables.py` by `make tables`.", ""]
+    for table in TABLES.values():
+        lines += [f"## {table.name}", "", table.about, "", f"Key: {', '.join(table.key)}.", ""]
+        lines += ["| column | type | may be missing | what it is |", "|---|---|---|---|"]
+        for column in table.columns:
+            bounds = _bounds(column)
+            missing = "yes" if column.nullable else ""
+            about = column.about.replace("|", "\\|") + (f" ({bounds})" if bounds else "")
+            lines.append(f"| `{column.name}` | {column.kind} | {missing} | {about} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _bounds(column: Column) -> str:
+    if column.choices:
+        return "one of " + ", ".join(f"`{choice}`" for choice in column.choices)
+    low = "" if column.low is None else f"at least {column.low:g}"
+    high = "" if column.high is None else f"at most {column.high:g}"
+    return ", ".join(text for text in (low, high) if text)

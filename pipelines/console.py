@@ -20,11 +20,12 @@ class _Short(logging.Formatter):
 
 
 class _OwnWords(logging.Filter):
-    """Dagster's own events stay in its event log; the console shows what assets say, and errors."""
+    """Dagster's own events stay in its event log; the console shows what assets and hooks say, and
+    the end of a failed run. That a step failed is said by the hook, with the reason."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         event = getattr(record, "dagster_meta", {}).get("dagster_event")
-        return event is None or record.levelno >= logging.ERROR
+        return event is None or event.event_type_value == "PIPELINE_FAILURE"
 
 
 @dg.logger(

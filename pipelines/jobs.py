@@ -24,8 +24,9 @@ GROUPS = ("raw", "regions", "features", "targets", "pretraining", "embeddings", 
 def tell_of_failure(context: dg.HookContext) -> None:
     """One log line, and a POST to `$CITYLOOM_WEBHOOK` when it is set."""
     step, error = context.step_key, context.op_exception
-    what = f"city run {context.run_id}: {step} failed: {error}"
-    context.log.error(what)
+    what = f"run {context.run_id}: {step} failed: {error}"
+    expected = isinstance(error, dg.Failure)  # says what to change; a traceback would bury it
+    context.log.error(what, exc_info=None if expected else error)
     url = os.environ.get("CITYLOOM_WEBHOOK")
     if not url:
         return
@@ -51,7 +52,6 @@ def _job(name: str, first_group: str, about: str) -> dg.UnresolvedAssetJobDefini
         description=about,
         hooks={tell_of_failure},
         executor_def=dg.in_process_executor,
-        config={"loggers": {"console": {"config": {"log_level": "INFO"}}}},
     )
 
 

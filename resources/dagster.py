@@ -22,6 +22,7 @@ class CityResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     data: str = ""
     _done: int = PrivateAttr(default=0)
     _computed: int = PrivateAttr(default=0)
+    _failed: bool = PrivateAttr(default=False)
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         run = context.dagster_run
@@ -45,6 +46,10 @@ class CityResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def raw(self) -> RawFiles:
         return RawFiles(self.root)
 
+    def failed(self) -> None:
+        """Note that a step of this process failed."""
+        self._failed = True
+
     def count(self, computed: bool) -> int:
         """Note that one more step of this process is done; returns how many are."""
         self._done += 1
@@ -52,14 +57,12 @@ class CityResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return self._done
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
-        if self._done:
-            reused = self._done - self._computed
-            what = (
-                f"{self._computed} of {self._done} assets computed, {reused} up to date"
-                if self._computed
-                else f"nothing had to be computed: all {self._done} assets are up to date"
-            )
-            context.log.info(what) if context.log else None
+        if not self._done or context.log is None:
+            return
+        what = f"{self._computed} assets computed, {self._done - self._computed} up to date"
+        if not self._computed and not self._failed:
+            what = f"nothing had to be computed: all {self._done} assets are up to date"
+        context.log.info(what)
 
 
 class LakeIOManager(dg.IOManager):
@@ -84,8 +87,7 @@ class LakeIOManager(dg.IOManager):
         context.add_output_metadata({"rows": checker.rows})
 
     def load_input(self, context: dg.InputContext) -> Handle:
-        assert context.upstream_output is not None
-        return self.lake.handle(*_place(context.upstream_output))
+        return self.lake.handle(*_place(context))
 
 
 class Commit:
@@ -95,7 +97,7 @@ class Commit:
         self.staged, self.about = staged, about
 
 
-def _place(context: dg.OutputContext) -> tuple[str, str]:
+def _place(context: dg.OutputContext | dg.InputContext) -> tuple[str, str]:
     if not context.has_partition_key:
         raise dg.Failure(
             description="this run names no city: give a partition "

@@ -1,0 +1,66 @@
+# Everything is set up by uv from uv.lock; uv itself comes from PATH or goes into .tools/.
+SHELL := /bin/bash
+PYTHON ?= python3
+UV := $(or $(shell command -v uv),.tools/uv/bin/uv)
+RUN := $(UV) run --no-sync
+CITY ?= demo
+
+export DAGSTER_HOME := $(CURDIR)
+# numerical libraries would otherwise start more threads than there are cores, in every process
+export OMP_NUM_THREADS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo run test lint format ui explain sizes clean experiments tables lock
+
+help: ## list what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+.tools/uv/bin/uv: # in a local folder, never in the system's Python
+	$(PYTHON) -m venv .tools/uv
+	.tools/uv/bin/python -m pip install --quiet 'uv>=0.9'
+
+.venv/.synced: pyproject.toml uv.lock | $(filter .tools/%,$(UV))
+	$(UV) sync --locked --extra dev
+	@touch $@
+
+setup: .venv/.synced ## install everything that is needed into .venv
+
+demo: setup ## build the embedded city, and say where its report is
+	@$(MAKE) --no-print-directory run CITY=demo
+
+run: setup ## build one city: make run CITY=manhattan
+	@$(RUN) cityloom run $(CITY)
+
+test: setup ## all tests with branch coverage
+	$(RUN) pytest --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+
+lint: setup ## ruff (check and format) and mypy
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+
+format: setup ## let ruff put the code in order
+	$(RUN) ruff check --fix .
+	$(RUN) ruff format .
+
+ui: setup ## the Dagster UI on http://127.0.0.1:3000
+	$(RUN) dagster dev -w workspace.yaml -h 127.0.0.1 -p $(or $(PORT),3000)
+
+explain: setup ## what a run would compute, and why: make explain CITY=demo
+	@$(RUN) cityloom explain $(CITY)
+
+sizes: setup ## what the lake holds, by city
+	@$(RUN) cityloom sizes
+
+clean: setup ## delete a city from the lake: make clean CITY=demo
+	@$(RUN) cityloom clean $(CITY)
+
+experiments: setup ## build demo_large and write docs/results (takes long; not in CI)
+	@$(MAKE) --no-print-directory run CITY=demo_large
+	$(RUN) python benchmarks/experiments.py
+
+tables: setup ## docs/tables.md from the contracts
+	$(RUN) cityloom tables > docs/tables.md
+
+lock: ## resolve the dependencies anew
+	$(UV) lock

@@ -1,0 +1,122 @@
+"""`cityloom`: build a city, and ask what stands, what it would take, and why."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from model_code.city import Cities, check_files, data_root
+from model_code.errors import CityloomError
+from resources.lake import Lake
+from resources.raw import RawFiles
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+City = Annotated[str, typer.Argument(help="name of a file in cities/ or $CITYLOOM_CITIES")]
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@contextmanager
+def _advice() -> Iterator[None]:
+    """An error that carries advice is shown as such, without a traceback."""
+    try:
+        yield
+    except CityloomError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+@app.command()
+def run(city: City) -> None:
+    """Build a city through the Dagster job, then say where its report and leaderboard are."""
+    with _advice():
+        Cities.load()[city]
+    os.environ.setdefault("DAGSTER_HOME", str(ROOT))
+    done = subprocess.run(  # noqa: S603
+        [
+            *(sys.executable, "-W", "ignore", "-m", "dagster", "job", "execute"),
+            *("-m", "pipelines.definitions", "-j", "whole_city"),
+            *("-c", str(ROOT / "pipelines" / "run.yaml")),
+            *("--tags", json.dumps({"dagster/partition": city})),
+        ],
+        check=False,
+    )
+    if done.returncode:
+        raise typer.Exit(done.returncode)
+    lake = Lake()
+    with _advice():
+        for asset, file in (("report", "report.html"), ("leaderboard", "leaderboard.csv")):
+            typer.echo(f"{asset}: {lake.publish(city, asset, file)}")
+
+
+@app.command()
+def explain(city: City) -> None:
+    """Say of each asset whether a run would compute it, and why."""
+    from assets.stage import explain as states
+    from pipelines import definitions  # noqa: F401 (fills the registry of stages)
+
+    with _advice():
+        chosen, raw = Cities.load()[city], RawFiles(data_root())
+        counts: dict[str, int] = {}
+        for asset, state, reasons in states(chosen, Lake(), raw):
+            counts[state] = counts.get(state, 0) + 1
+            typer.echo(f"{state:<11} {asset:<24} {'; '.join(reasons[:4])}"
+                       f"{f' (and {len(reasons) - 4} more)' if len(reasons) > 4 else ''}")  # fmt: skip
+    typer.echo(", ".join(f"{n} {state}" for state, n in counts.items()))
+
+
+@app.command()
+def check() -> None:
+    """Read every city's YAML and look for its raw files; exit 1 if anything is wrong."""
+    cities, wrong = Cities.load(), False
+    for name, error in sorted(cities.bad.items()):
+        wrong = True
+        typer.echo(f"{name}: {error}")
+    for name, city in sorted(cities.good.items()):
+        try:
+            if city.simulator is None:
+                check_files(city, data_root())
+            typer.echo(f"{name}: in order")
+        except CityloomError as error:
+            wrong = True
+            typer.echo(str(error))
+    raise typer.Exit(int(wrong))
+
+
+@app.command()
+def sizes() -> None:
+    """What the lake holds of each city: assets, bytes, seconds of the last computation."""
+    lake = Lake()
+    typer.echo(f"lake: {lake.root}")
+    for city in lake.cities():
+        timings = lake.timings(city)
+        seconds = timings["seconds"].sum() if "seconds" in timings else 0.0
+        size = timings["bytes"].sum() / 2**20 if len(timings) else 0.0
+        typer.echo(f"{city:<20} {len(timings):>4} assets {size:>10.1f} MiB {seconds:>10.1f} s")
+
+
+@app.command()
+def clean(city: City) -> None:
+    """Delete everything that the lake holds of a city; raw files stay."""
+    with _advice():
+        Lake().remove(city)
+    typer.echo(f"{city}: nothing left in {Lake().root}")
+
+
+@app.command()
+def tables() -> None:
+    """Print docs/tables.md, made from the contracts."""
+    from model_code.tables import markdown
+
+    typer.echo(markdown(), nl=False)
+
+
+if __name__ == "__main__":
+    app()
