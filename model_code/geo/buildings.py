@@ -54,8 +54,8 @@ def read_buildings(
             area = np.nan_to_num(shapely.area(footprint))
             rows = np.arange(start, start + len(frame))
             sieve = Sieve(rejections, "sources.buildings", rows)
-            sieve.reject(~(area > 0), "no footprint", np.full(len(frame), url))
-            sieve.reject(height < 0, "negative height", height)
+            sieve.reject(~(area > 0), "no footprint")
+            sieve.reject(height < 0, "negative height", height=height)
             parts.append(
                 gpd.GeoDataFrame(
                     {"building_id": rows, "height_m": height, "footprint_m2": area},

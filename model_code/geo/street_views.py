@@ -66,21 +66,21 @@ def read_street_views(
     file = rows[names.file].astype("string").fillna("").str.strip().str.removeprefix("./")
     sieve.reject((file == "").to_numpy(bool), "no file name")
     outside = file.str.startswith("/") | file.str.contains(r"(?:^|[/\\])\.\.(?:[/\\]|$)|://")
-    sieve.reject(outside.to_numpy(bool), "file outside the images folder", file)
-    sieve.reject(rows["x_m"].isna().to_numpy(bool), "no coordinates", file)
+    sieve.reject(outside.to_numpy(bool), "file outside the images folder", file=file)
+    sieve.reject(rows["x_m"].isna().to_numpy(bool), "no coordinates", file=file)
     heading = np.full(len(rows), np.nan)
     if names.heading_deg:
         given = rows[names.heading_deg]
         heading = numbers(pa.array(given, from_pandas=True))
         bad = (given.notna() & np.isnan(heading)) | (np.abs(heading) > 360)
-        sieve.reject(bad.to_numpy(bool), "unreadable heading", given)
+        sieve.reject(bad.to_numpy(bool), "unreadable heading", given=given)
     taken_at = pd.Series(pd.NaT, rows.index, dtype="datetime64[us, UTC]")
     if names.taken_at:
         given = rows[names.taken_at]
         taken_at = to_utc(given, source.timezone)
-        sieve.reject((given.notna() & taken_at.isna()).to_numpy(bool), "unreadable time", given)
+        sieve.reject((given.notna() & taken_at.isna()).to_numpy(bool), "unreadable time", given=given)
     repeated = file.where(sieve.good).duplicated() & sieve.good
-    sieve.reject(repeated.to_numpy(bool), "file named by an earlier row", file)
+    sieve.reject(repeated.to_numpy(bool), "file named by an earlier row", file=file)
 
     good = np.flatnonzero(sieve.good)
     paths = [f"{source.images.rstrip('/')}/{name}" for name in file.iloc[good]]
@@ -91,8 +91,8 @@ def read_street_views(
     detail[good] = [f"{path}: {result}" for path, result in zip(paths, found, strict=True)]
     missing[good] = [isinstance(result, FileNotFoundError) for result in found]
     broken[good] = [isinstance(result, Exception) for result in found]
-    sieve.reject(missing, "no such image", detail)
-    sieve.reject(broken, "unreadable image", detail)
+    sieve.reject(missing, "no such image", detail=detail)
+    sieve.reject(broken, "unreadable image", detail=detail)
 
     kept = sieve.good[good]
     good = good[kept]

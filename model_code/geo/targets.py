@@ -232,7 +232,7 @@ def _region_table(source: RegionValue, key: str, setting: Setting) -> Found:
             f"{', '.join(map(str, regions.head(3)))}",
             fix="name the column that holds the ids of the partition's regions",
         )
-    sieve.reject(~known, "no such region", ids)
+    sieve.reject(~known, "no such region", ids=ids)
     rows = pd.DataFrame({"id": ids, "value": value})[sieve.good].drop_duplicates()
     twice = rows["id"][rows["id"].duplicated()]
     if len(twice):
