@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from assets.stage import Context, Product, Written, stage
@@ -14,13 +15,12 @@ def _no(source: str, city: City) -> str:
     return "" if getattr(city.sources, source) else f"the city's YAML has no sources.{source}"
 
 
-def _simulate(city: City, raw: RawFiles) -> None:
+def _simulate(city: City, root: str, progress: Callable[[str], None]) -> None:
     """A simulated city's raw files are made first, so that all else sees them as given."""
-    if city.simulator is None:
-        return
-    from model_code.demo import ensure
+    if city.simulator is not None:
+        from model_code.demo.ensure import ensure
 
-    ensure(raw.root, city.simulator)
+        ensure(root, city.simulator, progress)
 
 
 @stage(group="raw", kinds=("file",), config=("sources", "indicators", "boundary", "partition"),

@@ -155,7 +155,7 @@ def flows(ctx: Context) -> Product:
         shares = zone_shares(zones, table, ctx.root) if zones else None
         path = str(ctx.inputs["trips"].path())
         part, rejections = count_flows(
-            path, _locator(ctx), _ids(ctx), timezone=city.timezone, zone_shares=shares
+            path, _locator(ctx), _ids(ctx), timezone=city.timezone, shares=shares
         )
         ctx.rejections.extend(rejections)
         parts.append(part)

@@ -99,7 +99,7 @@ class Stage:
     table: Table | None = None
     picture: Picture | None = None
     absent: Callable[[City], str] | None = None
-    before: Callable[[City, RawFiles], None] | None = None
+    before: Callable[[City, str, Callable[[str], None]], None] | None = None
     data_files: tuple[str, ...] = ()
     reads: Callable[[City], tuple[str, ...]] | None = None
     settings: Callable[[City], Any] | None = None
@@ -212,10 +212,13 @@ def _run(
     def waiting() -> None:
         context.log.warning(f"{declared.name}: another run of {name!r} works on it; waiting")
 
+    def progress(text: str) -> None:
+        context.log.info(f"          {declared.name}: {text}")
+
     with lake.lock(name, declared.name, on_wait=waiting):
         try:
             if declared.before:
-                declared.before(city, raw)
+                declared.before(city, cities.root, progress)
             inputs = declared.depends_on(city, raw, lambda asset: handles[asset].fingerprint)
             fingerprint = digest(inputs)
             manifest = lake.manifest(name, declared.name)
@@ -241,7 +244,7 @@ def _run(
                 {asset: handles[asset] for asset in declared.read_inputs(city)},
                 cities.root,
                 name,
-                lambda text: context.log.info(f"          {declared.name}: {text}"),
+                progress,
                 declared.settings(city) if declared.settings else None,
             )
             product = declared.body(ctx)

@@ -24,8 +24,11 @@ class _OwnWords(logging.Filter):
     the end of a failed run. That a step failed is said by the hook, with the reason."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        event = getattr(record, "dagster_meta", {}).get("dagster_event")
-        return event is None or event.event_type_value == "PIPELINE_FAILURE"
+        meta = getattr(record, "dagster_meta", {})
+        event = meta.get("dagster_event")
+        if event is None:  # what follows from a failed step is plain; its own line says why
+            return not str(meta.get("orig_message")).startswith("Dependencies for step ")
+        return bool(event.event_type_value == "PIPELINE_FAILURE")
 
 
 @dg.logger(
