@@ -8,7 +8,7 @@ is decided by H3 itself, which gives every point to one cell.)
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-# Points of one call that are worked on at a time: small enough for the cache, and for threads.
-_CHUNK = 1 << 17
+# Points that one thread works on at a time: small enough for the processor's cache.
+_CHUNK = 1 << 16
 # A lookup table of the whole box is used up to this many cells (int32: 128 MiB).
 _DENSE = 1 << 25
 # Fineness of the grid under polygons, and bounds on its cells.
-_CELLS_A_POLYGON = 200
+_CELLS_A_POLYGON = 100
 _CELLS = (1 << 16, 1 << 22)
 # Slack in units of cells: far above rounding errors, far below what costs time.
 _ROUNDING = 1e-6
@@ -66,28 +66,38 @@ class Locator:
 
     def locate(self, x_m: Floats, y_m: Floats) -> Indices:
         """Row of the regions table for each point [P] in the city's CRS; -1: in no region."""
-        return _in_chunks(self._locate(self._crs), x_m, y_m)
+        return self._locate(x_m, y_m, self._crs)
 
     def locate_lonlat(self, lon: Floats, lat: Floats) -> Indices:
         """The same for points [P] in degrees (EPSG:4326)."""
-        return _in_chunks(self._locate("EPSG:4326"), lon, lat)
+        return self._locate(lon, lat, "EPSG:4326")
 
-    def _locate(self, source: Any) -> Callable[[Floats, Floats], Indices]:
+    def _locate(self, x: Floats, y: Floats, source: Any) -> Indices:
+        x, y = (np.ascontiguousarray(v, np.float64) for v in (x, y))
         target = "EPSG:4326" if self._index.degrees else self._crs
-        if source == target:
-            return self._index.locate
-        return lambda x, y: self._index.locate(*project(x, y, source, target))
+        if source != target:
+            first, second = np.empty_like(x), np.empty_like(y)
+
+            def work(part: slice) -> None:
+                first[part], second[part] = project(x[part], y[part], source, target)
+
+            _in_threads(work, _chunks(len(x)))
+            x, y = first, second
+        return self._index.locate(x, y)
 
 
-def _in_chunks(locate: Callable[[Floats, Floats], Indices], x: Any, y: Any) -> Indices:
-    """Work on chunks in threads (PROJ, GEOS, H3 and numpy let go of Python's lock)."""
-    x, y = (np.ascontiguousarray(v, np.float64) for v in (x, y))
-    starts = range(0, len(x), _CHUNK)
-    if len(starts) <= 1:
-        return locate(x, y)
-    with ThreadPoolExecutor(min(len(starts), os.cpu_count() or 1)) as pool:
-        parts = pool.map(lambda at: locate(x[at : at + _CHUNK], y[at : at + _CHUNK]), starts)
-        return np.concatenate(list(parts))
+def _chunks(n: int) -> list[slice]:
+    return [slice(at, min(at + _CHUNK, n)) for at in range(0, n, _CHUNK)]
+
+
+def _in_threads(work: Callable[[slice], None], parts: Sequence[slice]) -> None:
+    """Do the parts in threads: PROJ, GEOS, H3 and numpy let go of Python's lock."""
+    if len(parts) <= 1:
+        for part in parts:
+            work(part)
+        return
+    with ThreadPoolExecutor(min(len(parts), os.cpu_count() or 1)) as pool:
+        list(pool.map(work, parts))
 
 
 class _SquareIndex:
@@ -108,6 +118,15 @@ class _SquareIndex:
         self._table = _Table(keys, int(self._width * self._height))
 
     def locate(self, x: Floats, y: Floats) -> Indices:
+        found = np.empty(len(x), np.int64)
+
+        def work(part: slice) -> None:
+            found[part] = self._find(x[part], y[part])
+
+        _in_threads(work, _chunks(len(x)))
+        return found
+
+    def _find(self, x: Floats, y: Floats) -> Indices:
         with np.errstate(invalid="ignore", over="ignore"):
             x_cells, y_cells = x / self._size, y / self._size
             column, row = np.floor(x_cells), np.floor(y_cells)
@@ -154,15 +173,18 @@ class _HexagonIndex:
         import h3ronpy.vector as h3
         import pyarrow as pa
 
-        known = (np.abs(lon) <= 360) & (np.abs(lat) <= 90)
-        if known.all():
-            return self._table[
-                np.asarray(pa.array(h3.coordinates_to_cells(lat, lon, self._resolution)))
-            ]
-        found = np.full(len(lon), -1)
-        if known.any():
-            found[known] = self.locate(lon[known], lat[known])
-        return found
+        with np.errstate(invalid="ignore"):
+            known = (np.abs(lon) <= 360) & (np.abs(lat) <= 90)
+        if not known.all():
+            lon, lat = np.where(known, lon, 0.0), np.where(known, lat, 0.0)
+        cells = np.empty(len(lon), np.uint64)
+
+        def work(part: slice) -> None:
+            found = h3.coordinates_to_cells(lat[part], lon[part], self._resolution)
+            cells[part] = np.asarray(pa.array(found))
+
+        _in_threads(work, _chunks(len(lon)))
+        return np.where(known, self._table[cells], -1)
 
 
 class _Hash:
@@ -195,9 +217,8 @@ class _PolygonIndex:
     """Polygons under a fine grid: a cell that no border crosses answers at once, the others know
     which polygons to try.
 
-    For C cells, a cell's entry in `_answer` is the region that holds all of it (-1: none), or
-    -2 - k for the k-th crossed cell: polygons `_tries[_starts[k] : _starts[k + 1]]` have a border in
-    it, in ascending order, and `_else[k]` holds all of it (-1: none).
+    A cell's entry in `_answer` is the first region that holds it (-1: none), or -2 - k for the k-th
+    crossed cell, where polygons `_tries[_starts[k] : _starts[k + 1]]` are tried in this order.
     """
 
     degrees = False
@@ -208,8 +229,6 @@ class _PolygonIndex:
         self._shapes = shapes
         shapely.prepare(shapes)
         bounds = shapely.bounds(shapes)
-        # GEOS builds the index of a prepared polygon at the first question: ask before threads do.
-        shapely.intersects_xy(shapes, *((bounds[:, :2] + bounds[:, 2:]) / 2).T)
         south_west, north_east = bounds[:, :2].min(0), bounds[:, 2:].max(0)
         extent = north_east - south_west
         cells = np.clip(_CELLS_A_POLYGON * len(shapes), *_CELLS)
@@ -231,25 +250,22 @@ class _PolygonIndex:
 
     def _build(self, start: Floats, end: Floats, polygon: Indices) -> None:
         n = len(self._shapes)
-        crossed = np.unique(self._crossed(start, end, polygon))  # cell * n + polygon
-        cell, tries = np.divmod(crossed, n)
+        crossed = self._crossed(start, end, polygon)  # cell * n + polygon
         is_crossed = np.zeros(self._width * self._height, bool)
-        is_crossed[cell] = True
+        is_crossed[crossed // n] = True
 
         held, holder = self._held(start, end, polygon)
-        doubtful = is_crossed[held]
-        own = np.zeros(len(held), bool)  # the holder's own border crosses the cell
-        own[doubtful] = np.isin(held[doubtful] * n + holder[doubtful], crossed)
-        held, holder = held[~own], holder[~own]
         answer = np.full(self._width * self._height + 1, -1, np.int32)  # the last: off the grid
         answer[held[::-1]] = holder[::-1]  # ascending holders: the first one is written last
 
-        useful = (answer[cell] < 0) | (tries < answer[cell])
-        cell, tries = cell[useful], tries[useful]
-        cells, starts = np.unique(cell, return_index=True)
-        self._tries, self._starts = tries, np.append(starts, len(tries))
-        self._else = answer[cells].astype(np.int64)
-        answer[cells] = -2 - np.arange(len(cells))
+        # A crossed cell's centre may lie in a polygon that has no border in it, but overlaps.
+        doubtful = is_crossed[held]
+        tries = np.sort(np.concatenate([crossed, held[doubtful] * n + holder[doubtful]]))
+        tries = tries[np.append(True, np.diff(tries) > 0)] if len(tries) else tries
+        cell, self._tries = np.divmod(tries, n)
+        first = np.flatnonzero(np.append(True, np.diff(cell) > 0))
+        self._starts = np.append(first, len(cell))
+        answer[cell[first]] = -2 - np.arange(len(first))
         self._answer = answer
 
     def _crossed(self, start: Floats, end: Floats, polygon: Indices) -> Indices:
@@ -282,25 +298,50 @@ class _PolygonIndex:
         return column * self._height + row[entry][span], polygon[segment[entry]][span]
 
     def locate(self, x: Floats, y: Floats) -> Indices:
+        found = np.empty(len(x), np.int64)
+
+        def look(part: slice) -> None:
+            with np.errstate(invalid="ignore", over="ignore"):
+                column = np.floor((x[part] - self._origin[0]) / self._cell)
+                row = np.floor((y[part] - self._origin[1]) / self._cell)
+                known = (column >= 0) & (column < self._width) & (row >= 0) & (row < self._height)
+                cell = np.where(known, column * self._height + row, -1).astype(np.int64)
+            found[part] = self._answer[cell]
+
+        _in_threads(look, _chunks(len(x)))
+        point = np.flatnonzero(found < -1)
+        crossed = -2 - found[point]
+        found[point] = -1
+        at, stop = self._starts[crossed], self._starts[crossed + 1]
+        while len(point):  # a round for each further polygon of a cell, not for each point
+            hit = self._try(self._tries[at], x[point], y[point])
+            found[point[hit]] = self._tries[at[hit]]
+            more = ~hit & (at + 1 < stop)
+            point, at, stop = point[more], at[more] + 1, stop[more]
+        return found
+
+    def _try(self, tried: Indices, x: Floats, y: Floats) -> NDArray[np.bool_]:
+        """Whether each point lies in its polygon, the border included.
+
+        Sorted by polygon, points find its index in the cache; and each polygon is one thread's own,
+        as GEOS builds that index during the first questions.
+        """
         import shapely
 
-        with np.errstate(invalid="ignore", over="ignore"):
-            column = np.floor((x - self._origin[0]) / self._cell)
-            row = np.floor((y - self._origin[1]) / self._cell)
-            known = (column >= 0) & (column < self._width) & (row >= 0) & (row < self._height)
-            cell = np.where(known, column * self._height + row, -1).astype(np.int64)
-        found = self._answer[cell].astype(np.int64)
-        open_ = np.flatnonzero(found < -1)
-        crossed = -2 - found[open_]
-        found[open_] = self._else[crossed]
-        at, stop = self._starts[crossed], self._starts[crossed + 1]
-        while len(open_):  # a round for each further candidate, never one for each point
-            tried = self._tries[at]
-            hit = shapely.intersects_xy(self._shapes[tried], x[open_], y[open_])
-            found[open_[hit]] = tried[hit]
-            more = ~hit & (at + 1 < stop)
-            open_, at, stop = open_[more], at[more] + 1, stop[more]
-        return found
+        order = np.argsort(tried)
+        tried = tried[order]
+        hit = np.empty(len(tried), bool)
+
+        def work(part: slice) -> None:
+            mine = order[part]
+            hit[mine] = shapely.intersects_xy(self._shapes[tried[part]], x[mine], y[mine])
+
+        parts = min(len(self._shapes), len(tried) // 4096 + 1, 64)
+        first = np.linspace(0, len(self._shapes), parts, endpoint=False).astype(np.int64)
+        starts = np.searchsorted(tried, first)
+        stops = np.append(starts[1:], len(tried))
+        _in_threads(work, [slice(a, b) for a, b in zip(starts, stops, strict=True)])
+        return hit
 
 
 def _ranges(low: Floats, high: Floats) -> tuple[Indices, Indices]:

@@ -1,0 +1,475 @@
+"""Speed and memory of the data stages, beside the bare library and the naive way, in one run.
+
+    python benchmarks/data.py [SECTION ...] [--quick]
+
+Each row is a process of its own, held to two cores; its time is the best of three, its memory the
+peak of the whole process. The first row of a way is at a tenth of the size: time must not grow
+faster than that. Exits with 1 when a goal is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Work = Callable[[], Any]
+BOX = (-74.1, 40.6, -73.9, 40.78)  # degrees: about 17 x 20 km
+CRS = "EPSG:32618"
+
+
+@dataclass(frozen=True)
+class Section:
+    """What is compared: `make` writes files, each way returns what is to be timed.
+
+    `ways` gives name -> (function of folder and size, share of the size that it works on). `goals`
+    gives (way, other ways, ratio of speed to reach).
+    """
+
+    size: int
+    ways: dict[str, tuple[Callable[[Path, int], Work], float]]
+    goals: tuple[tuple[str, tuple[str, ...], float], ...]
+    make: Callable[[Path, int], None] | None = None
+    memory_goal_mib: dict[str, int] = field(default_factory=dict)
+
+
+# --- points to regions ---------------------------------------------------------------------------
+
+
+def lonlat(n: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    west, south, east, north = BOX
+    return rng.uniform(west, east, n), rng.uniform(south, north, n)
+
+
+def xy(n: int) -> tuple[np.ndarray, np.ndarray]:
+    import pyproj
+
+    return pyproj.Transformer.from_crs("EPSG:4326", CRS, always_xy=True).transform(*lonlat(n))
+
+
+def regions_of(partition: Any) -> Any:
+    from model_code.city import Boundary
+    from model_code.geo.regions import make_boundary, make_regions
+
+    return make_regions(make_boundary("box", Boundary(bbox=BOX), CRS, ""), partition, "")[0]
+
+
+def polygons_of(count: int) -> Any:
+    """Irregular polygons without gaps, with about 50 vertices each."""
+    import geopandas as gpd
+    import shapely
+
+    seeds = shapely.MultiPoint(np.column_stack(xy(count)))
+    cells = shapely.get_parts(shapely.voronoi_polygons(seeds))
+    cells = shapely.segmentize(cells, 0.02 * 17_000 / np.sqrt(count) * np.sqrt(6))
+    ids = np.arange(len(cells)).astype(str)
+    return gpd.GeoDataFrame({"region_id": ids}, geometry=cells, crs=CRS)
+
+
+def h3_ours(folder: Path, n: int) -> Work:
+    from model_code.city import Hexagons
+    from model_code.geo.join import Locator
+
+    partition = Hexagons(kind="h3", resolution=9)
+    locator, (lon, lat) = Locator(regions_of(partition), partition), lonlat(n)
+    return lambda: locator.locate_lonlat(lon, lat)
+
+
+def h3_bare(folder: Path, n: int) -> Work:
+    import h3ronpy.vector
+
+    lon, lat = lonlat(n)
+    return lambda: h3ronpy.vector.coordinates_to_cells(lat, lon, 9)
+
+
+def h3_naive(folder: Path, n: int) -> Work:
+    import h3
+
+    points = list(zip(*(v.tolist() for v in lonlat(n)), strict=True))
+    return lambda: [h3.latlng_to_cell(lat, lon, 9) for lon, lat in points]
+
+
+def squares_ours(folder: Path, n: int) -> Work:
+    from model_code.city import Squares
+    from model_code.geo.join import Locator
+
+    partition = Squares(kind="square", size_m=500)
+    locator, (lon, lat) = Locator(regions_of(partition), partition), lonlat(n)
+    return lambda: locator.locate_lonlat(lon, lat)
+
+
+def squares_bare(folder: Path, n: int) -> Work:
+    import pyproj
+
+    project = pyproj.Transformer.from_crs("EPSG:4326", CRS, always_xy=True).transform
+    lon, lat = lonlat(n)
+
+    def work() -> Any:
+        x, y = project(lon, lat)
+        return np.floor(x / 500).astype(np.int64), np.floor(y / 500).astype(np.int64)
+
+    return work
+
+
+def sjoin(regions: Any, x: np.ndarray, y: np.ndarray) -> Any:
+    import geopandas as gpd
+
+    points = gpd.GeoDataFrame(geometry=gpd.points_from_xy(x, y), crs=CRS)
+    return gpd.sjoin(points, regions[["geometry"]], how="left", predicate="within")
+
+
+def squares_naive(folder: Path, n: int) -> Work:
+    from model_code.city import Squares
+
+    regions, (x, y) = regions_of(Squares(kind="square", size_m=500)), xy(n)
+    return lambda: sjoin(regions, x, y)
+
+
+def polygons_ours(folder: Path, n: int) -> Work:
+    from model_code.city import Polygons
+    from model_code.geo.join import Locator
+
+    regions, (x, y) = polygons_of(20_000), xy(n)
+    # A new locator each time: sjoin builds its tree each time too.
+    return lambda: Locator(regions, Polygons(kind="polygons", path="", id="")).locate(x, y)
+
+
+def polygons_naive(folder: Path, n: int) -> Work:
+    regions, (x, y) = polygons_of(20_000), xy(n)
+    return lambda: sjoin(regions, x, y)
+
+
+# --- counts --------------------------------------------------------------------------------------
+
+REGIONS, CATEGORIES = 5_000, 100
+
+
+def counts_make(folder: Path, n: int) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rng = np.random.default_rng(0)
+    names = pa.array([f"category {i}" for i in range(CATEGORIES)])
+    region = rng.integers(-1, REGIONS, n, np.int32)
+    category = names.take(pa.array(rng.geometric(0.05, n).clip(1, CATEGORIES) - 1))
+    pq.write_table(pa.table({"region": region, "category": category}), folder / "points.parquet")
+
+
+def counts_ours(folder: Path, n: int) -> Work:
+    from model_code.geo.flows import count_categories
+
+    ids = np.array([f"r{i:05d}" for i in range(REGIONS)], object)
+    return lambda: count_categories(str(folder / "points.parquet"), ids)
+
+
+def counts_bare(folder: Path, n: int) -> Work:
+    import duckdb
+
+    query = f"SELECT region, category, count(*) FROM '{folder / 'points.parquet'}' GROUP BY ALL"
+    return lambda: duckdb.sql(query).to_arrow_table()
+
+
+def counts_naive(folder: Path, n: int) -> Work:
+    import pandas as pd
+
+    path = folder / "points.parquet"
+    return lambda: pd.read_parquet(path).groupby(["region", "category"]).size()
+
+
+# --- flows ---------------------------------------------------------------------------------------
+
+ZONES = 300
+
+
+def flows_make(folder: Path, n: int) -> None:
+    """Trips by zone ids and by points, as the stage `trips` writes them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from model_code.contracts import arrow_schema
+    from model_code.tables import contract
+
+    rng = np.random.default_rng(0)
+    schema = arrow_schema(contract("trips"))
+    names = pa.array([str(i) for i in range(ZONES)])
+    box = [v.min() for v in xy(1000)], [v.max() for v in xy(1000)]
+    writers = [
+        pq.ParquetWriter(folder / f"{kind}.parquet", schema, compression="zstd")
+        for kind in ("zones", "points")
+    ]
+    start = 1_514_764_800_000_000  # 2018-01-01
+    for at in range(0, n, 1_000_000):
+        m = min(1_000_000, n - at)
+        seconds = np.sort(rng.integers(0, 86_400 * 365, m))
+        common = {
+            "trip_id": np.arange(at, at + m),
+            "started_at": (start + seconds * 1_000_000).astype("datetime64[us]"),
+            "trip_count": np.ones(m, np.int64),
+        }
+        zones = (rng.beta(1, 3, (2, m)) * ZONES).astype(np.int64)
+        by_zone = {f"{e}_zone": names.take(pa.array(z)) for e, z in zip(ENDS, zones, strict=True)}
+        by_point = {
+            f"{end}_{axis}_m": rng.uniform(box[0][k], box[1][k], m)
+            for end in ENDS
+            for k, axis in enumerate("xy")
+        }
+        for writer, columns in zip(writers, (by_zone, by_point), strict=True):
+            columns = common | columns
+            arrays = [
+                pa.array(columns[f.name]).cast(f.type) if f.name in columns else pa.nulls(m, f.type)
+                for f in schema
+            ]
+            writer.write_table(pa.table(arrays, schema=schema))
+    for writer in writers:
+        writer.close()
+
+
+ENDS = ("origin", "destination")
+
+
+def flows_bare(folder: Path, n: int) -> Work:
+    import duckdb
+
+    query = (
+        "SELECT origin_zone, destination_zone, hour(started_at) AS hour, sum(trip_count)"
+        f" FROM '{folder / 'zones.parquet'}' GROUP BY ALL"
+    )
+    return lambda: duckdb.sql(query).to_arrow_table()
+
+
+def flows_ours(folder: Path, n: int) -> Work:
+    import pandas as pd
+
+    from model_code.geo.flows import count_flows
+
+    ids = np.array(sorted(str(i) for i in range(ZONES)), object)
+    shares = pd.DataFrame({"zone": ids, "region": np.arange(ZONES), "share": 1.0})
+    path = str(folder / "zones.parquet")
+    return lambda: count_flows(path, None, ids, timezone="America/New_York", shares=shares)
+
+
+def flow_regions() -> tuple[Any, Any]:
+    from model_code.city import Squares
+    from model_code.geo.join import Locator
+
+    partition = Squares(kind="square", size_m=1000, min_inside_share=0)
+    regions = regions_of(partition)
+    return Locator(regions, partition), regions["region_id"].to_numpy(object)
+
+
+def flows_points(folder: Path, n: int) -> Work:
+    from model_code.geo.flows import count_flows
+
+    locator, ids = flow_regions()
+    path = str(folder / "points.parquet")
+    return lambda: count_flows(path, locator, ids, timezone="America/New_York")
+
+
+def flows_join(folder: Path, n: int) -> Work:
+    """The join alone: read the points and locate both ends, by batches."""
+    import pyarrow.parquet as pq
+
+    locator, _ = flow_regions()
+    names = [f"{end}_{axis}_m" for end in ENDS for axis in "xy"]
+
+    def work() -> None:
+        for batch in pq.ParquetFile(folder / "points.parquet").iter_batches(1 << 20, columns=names):
+            points = [batch.column(name).to_numpy() for name in names]
+            locator.locate(*points[:2])
+            locator.locate(*points[2:])
+
+    return work
+
+
+def flows_points_bare(folder: Path, n: int) -> Work:
+    """Bare scan and group-by of the points' file, by the squares' numbers."""
+    import duckdb
+
+    columns = ", ".join(
+        f"CAST({e}_{a}_m // 1000 AS INTEGER) AS {e}_{a}" for e in ENDS for a in "xy"
+    )
+    query = (
+        f"SELECT {columns}, hour(started_at) AS hour, sum(trip_count)"
+        f" FROM '{folder / 'points.parquet'}' GROUP BY ALL"
+    )
+    return lambda: duckdb.sql(query).to_arrow_table()
+
+
+def flows_naive(folder: Path, n: int) -> Work:
+    import pandas as pd
+
+    path = folder / "zones.parquet"
+
+    def work() -> Any:
+        trips = pd.read_parquet(path)
+        hour = trips["started_at"].dt.tz_convert("America/New_York").dt.hour
+        return trips.groupby(["origin_zone", "destination_zone", hour])["trip_count"].sum()
+
+    return work
+
+
+SECTIONS = {
+    "h3": Section(
+        5_000_000,
+        {
+            "cityloom": (h3_ours, 1),
+            "bare h3ronpy": (h3_bare, 1),
+            "naive: h3 loop": (h3_naive, 0.02),
+        },
+        (("cityloom", ("bare h3ronpy",), 0.9),),
+    ),
+    "squares": Section(
+        5_000_000,
+        {
+            "cityloom": (squares_ours, 1),
+            "bare pyproj + floor": (squares_bare, 1),
+            "naive: geopandas sjoin": (squares_naive, 0.1),
+        },
+        (("cityloom", ("bare pyproj + floor",), 0.9),),
+    ),
+    "polygons": Section(
+        5_000_000,
+        {"cityloom": (polygons_ours, 1), "naive: geopandas sjoin": (polygons_naive, 1)},
+        (("cityloom", ("naive: geopandas sjoin",), 1.5),),
+    ),
+    "counts": Section(
+        5_000_000,
+        {
+            "cityloom": (counts_ours, 1),
+            "bare DuckDB": (counts_bare, 1),
+            "naive: pandas groupby": (counts_naive, 1),
+        },
+        (("cityloom", ("bare DuckDB",), 0.8),),
+        counts_make,
+    ),
+    "flows": Section(
+        30_000_000,
+        {
+            "cityloom, region ids": (flows_ours, 1),
+            "bare DuckDB, region ids": (flows_bare, 1),
+            "naive: pandas groupby": (flows_naive, 0.1),
+            "cityloom, points": (flows_points, 1),
+            "the join alone": (flows_join, 1),
+            "bare DuckDB, points": (flows_points_bare, 1),
+        },
+        (
+            ("cityloom, region ids", ("bare DuckDB, region ids",), 1 / 1.5),
+            ("cityloom, points", ("bare DuckDB, points", "the join alone"), 1 / 1.5),
+        ),
+        flows_make,
+        {"cityloom, region ids": 4096, "cityloom, points": 4096},
+    ),
+}
+
+
+# --- running and printing ------------------------------------------------------------------------
+
+MAKE = "make"
+
+
+def child(section: str, way: str, folder: Path, n: int) -> None:
+    """Time one way of one section; prints seconds and peak memory as JSON."""
+    declared = SECTIONS[section]
+    if way == MAKE:
+        declared.make(folder, n)
+        print("{}")
+        return
+    work = declared.ways[way][0](folder, n)
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"seconds": min(seconds), "peak_mib": peak}))
+
+
+def measure(section: str, size: int) -> dict[str, dict[str, float]]:
+    """Seconds for each item and peak memory of every way at one size."""
+    declared = SECTIONS[section]
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        if declared.make:
+            run(section, MAKE, Path(folder), size)
+        for way, (_, share) in declared.ways.items():
+            n = max(1, int(size * share))
+            if share < 1 and declared.make:  # it works on a file: one of its own size
+                (part := Path(folder) / f"part {share}").mkdir(exist_ok=True)
+                run(section, MAKE, part, n)
+            else:
+                part = Path(folder)
+            found[way] = {"n": n, **run(section, way, part, n)}
+    return found
+
+
+def run(section: str, way: str, folder: Path, n: int) -> dict[str, float]:
+    """One way in a process of its own (a child's peak memory starts at its parent's)."""
+    command = [sys.executable, __file__, "--child", section, way, str(folder), str(n)]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return json.loads(output.splitlines()[-1])
+
+
+def table(section: str, size: int, tenth: dict[str, Any], full: dict[str, Any]) -> bool:
+    """Print one section; whether its goals are met."""
+    print(f"\n{section}: {size:,} items")
+    print(f"  {'way':32}{'items':>12}{'seconds':>10}{'million/s':>11}{'peak MiB':>10}")
+    for way in SECTIONS[section].ways:
+        for row in (tenth[way], full[way]):
+            rate = row["n"] / row["seconds"] / 1e6
+            print(
+                f"  {way:32}{row['n']:>12,}{row['seconds']:>10.3f}{rate:>11.2f}"
+                f"{row['peak_mib']:>10.0f}"
+            )
+
+    def each(*ways: str) -> float:
+        """Seconds for an item; of several ways, their sum."""
+        return sum(full[way]["seconds"] / full[way]["n"] for way in ways)
+
+    met = True
+    for way, others, goal in SECTIONS[section].goals:
+        ratio = each(*others) / each(way)
+        met &= ratio >= goal
+        print(f"  {way} is {ratio:.2f} times as fast as {' + '.join(others)} (goal {goal:.2f})")
+        growth = full[way]["seconds"] / tenth[way]["seconds"]
+        print(f"  {way}: 10 times the items take {growth:.1f} times the time")
+    for way, goal_mib in SECTIONS[section].memory_goal_mib.items():
+        met &= full[way]["peak_mib"] < goal_mib
+        print(f"  {way}: peak {full[way]['peak_mib']:.0f} MiB (goal below {goal_mib})")
+    return met
+
+
+def main() -> int:
+    if sys.argv[1:2] == ["--child"]:
+        section, way, folder, n = sys.argv[2:]
+        child(section, way, Path(folder), int(n))
+        return 0
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=", ".join(SECTIONS))
+    parser.add_argument("--quick", action="store_true", help="sizes of a hundredth")
+    asked = parser.parse_args()
+    unknown = set(asked.sections) - set(SECTIONS)
+    if unknown:
+        parser.error(f"unknown sections {sorted(unknown)}; known: {', '.join(SECTIONS)}")
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+    met = True
+    for name in asked.sections or SECTIONS:
+        size = SECTIONS[name].size // (100 if asked.quick else 1)
+        met &= table(name, size, measure(name, size // 10), measure(name, size))
+    return 0 if met or asked.quick else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
