@@ -12,6 +12,8 @@ from scipy.spatial import cKDTree
 
 from model_code.errors import DataError
 from model_code.evaluation.metrics import class_counts, macro_f1, r2
+from model_code.methods.base import Task
+from model_code.scaling import transform
 from model_code.tables import contract
 
 Array = NDArray[Any]
@@ -64,9 +66,8 @@ def reachable(
         if known.empty:
             continue
         labels = targets[targets["indicator"] == indicator.indicator]
-        label = _by_slot(labels, "value", ids)
-        if indicator.transform == "log1p":
-            label = np.log1p(label)
+        task = Task(indicator.indicator, indicator.kind, indicator.transform)
+        label = transform(_by_slot(labels, "value", ids), task)
         is_class = indicator.kind == "classification"
         if is_class:
             known = known.assign(value_transformed=_codes(known["label"], indicator.classes))

@@ -2,6 +2,10 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+
+from model_code.contracts import Checker, conform
+from model_code.tables import contract
 
 INDICATORS = pd.DataFrame(
     {
@@ -46,3 +50,10 @@ def predictions(
     frame = pd.concat(rows, ignore_index=True)
     frame["region_id"] = frame.pop("number").map("r{:03d}".format)
     return frame.assign(variant=variant, split="random")
+
+
+def assert_follows_contract(name, frame):
+    """Columns and their order, types, bounds, missing values, order of rows, unique keys."""
+    table = contract(name)
+    assert list(frame) == table.names()
+    Checker(table).check(conform(table, pa.Table.from_pandas(frame, preserve_index=False)))

@@ -5,8 +5,7 @@ from sklearn.metrics import f1_score, r2_score
 
 from model_code.errors import DataError
 from model_code.evaluation.compare import compare, weights
-from model_code.tables import contract
-from tests.model_code.evaluation.data import INDICATORS, predictions
+from tests.model_code.evaluation.data import INDICATORS, assert_follows_contract, predictions
 
 TASKS = ("flow", "income", "land_use")
 
@@ -123,9 +122,7 @@ def test_whole_blocks_give_wider_intervals_where_neighbours_err_together():
 
 def test_follows_its_contract_and_repeats_itself():
     found = compare(methods(), INDICATORS, draws=100)
-    table = contract("comparisons")
-    assert list(found) == table.names()
-    assert not found.duplicated(list(table.key)).any()
+    assert_follows_contract("comparisons", found)
     assert len(found) == 9
     assert (found["difference"] >= 0).all()
     assert (found["low"] <= found["high"]).all()
@@ -141,13 +138,16 @@ def test_only_tasks_that_both_predict_are_compared():
     del frames["good", "small"]
     found = compare(frames, INDICATORS, draws=20)
     assert found["task"].value_counts().to_dict() == {"flow": 3, "income": 1, "land_use": 1}
-    assert compare({("m", "v"): predictions()}, INDICATORS).empty
+    alone = compare({("m", "v"): predictions()}, INDICATORS)
+    assert alone.empty
+    assert_follows_contract("comparisons", alone)
 
 
 def test_what_is_not_estimable_is_null():
     frames = {(name, "v"): predictions(1, tasks=("income",), rng=i) for i, name in enumerate("ab")}
     found = compare(frames, INDICATORS, draws=20)
     assert found[["difference", "low", "high"]].isna().all(axis=None)
+    assert_follows_contract("comparisons", found)
     constant = {
         key: frame.assign(y_true=0.1)
         for key, frame in zip(frames, [predictions(tasks=("income",))] * 2, strict=True)

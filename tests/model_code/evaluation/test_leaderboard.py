@@ -9,8 +9,7 @@ from model_code.evaluation.leaderboard import (
     training_sizes,
 )
 from model_code.evaluation.metrics import score
-from model_code.tables import contract
-from tests.model_code.evaluation.data import INDICATORS, predictions
+from tests.model_code.evaluation.data import INDICATORS, assert_follows_contract, predictions
 
 TASKS = ("flow", "income", "land_use")
 CONTAINED = {"flow": ["flows"], "income": [], "land_use": ["imagery"]}
@@ -45,14 +44,7 @@ def boards():
 
 def test_follows_its_contract(boards):
     rows = board("a", 0.2, ["imagery", "flows"])
-    table = contract("leaderboard")
-    assert list(rows) == table.names()
-    key = rows[list(table.key)]
-    assert not key.duplicated().any()
-    pd.testing.assert_frame_equal(key, key.sort_values(list(table.key), ignore_index=True))
-    for column in table.columns:
-        assert column.nullable or rows[column.name].notna().all(), column.name
-        assert not column.choices or set(rows[column.name]) <= set(column.choices)
+    assert_follows_contract("leaderboard", rows)
 
 
 def test_says_what_each_figure_rests_on(boards):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from model_code.city import Splits
 from model_code.errors import DataError
 from model_code.evaluation.splits import make_splits
-from model_code.tables import contract
+from tests.model_code.evaluation.data import assert_follows_contract
 
 
 def make_regions(count, rng=0, extent_m=10_000.0):
@@ -111,12 +111,7 @@ def test_independent_of_the_order_of_rows_and_of_the_other_split():
 
 def test_follows_its_contract():
     splits = make_splits(make_regions(60), config(spatial={"block_m": 3000}))
-    table = contract("splits")
-    assert list(splits) == table.names()
-    assert splits["fold"].dtype == np.int32
-    key = splits[list(table.key)]
-    assert not key.duplicated().any()
-    pd.testing.assert_frame_equal(key, key.sort_values(list(table.key), ignore_index=True))
+    assert_follows_contract("splits", splits)
     assert set(splits.loc[splits["split"] == "random", "block"]) == {""}
 
 
