@@ -60,4 +60,4 @@ def gaussian_field(
 def _wrapped(n: int, step_m: float) -> Doubles:
     """Distance of each node from node 0 on a circle of n nodes."""
     i = np.arange(n)
-    return np.minimum(i, n - i) * float(step_m)
+    return np.asarray(np.minimum(i, n - i) * float(step_m))

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import rasterio
-from rasterio.transform import from_origin
+from rasterio import Affine
 
 from model_code.demo.fields import Doubles, Floats, gaussian_field, stream
 from model_code.demo.files import GEOTIFF, degrees, wkb, write_parquet
@@ -156,7 +156,7 @@ def write_truth(folder: Path, place: Place, targets: dict[str, Target]) -> None:
     for name in sorted(targets):
         target = targets[name]
         n, slots = target.clean.shape
-        labels = [None] * (n * slots)
+        labels: list[str | None] = [None] * (n * slots)
         if target.labels is not None:
             known = sorted(LAND_USE)
             labels = [known[int(code)] for code in target.clean.ravel()]
@@ -207,7 +207,7 @@ def _write_raster(path: Path, place: Place, pixels: np.ndarray, per_cell: int) -
     north = place.northing_m + place.height_m
     with rasterio.open(
         path, "w", width=values.shape[1], height=values.shape[0], count=1, dtype="float32",
-        crs=f"EPSG:{EPSG}", transform=from_origin(place.easting_m, north, size, size),
+        crs=f"EPSG:{EPSG}", transform=Affine(size, 0, place.easting_m, 0, -size, north),
         nodata=NODATA, **GEOTIFF,
     ) as file:  # fmt: skip
         file.write(np.where(np.isnan(values), NODATA, values).astype(np.float32), 1)

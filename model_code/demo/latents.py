@@ -181,11 +181,11 @@ def _centrality(rng: np.random.Generator, place: Place, x: Doubles, y: Doubles) 
     distance, which = distance.reshape(-1, near), which.reshape(-1, near)
     pulls = weight[which] * np.exp(-distance / reach[which])
     main = np.exp(-np.hypot(x - at[0, 0], y - at[0, 1]) / reach[0])
-    return np.maximum(pulls.max(axis=1).reshape(x.shape), main)
+    return np.asarray(np.maximum(pulls.max(axis=1).reshape(x.shape), main))
 
 
 def _to_shore(river_m: Floats) -> Floats:
-    return np.abs(river_m) - np.float32(_RIVER_HALF_WIDTH_M)
+    return np.asarray(np.abs(river_m) - np.float32(_RIVER_HALF_WIDTH_M))
 
 
 def _nearness(shore_m: Floats) -> Floats:
@@ -205,7 +205,7 @@ def _river(
     level = height - height[j, i]
     dy, dx = np.gradient(level, step_m)
     slope = np.sqrt(dx**2 + dy**2 + (0.12 / 4000) ** 2)
-    return (level / slope).astype(np.float32)
+    return np.asarray(level / slope, np.float32)
 
 
 def bilinear_grid(nodes: Floats, u: Doubles, v: Doubles, wrap: bool) -> Floats:

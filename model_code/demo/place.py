@@ -128,15 +128,7 @@ class Place:
         """The union of the cells as one polygon in degrees, with a vertex at each cell's corner:
         a straight line of UTM is none in degrees."""
         full, rest = divmod(self.regions, self.columns)
-        across = np.arange(self.columns + 1)
-        outline = [(i, 0) for i in across]
-        outline += [(self.columns, j) for j in range(1, full + 1)]
-        if rest:
-            outline += [(i, full) for i in range(self.columns - 1, rest - 1, -1)]
-            outline += [(i, full + 1) for i in range(rest, -1, -1)]
-            outline += [(0, full)]
-        else:
-            outline += [(i, full) for i in range(self.columns - 1, -1, -1)]
-        outline += [(0, j) for j in range(full - 1, -1, -1)]
-        ring = np.array(outline, float) * self.cell_m
-        return shapely.Polygon(np.column_stack(self.lonlat(ring[:, 0], ring[:, 1])))
+        whole = shapely.box(0, 0, self.width_m, full * self.cell_m)
+        short = shapely.box(0, 0, rest * self.cell_m, self.height_m)
+        outline = shapely.segmentize(shapely.union(whole, short), self.cell_m)
+        return shapely.transform(outline, self.lonlat, interleaved=False)

@@ -38,10 +38,11 @@ def write_street_views(folder: Path, streets: Streets, progress: Callable[[str],
     cell = np.repeat(np.arange(place.regions), count)
     x, y, heading = streets.onto_street(*place.scatter(rng, cell), rng)
     heading = (heading + 180 * rng.integers(0, 2, len(cell))) % 360
-    minute = rng.integers(7 * 60, 22 * 60, len(cell))
+    minute = rng.integers(7 * 60, 20 * 60 + 30, len(cell))
     day = rng.integers(0, _DAYS, len(cell))
     dry = latents.shore_at(x, y) > 0
-    x, y, heading, minute, day = (a[dry] for a in (x, y, heading, minute, day))
+    x, y, heading = x[dry], y[dry], heading[dry]
+    minute, day = minute[dry], day[dry]
 
     files = [f"view_{i:06d}.jpg" for i in range(len(x))]
     names = ("greenery", "water", "industry", "income", "commerce")
