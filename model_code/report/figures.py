@@ -20,6 +20,7 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import BoundaryNorm, LinearSegmentedColormap, ListedColormap, LogNorm
 from matplotlib.colors import Normalize as LinearNorm
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from PIL import Image
 
@@ -102,7 +103,17 @@ def _png(image: Image.Image) -> bytes:
 
 
 def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), layout="compressed")
+
+
+def _headed(figure: Figure, title: str) -> None:
+    """A title in a strip of its own above all panels."""
+    height = figure.get_figheight()
+    strip = 0.32 / height
+    figure.text(0.012, 1 - strip / 2, title, va="center", fontsize=10, fontweight="bold")
+    engine = figure.get_layout_engine()
+    assert isinstance(engine, ConstrainedLayoutEngine)
+    engine.set(rect=(0, 0, 1, 1 - strip))
 
 
 # --- maps ----------------------------------------------------------------------------------------
@@ -178,8 +189,20 @@ def _colour_bar(
     )
     bar.outline.set_visible(False)
     bar.set_label(label, fontsize=8)
+    if isinstance(shown.norm, LogNorm):
+        bar.set_ticks(ticks := _log_ticks(shown.norm), labels=[f"{tick:,g}" for tick in ticks])
+        bar.ax.minorticks_off()
     if missing:
         _missing_note(axes)
+
+
+def _log_ticks(norm: LogNorm) -> list[float]:
+    """At most six of 1, 2, 5, 10, 20, ... within the colours' limits."""
+    assert norm.vmin is not None and norm.vmax is not None
+    powers = range(int(np.floor(np.log10(norm.vmin))), int(np.ceil(np.log10(norm.vmax))) + 1)
+    every = [step * 10.0**power for power in powers for step in (1, 2, 5)]
+    inside = [tick for tick in every if norm.vmin <= tick <= norm.vmax]
+    return inside[:: -(-len(inside) // 6) or 1]
 
 
 def _missing_note(axes: Axes) -> None:
@@ -238,7 +261,7 @@ def partition_map(
     the regions are few enough to see them."""
     figure = _figure(*_map_size(regions, 6))
     axes = figure.add_subplot()
-    _map_axes(axes, regions, f"{title}: {len(regions):,}, {regions['area_km2'].sum():,.0f} km²")
+    _map_axes(axes, regions, f"{title}: {len(regions):,} over {regions['area_km2'].sum():,.0f} km²")
     if adjacency is None:
         rings, _ = outlines(regions.geometry.to_numpy())
         width = _edge_width(len(regions))
@@ -368,7 +391,7 @@ def points_map(
         PolyCollection(rings, facecolor="#f4f5f6", edgecolor=palette.LINE, linewidth=width)
     )
     if len(x) <= limit:
-        size = float(np.clip(3000 / max(len(x), 1), 1.0, 12))
+        size = float(np.clip(9000 / max(len(x), 1), 2.0, 14))
         axes.scatter(x, y, s=size, color=palette.ACCENT, alpha=0.6, linewidths=0)
         return figure
     (west, east), (south, north) = axes.get_xlim(), axes.get_ylim()
@@ -468,7 +491,10 @@ def height_sheet(
     cmap = _SEQUENTIAL.with_extremes(bad=palette.MISSING)
     pictures = [np.asarray(cmap(np.asarray(norm(g)), bytes=True))[..., :3] for g in grids]
     figure = _sheet(
-        pictures, list(picked["region_id"]), f"{title}: {len(picked)} of {len(heights):,}"
+        pictures,
+        list(picked["region_id"]),
+        f"{title}: {len(picked)} of {len(heights):,}",
+        bar=True,
     )
     if pictures:
         _colour_bar(figure.axes[0], mpl.cm.ScalarMappable(norm, cmap), "height in metres")
@@ -489,7 +515,9 @@ def _metres(row: Any) -> NDArray[np.float32]:
     return np.frombuffer(row.pixels, "<f4").reshape(row.height_px, row.width_px)
 
 
-def _sheet(pictures: list[NDArray[Any]], names: list[str], title: str) -> Figure:
+def _sheet(
+    pictures: list[NDArray[Any]], names: list[str], title: str, *, bar: bool = False
+) -> Figure:
     """Pictures of one size [H, W, 3] in rows of at most 8, each with its region's id below."""
     if not pictures:
         return _nothing(title)
@@ -500,7 +528,8 @@ def _sheet(pictures: list[NDArray[Any]], names: list[str], title: str) -> Figure
     gap, below = max(width // 20, 1), max(round(0.17 / scale), 2)
     cell_height, cell_width = height + below, width + gap
     canvas = np.full((rows * cell_height, columns * cell_width - gap, 3), 255, np.uint8)
-    figure = _figure(8.8, canvas.shape[0] * scale + 0.5)
+    figure = _figure(8.8, canvas.shape[0] * scale + 0.45 + (0.6 if bar else 0))
+    _headed(figure, title)
     axes = figure.add_subplot()
     for number, (picture, name) in enumerate(zip(pictures, names, strict=True)):
         top, left = number // columns * cell_height, number % columns * cell_width
@@ -511,7 +540,6 @@ def _sheet(pictures: list[NDArray[Any]], names: list[str], title: str) -> Figure
         )
     axes.imshow(canvas, interpolation="nearest", aspect="equal")
     axes.set_axis_off()
-    axes.set_title(title)
     return figure
 
 
@@ -527,20 +555,6 @@ def _nothing(title: str) -> Figure:
 # --- charts --------------------------------------------------------------------------------------
 
 
-def mean_over_fits(predictions: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """Predictions averaged over folds, seeds and slots; classes take the most frequent code.
-
-    Args:
-        predictions: rows of the table `predictions`.
-        by: keys of the result, `task` and `region_id` among them.
-
-    Returns:
-        `by`, and y_true, y_pred, y_true_original, y_pred_original.
-    """
-    values = ["y_true", "y_pred", "y_true_original", "y_pred_original"]
-    return predictions.groupby(list(by), as_index=False, sort=True)[values].mean()
-
-
 @_picture
 def true_vs_predicted(
     predictions: pd.DataFrame, *, classes: Sequence[str] = (), title: str = "True and predicted"
@@ -553,7 +567,7 @@ def true_vs_predicted(
     columns = min(4, len(tasks))
     rows = -(-len(tasks) // columns)
     figure = _figure(2.5 * columns, 2.6 * rows + 0.3)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+    _headed(figure, title)
     for number, task in enumerate(tasks):
         axes = figure.add_subplot(rows, columns, number + 1)
         axes.set_title(_short(task, 26), fontsize=8.5)
@@ -599,15 +613,30 @@ def _confusion(axes: Axes, true: NDArray[Any], pred: NDArray[Any]) -> None:
 
 @_picture
 def error_map(
-    regions: gpd.GeoDataFrame, predictions: pd.DataFrame, *, split: str | None = None
+    regions: gpd.GeoDataFrame,
+    predictions: pd.DataFrame,
+    *,
+    classes: Sequence[str] = (),
+    split: str | None = None,
 ) -> Figure:
     """One map a task of predicted minus true, averaged over fits, in standard deviations of the
-    true values; hatched where a region was in no test part. Without `split`: the spatial one if
-    there is one."""
+    true values; hatched where a region was in no test part.
+
+    Args:
+        classes: tasks that are classifications; their maps show the share of wrong fits, doubled,
+            so that red is always wrong.
+        split: by default the spatial one, if there is one.
+    """
     kinds = sorted(predictions["split"].unique())
     chosen = split or (kinds[-1] if kinds else "")
     found = predictions[predictions["split"] == chosen]
-    means = mean_over_fits(found, ["task", "region_id"])
+    wrong = found["y_pred"] != found["y_true"]
+    error = (found["y_pred"] - found["y_true"]).where(~found["task"].isin(classes), 2.0 * wrong)
+    means = (
+        found.assign(error=error)
+        .groupby(["task", "region_id"], as_index=False)[["y_true", "error"]]
+        .mean()
+    )
     tasks = sorted(means["task"].unique())
     if not tasks:
         return _nothing("Errors")
@@ -615,16 +644,18 @@ def error_map(
     rows = -(-len(tasks) // columns)
     width, height = _map_size(regions, 2.3)
     figure = _figure(width * columns, (height - 0.5) * rows + 0.7)
-    figure.suptitle(f"Errors, {chosen} split", x=0.01, ha="left", fontsize=10, fontweight="bold")
+    _headed(figure, f"Errors, {chosen} split")
     norm = LinearNorm(-2, 2)
     every: list[Axes] = []
     for number, task in enumerate(tasks):
         axes = figure.add_subplot(rows, columns, number + 1)
         rows_of = means[means["task"] == task].set_index("region_id")
-        error = (rows_of["y_pred"] - rows_of["y_true"]) / (rows_of["y_true"].std(ddof=0) or 1.0)
+        spread = 1.0 if task in classes else float(rows_of["y_true"].std(ddof=0)) or 1.0
         _map_axes(axes, regions, "", bar=False)
-        axes.set_title(_short(task, 26), fontsize=8.5)
-        _fill(axes, regions, _of_regions(regions, error), _DIVERGING, norm)
+        axes.set_title(
+            _short(task, 26) + (" (red: wrong)" if task in classes else ""), fontsize=8.5
+        )
+        _fill(axes, regions, _of_regions(regions, rows_of["error"] / spread), _DIVERGING, norm)
         every.append(axes)
     bar = figure.colorbar(
         mpl.cm.ScalarMappable(norm, _DIVERGING),
@@ -705,7 +736,7 @@ def embedding_scatter(
     shade = np.array(colours)[embedding_map["cluster"].to_numpy(int)]
     width, height = _map_size(regions, 3.4)
     figure = _figure(width + 7.4, max(height, 3.8))
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+    _headed(figure, title)
     size = float(np.clip(4000 / max(len(embedding_map), 1), 1, 14))
     for number, (name, label) in enumerate((("pca", "PCA"), ("tsne", "t-SNE"))):
         axes = figure.add_subplot(1, 3, number + 1)
@@ -736,10 +767,14 @@ def rejected_bars(rejected: pd.DataFrame, *, title: str = "Rejected") -> Figure:
     axes.set_xscale("log")
     axes.set_xlim(0.5, max(float(counts.max()), 1) * 4)
     axes.set_xlabel("items")
-    axes.set_title(f"{title}: {counts.sum():,}")
+    axes.set_title(f"{title}: {_count(counts.sum())}")
     for row, value in enumerate(counts):
-        axes.text(max(value, 0.5) * 1.12, row, f"{value:,}", va="center", fontsize=7.5)
+        axes.text(max(value, 0.5) * 1.12, row, _count(value), va="center", fontsize=7.5)
     return figure
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 or float(value).is_integer() else f"{value:.2g}"
 
 
 @_picture

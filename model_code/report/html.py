@@ -62,6 +62,7 @@ class ReportData:
     coverage: pd.DataFrame
     indicators: pd.DataFrame
     targets: pd.DataFrame
+    splits: pd.DataFrame
     predictions: Mapping[str, pd.DataFrame]
     leaderboard: pd.DataFrame
     summary: pd.DataFrame
@@ -213,9 +214,11 @@ def _payload(data: ReportData) -> dict[str, Any]:
         "palette": {
             "sequential": palette.SEQUENTIAL,
             "diverging": palette.DIVERGING,
+            "diverging_dark": palette.DIVERGING_DARK,
             "qualitative": palette.qualitative(36),
         },
         "regions": _regions(data.regions),
+        "parts": _parts(data.splits, ids),
         "tasks": tasks,
         "truth": _truth(data.targets, tasks, ids),
         "fits": _fits(data.predictions, tasks, ids),
@@ -260,9 +263,19 @@ def _regions(regions: gpd.GeoDataFrame) -> dict[str, Any]:
         "width": rings.width,
         "height": rings.height,
         "unit_m": rings.unit,
+        "area_km2": [_significant(v) for v in regions["area_km2"]],
         "cx": _base64(_units((regions["x_m"] - west) / rings.unit, rings.width)),
         "cy": _base64(_units((north - regions["y_m"]) / rings.unit, rings.height)),
     }
+
+
+def _parts(splits: pd.DataFrame, ids: pd.Index[Any]) -> dict[str, Any]:
+    """By split, 0 (train), 1 (val) or 2 (test) of each region in its first fold."""
+    found = {}
+    for split, rows in splits.groupby("split", sort=True):
+        first = rows[rows["fold"] == rows["fold"].min()].set_index("region_id")["part"]
+        found[str(split)] = _codes(first.map({"train": 0, "val": 1, "test": 2}).reindex(ids))
+    return found
 
 
 def _units(values: pd.Series[Any], top: int) -> NDArray[np.uint16]:

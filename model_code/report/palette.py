@@ -14,6 +14,11 @@ DIVERGING = (
     "#2166ac", "#4393c3", "#92c5de", "#d1e5f0", "#f3f3f1", "#fddbc7", "#f4a582", "#d6604d",
     "#b2182b",
 )  # fmt: skip
+# On a dark page the middle is dark, so that lightness still falls towards zero error.
+DIVERGING_DARK = (
+    "#8ecbff", "#5b9fe0", "#3f74a8", "#38536d", "#373b42", "#5e4440", "#9a5340", "#d8704f",
+    "#ffab88",
+)  # fmt: skip
 _DISTINCT = (
     "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#882255",
     "#999933", "#332288", "#661100", "#aa4499",

@@ -17,7 +17,7 @@
       else if (key === "css") Object.assign(node.style, value);
       else node.setAttribute(key, value === true ? "" : value);
     }
-    node.append(...children.flat().filter((child) => child !== null && child !== undefined));
+    node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
     return node;
   }
   const el = (tag, attributes, ...children) => make(document.createElement(tag), attributes, children);
@@ -112,11 +112,8 @@
   }
   const SEQUENTIAL = ramp(data.palette.sequential);
   const CLASSES = data.palette.qualitative;
-  function diverging() {
-    const stops = [...data.palette.diverging];
-    stops[(stops.length - 1) / 2] = css("--neutral");
-    return ramp(stops);
-  }
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const diverging = () => ramp(dark.matches ? data.palette.diverging_dark : data.palette.diverging);
   const shade = (colours, low, high) => (value) =>
     Number.isFinite(value)
       ? colours[Math.max(0, Math.min(255, Math.round((255 * (value - low)) / (high - low || 1))))]
@@ -431,8 +428,33 @@
   // --- city --------------------------------------------------------------------------------------
 
   const name = (i) => data.regions.ids[i];
-  const partition = new RegionMap(byId("partition-map"), "Map of the regions", (i) => [name(i)]);
-  const paintPartition = () => partition.paint(Array(COUNT).fill(css("--region")));
+  const PARTS = ["train", "validate", "test"];
+  const PART_COLOURS = ["--part-train", "--part-val", "--part-test"];
+  let partition = "plain";
+  const partitionMap = new RegionMap(byId("partition-map"), "Map of the regions", (i) => {
+    const area = `${format(data.regions.area_km2[i])} km²`;
+    if (partition === "plain") return [name(i), area];
+    return [name(i), area, PARTS[unpacked(data.parts[partition])[i]] || "in no part"];
+  });
+
+  function paintPartition() {
+    const legend = byId("partition-legend");
+    if (partition === "plain") {
+      legend.replaceChildren();
+      partitionMap.paint(Array(COUNT).fill(css("--region")));
+      return;
+    }
+    const codes = unpacked(data.parts[partition]);
+    partitionMap.paint(Array.from(codes, (c) => (Number.isFinite(c) ? css(PART_COLOURS[c]) : null)));
+    legend.replaceChildren(el("ul", { class: "swatches" },
+      PARTS.map((label, c) => el("li", {}, el("i", { css: { background: css(PART_COLOURS[c]) } }), `${label}: ${codes.filter((v) => v === c).length.toLocaleString("en-US")}`)),
+      codes.some((v) => !Number.isFinite(v)) ? missingEntry("in no part") : null));
+  }
+
+  function wirePartition() {
+    const kinds = Object.keys(data.parts);
+    segments(byId("partition-kind"), [["plain", "regions"], ...kinds.map((k) => [k, `${k} split`])], partition, (value) => { partition = value; paintPartition(); });
+  }
 
   // --- indicators on the map -----------------------------------------------------------------------
 
@@ -505,6 +527,28 @@
     paintFinding(task, fit);
     paintScatter(task, fit, truth, predicted);
     paintHours(task, fit);
+    paintWorst(task, fit, truth, predicted, error);
+  }
+
+  /** The regions that a method misses most; pointing at a row points at the region. */
+  function paintWorst(task, fit, truth, predicted, error) {
+    const isClass = task.kind === "classification";
+    byId("worst-title").textContent = isClass ? "Most often wrong" : "Largest errors";
+    const order = fit ? Array.from(error, (v, i) => [Math.abs(v), i]).filter(([v]) => v > 0).sort((a, b) => b[0] - a[0] || a[1] - b[1]).slice(0, 8) : [];
+    if (!order.length) { byId("worst").replaceChildren(el("p", { class: "empty" }, "Nothing to show.")); return; }
+    const bare = { ...task, unit: "" };
+    const show = (i, event) => {
+      const box = event.currentTarget.getBoundingClientRect();
+      point(i, errorMap, box.left, box.bottom);
+    };
+    byId("worst").replaceChildren(el("table", { class: "worst" },
+      el("thead", {}, el("tr", {}, ["Region", "True", "Predicted", isClass ? "Wrong" : "Error"].map((label, k) => el("th", { scope: "col", class: k ? "num" : null }, label)))),
+      el("tbody", {}, order.map(([, i]) => el("tr", {
+        tabindex: 0,
+        on: { pointerenter: (event) => show(i, event), pointerleave: () => point(-1), focus: (event) => show(i, event), blur: () => point(-1) },
+      },
+      el("th", { scope: "row" }, name(i)),
+      [valueText(truth[i], bare), valueText(predicted[i], bare), isClass ? `${Math.round(100 * error[i])} %` : signed(error[i])].map((text) => el("td", { class: "num" }, text)))))));
   }
 
   function paintFinding(task, fit) {
@@ -695,7 +739,7 @@
     if (!methods.includes(board.method)) board.method = (fair[0] || rows[0] || { method: null }).method;
     board.method = fillSelect(byId("detail-method"), methods.map((m) => [m, m]), board.method);
     byId("dots-title").textContent = rows.length ? `${words(board.task)}: ${figureName(keyOf(rows[0]))}` : "";
-    byId("dots").replaceChildren(rows.length ? dots(rows) : el("p", { class: "empty" }, "Nothing to show."));
+    byId("dots").replaceChildren(...(rows.length ? dots(rows) : [el("p", { class: "empty" }, "Nothing to show.")]));
     paintDuels();
   }
 
@@ -704,7 +748,7 @@
     const key = keyOf(rows[0]);
     const room = Math.max(320, Math.min(560, byId("dots").clientWidth || 480));
     const reach = data.reachable.find((r) => r.task === board.task && r.split === board.split && r.figure === key);
-    const lines = reach ? [["true function", reach.function], ["with kriging", reach.kriging]].filter(([, v]) => v !== null) : [];
+    const lines = reach ? [["the true function", reach.function, "6 4"], ["with kriging", reach.kriging, "2 3"]].filter(([, v]) => v !== null) : [];
     const every = [...rows.flatMap((r) => [r.figures[key].mean, ...r.figures[key].runs]), ...lines.map(([, v]) => v)];
     let [low, high] = [Math.min(...every), Math.max(...every)];
     if (metricOf(key).metric === "r2") low = Math.max(low, -0.5);
@@ -713,17 +757,17 @@
     const longest = Math.max(...rows.map((r) => r.method.length));
     const left = Math.min(room * 0.38, 14 + 7.2 * longest);
     const short = (text) => { const most = Math.floor((left - 14) / 7); return text.length > most ? `${text.slice(0, most - 1)}…` : text; };
-    const [step, top] = [34, lines.length ? 24 + 14 * lines.length : 10];
+    const [step, top] = [34, 6];
     const height = top + step * rows.length + 30;
     const toX = (v) => left + ((Math.max(v, low) - low) / (high - low)) * (room - left - 14);
     const bottom = height - 26;
-    return svg("svg", { viewBox: `0 0 ${room} ${height}`, role: "img", "aria-label": `${words(board.task)} by method` },
+    const note = "Small dots: single fits. Large dot and line: mean and standard deviation."
+      + (lines.length ? ` Within reach: ${lines.map(([label, v], i) => `${label} ${figure(v)} (${i ? "dotted" : "dashed"})`).join(", ")}.` : "");
+    return [svg("svg", { viewBox: `0 0 ${room} ${height}`, role: "img", "aria-label": `${words(board.task)} by method` },
       niceTicks(low, high, 6).map((v) => [
         svg("line", { x1: toX(v), x2: toX(v), y1: top, y2: bottom, stroke: css("--line") }),
         svg("text", { x: toX(v), y: bottom + 18, "text-anchor": "middle" }, format(Math.round(v * 1e9) / 1e9))]),
-      lines.map(([label, v], i) => [
-        svg("line", { x1: toX(v), x2: toX(v), y1: 8 + 14 * (i + 1), y2: bottom, stroke: css("--soft"), "stroke-dasharray": "4 4" }),
-        svg("text", { x: toX(v) - 4, y: 14 + 14 * i, "text-anchor": "end" }, `${label} ${figure(v)}`)]),
+      lines.map(([, v, dash]) => svg("line", { x1: toX(v), x2: toX(v), y1: top, y2: bottom, stroke: css("--ink"), "stroke-width": 1.4, "stroke-dasharray": dash })),
       rows.map((row, i) => {
         const y = top + step * (i + 0.5);
         const { mean, sd, runs } = row.figures[key];
@@ -734,7 +778,8 @@
           runs.map((v) => svg("circle", { cx: toX(v), cy: y, r: 3.2, fill: colour, opacity: 0.28 })),
           sd === null ? null : svg("line", { x1: toX(mean - sd), x2: toX(Math.min(mean + sd, high)), y1: y, y2: y, stroke: colour, "stroke-width": 2 }),
           svg("circle", { cx: toX(mean), cy: y, r: 5, fill: colour, stroke: css("--page"), "stroke-width": 1.5 }));
-      }));
+      })),
+    el("p", { class: "legend" }, note)];
   }
 
   function paintDuels() {
@@ -822,11 +867,12 @@
     paintDetail();
     if (embeddingViews) paintEmbedding();
   }
+  wirePartition();
   wireMaps();
   wireBoard();
   wireEmbedding();
   paintAll();
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paintAll);
+  dark.addEventListener("change", paintAll);
   addEventListener("scroll", () => point(-1), { passive: true });
   let dotsWidth = byId("dots").clientWidth;
   new ResizeObserver(() => {

@@ -449,8 +449,9 @@ def _mobility(ids: np.ndarray, outflow: np.ndarray) -> pd.DataFrame:
 
 def report_data(rows: int = 12, columns: int = 13, *, evil: bool = False) -> ReportData:
     tables = city(rows, columns, evil=evil)
-    names = ("regions", "coverage", "indicators", "targets", "predictions", "leaderboard")
-    names += ("summary", "comparisons", "embedding_maps", "rejected", "raw_files", "provenance")
+    names = ("regions", "coverage", "indicators", "targets", "splits", "predictions")
+    names += ("leaderboard", "summary", "comparisons", "embedding_maps", "rejected", "raw_files")
+    names += ("provenance",)
     return ReportData(
         city="sample",
         title=EVIL if evil else "Sample City",
