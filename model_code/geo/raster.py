@@ -1,8 +1,9 @@
 """Reading imagery: what a file is, and one square chip a region cut from it.
 
-A chip's pixel is the area-weighted mean of the image's pixels below it, over those with data. A
-summed-area table with bilinear corners gives that mean exactly for any ratio of sizes, at the same
-cost for each chip; the image is read once, tile by tile, with the chips of a tile at a time.
+A chip's pixel is the exact area-weighted mean of the image's pixels below it, over those with data.
+Pixels are rectangles, so the mean is separable: R X C', where X are the pixels below a chip, and R
+and C say how long each row and column of the chip lies over each row and column of the image. The
+image is read once, tile by tile, and the chips of a tile are made together.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import rasterio
 import shapely
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from rasterio.enums import MaskFlags, Resampling
 from rasterio.vrt import WarpedVRT
@@ -33,7 +35,7 @@ from model_code.tables import contract
 TILE_PX = 1024
 OVERVIEW_PX = 1024
 IN_MEMORY_BYTES = 256 << 20
-GATHER_CORNERS = 1 << 18
+GATHER = 1 << 19  # pixels at a time: what a core's own cache holds
 
 
 @contextmanager
@@ -78,7 +80,6 @@ def read_window(
     bands: tuple[int, ...],
     window: Window,
     nodata: float | None,
-    dtype: Any,
     decimation: int = 1,
     resampling: Resampling = Resampling.average,
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -95,7 +96,6 @@ def read_window(
         valid &= (raster.read_masks(bands, **options) > 0).all(0)
     if nodata is not None:
         valid &= (pixels != nodata).all(0)
-    pixels = pixels.astype(dtype, copy=False)
     if np.issubdtype(pixels.dtype, np.floating):
         valid &= np.isfinite(pixels).all(0)
     if not valid.all():
@@ -181,7 +181,7 @@ def _stretch(raster: Any, source: ImagerySource) -> tuple[NDArray[np.float64], N
     height, width = (side // step * step for side in raster.shape)
     window = Window(0, 0, width, height)
     pixels, valid = read_window(
-        raster, source.bands, window, source.nodata, np.float64, step, Resampling.nearest
+        raster, source.bands, window, source.nodata, step, Resampling.nearest
     )
     if not valid.any():
         raise DataError(
@@ -240,18 +240,21 @@ def cut_chips(
             open_raster(path, "sources.imagery.path", source.bands) as raster,
             _in_city_crs(raster, regions.crs, source) as image,
         ):
-            for chosen, mean, share in _square_means(image, source, corner, ground, size):
-                valid = share >= 0.5
-                bright = np.rint((mean - low) / (high - low) * 255).clip(0, 255)
-                pixels[chosen] = np.where(valid[..., None], bright, 0).astype(np.uint8)
+            for chosen, bright, share in _square_means(image, source, corner, ground, size):
+                bright -= low.astype(bright.dtype)[:, None, None]
+                bright *= (255 / (high - low)).astype(bright.dtype)[:, None, None]
+                np.rint(bright, out=bright).clip(0, 255, out=bright)
+                valid = share >= 0.5 - 1e-6
+                bright *= valid[:, None]
+                pixels[chosen] = np.moveaxis(bright.astype(np.uint8), 1, -1)
                 valid_share[chosen] = valid.mean(axis=(1, 2))
 
         ids = regions["region_id"].to_numpy(str)
         without = np.flatnonzero(valid_share == 0)
-        rejections.add("imagery", without, "no image", list(ids[without]))
+        rejections.add("regions", without, "no image", list(ids[without]))
         few = np.flatnonzero((valid_share > 0) & (valid_share < chips.min_valid_share))
         details = [f"{ids[i]}: {valid_share[i]:.3f} of its pixels are valid" for i in few]
-        rejections.add("imagery", few, "too little image", details)
+        rejections.add("regions", few, "too little image", details)
 
         kept = np.flatnonzero((valid_share > 0) & (valid_share >= chips.min_valid_share))
         schema = arrow_schema(contract("region_chips"))
@@ -299,7 +302,7 @@ def _square_means(
     corner: NDArray[np.float64],
     ground: NDArray[np.float64],
     size: int,
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]]:
+) -> Iterator[tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]]:
     """Area-weighted means over squares of the ground, each divided into size x size pixels.
 
     Args:
@@ -310,9 +313,12 @@ def _square_means(
         size: pixels along a side.
 
     Yields:
-        Indices [n] of squares that touch the image, means [n, size, size, B] over the part with
+        Indices [n] of squares that touch the image, means [n, B, size, size] over the part with
         data (0 where there is none), and the share of each pixel with data [n, size, size].
     """
+    # Single precision holds sums of 16-bit pixels below one pixel of a chip; others need double.
+    small = all(np.dtype(image.dtypes[b - 1]).itemsize <= 2 for b in source.bands)
+    real = np.float32 if small else np.float64
     start = apply(~image.transform, corner)
     step = np.column_stack([ground / image.transform.a, -ground / image.transform.e]) / size
     # Far larger pixels on the ground than in the image: blocks of d x d are read as one, d a power
@@ -325,50 +331,45 @@ def _square_means(
         low = np.floor(begin).clip(0, limit).astype(np.int64)
         high = np.ceil(begin + pace * size).clip(0, limit).astype(np.int64)
         inside = np.flatnonzero((octave == level) & (low < high).all(axis=1))
+        # Neighbours together, row of tiles by row of tiles, and within a tile by their size.
         place = (low + high)[inside, ::-1] // (2 * TILE_PX)
-        tile, member = np.unique(place, axis=0, return_inverse=True)
-        for i in range(len(tile)):
-            chosen = inside[member.ravel() == i]
+        inside = inside[np.lexsort((ground[inside], place[:, 1], place[:, 0]))]
+        place = (low + high)[inside, ::-1] // (2 * TILE_PX)
+        tiles = np.flatnonzero(np.r_[True, (place[1:] != place[:-1]).any(axis=1)])
+        for chosen in np.split(inside, tiles[1:]) if len(inside) else ():
             origin, end = low[chosen].min(axis=0), high[chosen].max(axis=0)
             window = Window(*(origin * d), *((end - origin) * d))
-            pixels, valid = read_window(image, source.bands, window, source.nodata, np.float32, d)
-            table = _summed_area(pixels, valid)
-            for part in slices(len(chosen), (size + 1) ** 2, GATHER_CORNERS):
+            pixels, valid = read_window(image, source.bands, window, source.nodata, d)
+            # The share of each pixel with data is one more band, unless all have data.
+            planes = pixels if valid.all() else np.concatenate([pixels, valid[None]])
+            extent = (high - low)[chosen].max(axis=0)
+            for part in slices(len(chosen), planes[:, 0, 0].size * int(extent.prod()), GATHER):
                 some = chosen[part]
-                sums = _box_sums(table, begin[some] - origin, pace[some], size)
-                area = pace[some].prod(axis=1)[:, None, None]
-                weight = sums[..., -1]
-                mean = sums[..., :-1] / np.maximum(weight, 1e-9)[..., None]
-                yield some, mean, weight / area
+                begun, cells = begin[some] - origin, (high - low)[some].max(axis=0)
+                first = np.minimum(low[some] - origin, end - origin - cells)
+                across = _overlaps(begun[:, 0], pace[some, 0], size, first[:, 0], cells[0], real)
+                down = _overlaps(begun[:, 1], pace[some, 1], size, first[:, 1], cells[1], real)
+                windows = sliding_window_view(planes, (len(planes), cells[1], cells[0]))[0]
+                below = windows[first[:, 1], first[:, 0]].astype(real)
+                sums = down[:, None] @ below @ across[:, None].swapaxes(2, 3)
+                if len(planes) > len(pixels):
+                    sums, weight = sums[:, :-1], sums[:, -1]
+                else:
+                    weight = down.sum(axis=2)[:, :, None] * across.sum(axis=2)[:, None]
+                sums /= np.maximum(weight, real(1e-6))[:, None]
+                yield some, sums, weight / pace[some].prod(axis=1)[:, None, None]
 
 
-def _summed_area(pixels: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Sums of all pixels above and to the left [H + 1, W + 1, B + 1]; the last band counts valid
-    pixels."""
-    bands, height, width = pixels.shape
-    table = np.zeros((height + 1, width + 1, bands + 1))
-    table[1:, 1:, :bands] = np.moveaxis(pixels, 0, -1)
-    table[1:, 1:, bands] = valid
-    np.cumsum(table, axis=0, out=table)
-    np.cumsum(table, axis=1, out=table)
-    return table
-
-
-def _box_sums(
-    table: NDArray[np.float64], begin: NDArray[np.float64], pace: NDArray[np.float64], size: int
-) -> NDArray[np.float64]:
-    """Integrals over the pixels of n squares [n, size, size, B + 1]: the table is bilinear between
-    its corners, as pixels are constant over their area."""
-    height, width, channels = table.shape
-    x = (begin[:, :1] + pace[:, :1] * np.arange(size + 1)).clip(0, width - 1)
-    y = (begin[:, 1:] + pace[:, 1:] * np.arange(size + 1)).clip(0, height - 1)
-    col, row = (np.minimum(v.astype(np.int64), m - 2) for v, m in ((x, width), (y, height)))
-    fx, fy = (x - col)[:, None, :, None], (y - row)[:, :, None, None]
-    at = row[:, :, None] * width + col[:, None, :]
-    flat = table.reshape(-1, channels)
-    top = flat.take(at, axis=0)
-    top += fx * (flat.take(at + 1, axis=0) - top)
-    below = flat.take(at + width, axis=0)
-    below += fx * (flat.take(at + width + 1, axis=0) - below)
-    top += fy * (below - top)
-    return np.diff(np.diff(top, axis=1), axis=2)
+def _overlaps(
+    begin: NDArray[np.float64],
+    pace: NDArray[np.float64],
+    size: int,
+    first: NDArray[np.int64],
+    cells: int,
+    real: Any,
+) -> NDArray[Any]:
+    """Length that each of `size` steps of width `pace` from `begin` [n] shares with each of the
+    unit cells from `first` on: [n, size, cells]."""
+    edges = (begin - first)[:, None] + pace[:, None] * np.arange(size + 1)
+    passed = np.clip(edges[:, :, None] - np.arange(cells), 0, 1)
+    return np.diff(passed, axis=1).astype(real)

@@ -184,12 +184,12 @@ def zonal(
         for chosen, runs, row, col in _tiles(polygons, raster.height, raster.width):
             for strip, first, last in _strips(runs, col):
                 window = Window(col[0], row[0] + first, col[1] - col[0], last - first)
-                pixels, valid = read_window(raster, (band,), window, nodata, np.float64)
+                pixels, valid = read_window(raster, (band,), window, nodata)
                 cells = strip.cells()
                 at = (cells.row - first) * (col[1] - col[0]) + cells.col
                 use = valid.ravel()[at]
                 region = chosen[cells.polygon[use]]
-                value, share = pixels[0].ravel()[at[use]], cells.share[use]
+                value, share = pixels[0].ravel()[at[use]].astype(float), cells.share[use]
                 weight += np.bincount(region, share, n)
                 if aggregate == "majority":
                     found = pd.DataFrame({"region": region, "value": value, "area": share})
