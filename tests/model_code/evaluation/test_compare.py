@@ -45,7 +45,7 @@ def test_equals_the_loop_over_draws(task, metric, blocks):
     splits = pd.DataFrame(
         {"split": "random", "fold": 0, "region_id": regions, "block": [f"b{u}" for u in unit]}
     )
-    found = compare(frames, INDICATORS, splits=splits if blocks else None, draws=20, seed=3)
+    found = compare(frames, INDICATORS, splits=splits if blocks else None, draws=10, seed=3)
     found = found[found["task"] == task].set_index(
         ["method_a", "variant_a", "method_b", "variant_b"]
     )
@@ -56,7 +56,7 @@ def test_equals_the_loop_over_draws(task, metric, blocks):
     drawn = np.array(
         [
             naive(frames, task, metric, w, unit_of)
-            for chunk in weights(count, 20, seed=3)
+            for chunk in weights(count, 10, seed=3)
             for w in chunk
         ]
     )
@@ -88,7 +88,7 @@ def test_the_interval_covers_the_true_difference_as_often_as_it_says():
     generator = np.random.default_rng(0)
     expected = 0.6**2 - 0.4**2  # the truth has variance 1, so R2 is 1 - error variance
     hits = 0
-    for _ in range(200):
+    for _ in range(120):
         y, common, own_a, own_b = generator.normal(size=(4, 150))
         a = y + 0.4 * (0.8 * common + 0.6 * own_a)
         b = y + 0.6 * (0.8 * common + 0.6 * own_b)
@@ -96,7 +96,7 @@ def test_the_interval_covers_the_true_difference_as_often_as_it_says():
             {("a", "v"): frame(y, a), ("b", "v"): frame(y, b)}, INDICATORS, draws=300
         ).iloc[0]
         hits += found["method_a"] == "a" and found["low"] <= expected <= found["high"]
-    assert 0.89 <= hits / 200 <= 0.99
+    assert 0.89 <= hits / 120 <= 0.99
 
 
 def test_whole_blocks_give_wider_intervals_where_neighbours_err_together():
