@@ -86,7 +86,7 @@ class _Wrapped(L.LightningModule):
         return batch  # the module decides what to move
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(self._groups)
+        optimizer = torch.optim.AdamW(self._groups, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: rate_factor(step, self._steps, self._settings.schedule)
         )
@@ -200,10 +200,14 @@ def _quiet() -> Iterator[None]:
 def _flags_kept() -> Iterator[None]:
     """Lightning switches determinism on for the whole process; switch it back afterwards."""
     flags = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    filled = torch.utils.deterministic.fill_uninitialized_memory
     workspace = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
     try:
+        # Every tensor would be filled before it is written; nothing here reads what it never wrote.
+        torch.utils.deterministic.fill_uninitialized_memory = False
         yield
     finally:
+        torch.utils.deterministic.fill_uninitialized_memory = filled
         torch.use_deterministic_algorithms(flags[0])
         torch.backends.cudnn.benchmark = flags[1]
         if workspace is None:

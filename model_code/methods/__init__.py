@@ -91,7 +91,7 @@ class OdPcaConfig(Probed):
 
 class VitConfig(MethodConfig):
     image_px: int = Field(64, ge=8)
-    patch_px: int = Field(8, ge=2)
+    patch_px: int = Field(16, ge=2)
     width: int = Field(64, ge=8)
     depth: int = Field(3, ge=1)
     heads: int = Field(4, ge=1)

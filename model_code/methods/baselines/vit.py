@@ -55,7 +55,7 @@ class ChipEncoder(nn.Module):
             config.width,
             config.heads,
             4 * config.width,
-            dropout=0.1,
+            dropout=0.0,
             activation="gelu",
             batch_first=True,
             norm_first=True,
@@ -65,12 +65,12 @@ class ChipEncoder(nn.Module):
         self.absent = nn.Parameter(0.02 * torch.randn(config.width))
 
     def forward(self, index: Tensor) -> Tensor:
-        chips = self.chips[index].float() / 127.5 - 1  # [B, C, P, P]
-        present = self.present[index]  # [B]
+        chips, present = self.chips[index], self.present[index]  # [B, C, P, P], [B]
         if self.training:
             chips = _turned(chips)
             present = present & (torch.rand(len(index)) >= self.absent_rate).to(present.device)
-        tokens = self.patches(chips).flatten(2).mT + self.position  # [B, T, D]
+        scaled = chips.float() / 127.5 - 1
+        tokens = self.patches(scaled).flatten(2).mT + self.position  # [B, T, D]
         pooled = self.norm(self.blocks(tokens).mean(dim=1))  # [B, D]
         return torch.where(present[:, None], pooled, self.absent)
 
