@@ -66,16 +66,16 @@ class Locator:
 
     def locate(self, x_m: Floats, y_m: Floats) -> Indices:
         """Row of the regions table for each point [P] in the city's CRS; -1: in no region."""
-        return self._locate(x_m, y_m, self._crs)
+        return self._locate(x_m, y_m, degrees=False)
 
     def locate_lonlat(self, lon: Floats, lat: Floats) -> Indices:
         """The same for points [P] in degrees (EPSG:4326)."""
-        return self._locate(lon, lat, "EPSG:4326")
+        return self._locate(lon, lat, degrees=True)
 
-    def _locate(self, x: Floats, y: Floats, source: Any) -> Indices:
+    def _locate(self, x: Floats, y: Floats, *, degrees: bool) -> Indices:
         x, y = (np.ascontiguousarray(v, np.float64) for v in (x, y))
-        target = "EPSG:4326" if self._index.degrees else self._crs
-        if source != target:
+        if degrees != self._index.degrees:
+            source, target = ("EPSG:4326", self._crs) if degrees else (self._crs, "EPSG:4326")
             first, second = np.empty_like(x), np.empty_like(y)
 
             def work(part: slice) -> None:
