@@ -2,7 +2,8 @@
 
 A chip's pixel is the exact area-weighted mean of the image's pixels below it, over those with data.
 Pixels are rectangles, so the mean is separable: R X C', where X are the pixels below a chip, and R
-and C say how long each row and column of the chip lies over each row and column of the image. The
+and C say how long each row and column of the chip lies over each row and column of the image. (Of
+an image with more than 16 pixels along one pixel of a chip, whole blocks are averaged first.) The
 image is read once, tile by tile, and the chips of a tile are made together.
 """
 
@@ -20,7 +21,7 @@ import rasterio
 import shapely
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from rasterio.enums import MaskFlags, Resampling
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
@@ -34,6 +35,7 @@ from model_code.tables import contract
 
 TILE_PX = 1024
 OVERVIEW_PX = 1024
+BLOCKS_ALONG_CHIP = 2048
 IN_MEMORY_BYTES = 256 << 20
 GATHER = 1 << 19  # pixels at a time: what a core's own cache holds
 
@@ -92,7 +94,11 @@ def read_window(
     options = {"window": window, "out_shape": shape, "resampling": resampling}
     pixels = raster.read(bands, **options)
     valid = np.ones(shape[1:], bool)
-    if any(MaskFlags.all_valid not in raster.mask_flag_enums[band - 1] for band in bands):
+    if ColorInterp.alpha in raster.colorinterp:
+        # Asked for a mask, GDAL heeds an alpha band of 8 or 16 bits only.
+        alpha = raster.colorinterp.index(ColorInterp.alpha) + 1
+        valid &= raster.read(alpha, window=window, out_shape=shape[1:], resampling=resampling) > 0
+    elif any(MaskFlags.all_valid not in raster.mask_flag_enums[band - 1] for band in bands):
         valid &= (raster.read_masks(bands, **options) > 0).all(0)
     if nodata is not None:
         valid &= (pixels != nodata).all(0)
@@ -277,22 +283,21 @@ def cut_chips(
 
 @contextmanager
 def _in_city_crs(raster: Any, crs: Any, source: ImagerySource) -> Iterator[Any]:
-    """The raster itself when it is north up in the city's CRS; else a view of it that is."""
+    """The raster itself when it is north up in the city's CRS and GDAL knows what has no data (so
+    that no average mixes it in); else a view of it that is so."""
     a, b, _, d, e, _ = raster.transform[:6]
     target = rasterio.crs.CRS.from_user_input(crs)
-    if raster.crs == target and b == d == 0 and a > 0 > e:
+    nodata = _nodata(raster, source)
+    masked = any(MaskFlags.all_valid not in flags for flags in raster.mask_flag_enums)
+    if nodata is None and not masked and np.issubdtype(np.dtype(raster.dtypes[0]), np.floating):
+        nodata = np.nan
+    if raster.crs == target and b == d == 0 and a > 0 > e and nodata in (None, raster.nodata):
         yield raster
         return
-    nodata = _nodata(raster, source)
-    alpha = any(MaskFlags.alpha in flags for flags in raster.mask_flag_enums)
-    options = {"src_nodata": nodata, "nodata": nodata} if nodata is not None else {}
-    with WarpedVRT(
-        raster,
-        crs=target,
-        resampling=Resampling.bilinear,
-        add_alpha=nodata is None and not alpha,
-        **options,
-    ) as view:
+    options: dict[str, Any] = {"add_alpha": ColorInterp.alpha not in raster.colorinterp}
+    if nodata is not None:
+        options = {"src_nodata": nodata, "nodata": nodata}
+    with WarpedVRT(raster, crs=target, resampling=Resampling.bilinear, **options) as view:
         yield view
 
 
@@ -322,8 +327,9 @@ def _square_means(
     start = apply(~image.transform, corner)
     step = np.column_stack([ground / image.transform.a, -ground / image.transform.e]) / size
     # Far larger pixels on the ground than in the image: blocks of d x d are read as one, d a power
-    # of two, so that at least two of them lie below each pixel of a chip.
-    octave = np.floor(np.log2(np.maximum(step.min(axis=1) / 2, 1))).astype(np.int64)
+    # of two, so that 8 of them or more (2 for large chips) lie along each pixel of a chip.
+    blocks = np.clip(BLOCKS_ALONG_CHIP / size, 2, 8)
+    octave = np.floor(np.log2(np.maximum(step.min(axis=1) / blocks, 1))).astype(np.int64)
     for level in np.unique(octave):
         d = 2 ** int(level)
         limit = np.array([image.width // d, image.height // d])
