@@ -70,5 +70,6 @@ def read_places(
         x, y = numbers(table.column(lon[1])), numbers(table.column(lat[1]))
         rows = table.select(list(dict.fromkeys(wanted))).to_pandas()
     place = np.array([*project(x, y, crs, "EPSG:4326"), *project(x, y, crs, city_crs)])
-    place[:, ~np.isfinite(place).all(axis=0) | (np.abs(place[1]) > 90)] = np.nan
+    on_earth = (np.abs(place[0]) <= 180) & (np.abs(place[1]) <= 90)
+    place[:, ~(on_earth & np.isfinite(place).all(axis=0))] = np.nan
     return rows.assign(**dict(zip(("lon", "lat", "x_m", "y_m"), place, strict=True)))

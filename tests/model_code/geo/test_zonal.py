@@ -120,7 +120,10 @@ def test_zonal_equals_the_naive_way(tmp_path, pixel_m, aggregate, monkeypatch):
     pixels[rng.random(pixels.shape) < 0.2] = -9
     transform = from_origin(WEST, NORTH, pixel_m, pixel_m)
     write_raster(tmp_path / "r.tif", pixels[None], transform=transform, nodata=-9)
-    shapes = [shapely.transform(b, lambda xy: xy * [2, -2] + [WEST, NORTH]) for b in blobs(15, 5)]
+    shapes = [
+        shapely.transform(b, lambda xy: xy * [2, -2] + np.array([WEST, NORTH]))
+        for b in blobs(15, 5)
+    ]
     regions = regions_of(shapes)  # they overlap: each counts for itself
     expected, coverage = naive(regions, pixels, pixels != -9, transform, aggregate)
     for _ in range(2):
