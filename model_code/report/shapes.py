@@ -65,10 +65,11 @@ def quantised_rings(geometry: NDArray[Any], *, across: int = 8192, detail: int =
     """
     west, south, east, north = shapely.total_bounds(geometry)
     extent = max(east - west, north - south)
-    simple = shapely.coverage_simplify(geometry, extent / detail)
-    # A region that the simplification swallows keeps its own outline.
-    lost = shapely.is_empty(simple) | shapely.is_missing(simple)
-    simple = np.where(lost, geometry, simple)
+    simple = geometry
+    if shapely.get_num_coordinates(geometry).sum() > 16 * len(geometry):  # more than cells have
+        simple = shapely.coverage_simplify(geometry, extent / detail)
+        # A region that the simplification swallows keeps its own outline.
+        simple = np.where(shapely.is_empty(simple), geometry, simple)
     unit = extent / across
     parts, part_owner = shapely.get_parts(simple, return_index=True)
     rings, ring_part = shapely.get_rings(parts, return_index=True)

@@ -191,6 +191,8 @@ def _predictions(
     for (split, fold), rows in splits.groupby(["split", "fold"]):
         test = (rows["part"] == "test").to_numpy() & labelled[name]
         original = values[test]
+        if not test.any():
+            continue
         for seed in (0, 1):
             if kind == "classification":
                 wrong = random.random(original.shape) < noise / 2
@@ -239,7 +241,8 @@ def _leaderboard(predictions: dict[str, pd.DataFrame]) -> pd.DataFrame:
                         fit[f"y_true{end}"],
                         fit[f"y_pred{end}"] - fit[f"y_true{end}"],
                     )
-                    figures[scale, "r2"] = 1 - (error**2).mean() / true.var(ddof=0)
+                    spread = true.var(ddof=0) or float("nan")
+                    figures[scale, "r2"] = 1 - (error**2).mean() / spread
                     figures[scale, "rmse"] = (error**2).mean() ** 0.5
                     figures[scale, "mae"] = error.abs().mean()
             for (scale, metric), value in figures.items():

@@ -1,0 +1,74 @@
+"""Debian's Chromium, driven by playwright, that reports whatever a page should not do."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+_ARGUMENTS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+def chromium() -> str:
+    """Path of the browser: `$CITYLOOM_CHROMIUM` or `chromium`; without it, skip (in CI: fail)."""
+    found = os.environ.get("CITYLOOM_CHROMIUM") or shutil.which("chromium")
+    if found and Path(found).exists():
+        return found
+    reason = "no Chromium: apt-get install chromium, or set CITYLOOM_CHROMIUM to its path"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@contextlib.contextmanager
+def open_browser() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    path = chromium()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=list(_ARGUMENTS))
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextlib.contextmanager
+def open_page(
+    browser: Browser, file: Path, *, width: int = 1280, height: int = 900, dark: bool = False
+) -> Iterator[Page]:
+    """The file in a window of its own; at the end, any message, error, dialog or request fails."""
+    context = browser.new_context(
+        viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
+    )
+    page = context.new_page()
+    problems: list[str] = []
+    page.on("console", lambda message: problems.append(f"console: {message.text}"))
+    page.on("pageerror", lambda error: problems.append(f"error: {error}"))
+    page.on("request", lambda request: problems.append(f"request: {request.url[:200]}"))
+    page.on("dialog", lambda dialog: (problems.append("dialog"), dialog.dismiss()))
+    try:
+        page.goto(file.as_uri())
+        yield page
+        page.wait_for_timeout(50)
+    finally:
+        context.close()
+    own = f"request: {file.as_uri()}"
+    assert [p for p in problems if p != own and not p.startswith("request: data:")] == []

@@ -1,0 +1,151 @@
+import io
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+import shapely
+from PIL import Image
+
+from model_code.report import figures, palette
+from tests.model_code.report.sample import EVIL, city
+
+RANDOM = np.random.default_rng(0)
+
+DRAWINGS: dict[str, Callable[[Any], bytes]] = {
+    "partition": lambda c: figures.partition_map(c.regions),
+    "adjacency": lambda c: figures.partition_map(c.regions, c.adjacency),
+    "points": lambda c: figures.points_map(c.regions, c.regions["x_m"], c.regions["y_m"]),
+    "density": lambda c: figures.points_map(
+        c.regions, *np.random.default_rng(0).normal([[590e3], [4515e3]], 2e3, (2, 9000))
+    ),
+    "chips": lambda c: figures.chip_sheet(c.chips),
+    "views": lambda c: figures.view_sheet(c.views),
+    "heights": lambda c: figures.height_sheet(c.heights),
+    "flows": lambda c: figures.flow_map(c.flows, c.regions),
+    "numbers": lambda c: figures.choropleth(c.regions, _target(c, "population"), "P", log=True),
+    "classes": lambda c: figures.choropleth(
+        c.regions, _target(c, "land_use"), "L", categorical=True, classes=["a", "$b$", "c", EVIL]
+    ),
+    "scatter": lambda c: figures.true_vs_predicted(c.predictions["poi"], classes=["land_use"]),
+    "errors": lambda c: figures.error_map(c.regions, c.predictions["poi"], classes=["land_use"]),
+    "leaderboard": lambda c: figures.leaderboard_heatmap(c.summary),
+    "splits": lambda c: figures.split_map(c.regions, c.splits),
+    "embeddings": lambda c: figures.embedding_scatter(c.embedding_maps["poi"], c.regions),
+    "rejected": lambda c: figures.rejected_bars(c.rejected),
+    "hours": lambda c: figures.hour_profile(c.mobility),
+}
+
+
+def _target(tables: Any, name: str) -> pd.Series:
+    rows = tables.targets[tables.targets["indicator"] == name]
+    return rows.set_index("region_id")["value"]
+
+
+def _pixels(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_pictures_are_small(name: str) -> None:
+    png = DRAWINGS[name](city())
+    assert png.startswith(b"\x89PNG") and len(png) <= figures.MAX_BYTES
+    assert len(np.unique(_pixels(png).reshape(-1, 3), axis=0)) > 5
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_pictures_are_the_same_whatever_the_users_settings(name: str) -> None:
+    first = DRAWINGS[name](city(3, 4))
+    with mpl.rc_context({"font.size": 30, "axes.facecolor": "red", "figure.dpi": 300}):
+        assert DRAWINGS[name](city(3, 4)) == first
+
+
+def test_missing_values_are_hatched_and_never_zero() -> None:
+    tables = city()
+    whole = _target(tables, "population")
+    half = whole.iloc[: len(whole) // 2]
+    zeros = whole.where(whole.index.isin(half.index), 0.0)
+    drawn = {
+        name: _count(figures.choropleth(tables.regions, values, "P"), palette.MISSING)
+        for name, values in {"whole": whole, "half": half, "zeros": zeros}.items()
+    }
+    assert max(drawn["whole"], drawn["zeros"]) < 100  # blended edges
+    assert drawn["half"] > 20_000
+    nan = whole.where(whole.index.isin(half.index))
+    assert figures.choropleth(tables.regions, nan, "P") == figures.choropleth(
+        tables.regions, half, "P"
+    )
+
+
+def test_a_map_shows_each_value_where_its_region_lies() -> None:
+    tables = city(2, 2)
+    regions = tables.regions
+    values = pd.Series([0.0, 1, 2, 3], regions["region_id"])
+    shuffled = values.sample(frac=1, random_state=0)
+    png = figures.choropleth(regions, shuffled, "P", categorical=True, classes=list("abcd"))
+    pixels, colours = _pixels(png), palette.qualitative(4)
+    # The legend's patches have the same colours but few pixels: medians lie on the map.
+    y0, x0 = _middle(pixels, colours[0])
+    y1, x1 = _middle(pixels, colours[1])
+    y2, x2 = _middle(pixels, colours[2])
+    assert x0 < x1 and abs(y0 - y1) < 5, "the second region lies to the east"
+    assert y0 > y2 and abs(x0 - x2) < 5, "the third lies to the north"
+
+
+def test_a_hole_is_not_painted_over() -> None:
+    tables = city(1, 2)
+    ring = shapely.box(0, 0, 1000, 1000).difference(shapely.box(300, 300, 700, 700))
+    regions = tables.regions.set_geometry([ring, shapely.box(2000, 0, 3000, 1000)])
+    values = pd.Series([0.0, 1.0], regions["region_id"])
+    png = figures.choropleth(regions, values, "P", categorical=True, classes=["a", "b"])
+    share = _count(png, palette.qualitative(1)[0]) / _count(png, palette.qualitative(2)[1])
+    assert 0.75 < share < 0.9
+
+
+def test_pictures_of_nothing_say_so() -> None:
+    tables = city()
+    for png in (
+        figures.chip_sheet(tables.chips.iloc[:0]),
+        figures.rejected_bars(tables.rejected.iloc[:0]),
+        figures.hour_profile(tables.mobility.assign(hour=None)),
+        figures.true_vs_predicted(tables.predictions["poi"].iloc[:0]),
+        figures.error_map(tables.regions, tables.predictions["poi"].iloc[:0]),
+        figures.leaderboard_heatmap(tables.summary, split="none"),
+        figures.flow_map(tables.flows.iloc[:0], tables.regions),
+    ):
+        assert png.startswith(b"\x89PNG")
+
+
+def test_noisy_sheets_are_brought_under_the_limit() -> None:
+    noise = RANDOM.integers(0, 256, (24, 128, 192, 3), dtype=np.uint8)
+    views = pd.DataFrame(
+        {
+            "region_id": [f"r{i}" for i in range(24)],
+            "pixels": [view.tobytes() for view in noise],
+            "height_px": 128,
+            "width_px": 192,
+        }
+    )
+    assert len(figures.view_sheet(views)) <= figures.MAX_BYTES
+
+
+def test_tsne_may_be_missing() -> None:
+    tables = city()
+    missing = tables.embedding_maps["poi"].assign(tsne_1=np.nan, tsne_2=np.nan)
+    assert figures.embedding_scatter(missing, tables.regions).startswith(b"\x89PNG")
+
+
+def _mask(pixels: np.ndarray, colour: str) -> np.ndarray:
+    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return (np.abs(pixels.astype(int) - wanted) <= 1).all(axis=2)
+
+
+def _count(png: bytes, colour: str) -> int:
+    return int(_mask(_pixels(png), colour).sum())
+
+
+def _middle(pixels: np.ndarray, colour: str) -> tuple[float, float]:
+    y, x = np.nonzero(_mask(pixels, colour))
+    return float(np.median(y)), float(np.median(x))
