@@ -7,6 +7,7 @@ from pathlib import Path
 import jinja2
 
 from model_code.demo.place import EPSG, TIMEZONE, Place
+from model_code.errors import DataError
 
 
 def city_yaml(
@@ -19,7 +20,8 @@ def city_yaml(
     path: str | None = None,
     spatial_repeats: int = 1,
 ) -> str:
-    """A city's YAML whose raw files `simulate` puts into the folder `path` of the data root.
+    """A city's YAML. Without `path` its raw files are made by the pipeline when they are needed;
+    with it they are there already.
 
     Args:
         name: the city's name, and the stem of its file.
@@ -27,7 +29,7 @@ def city_yaml(
         seed: the simulator's seed.
         cell_m: side of a cell.
         images: whether there are an orthophoto and street views.
-        path: folder; by default the name.
+        path: folder of the raw files, absolute or in the data root; by default the name.
         spatial_repeats: foldings of the spatial split.
     """
     template = (Path(__file__).parent / "city.yaml.j2").read_text(encoding="utf-8")
@@ -36,6 +38,12 @@ def city_yaml(
         keep_trailing_newline=True,
     )  # fmt: skip
     place = Place(regions, cell_m)
+    if path is None and not (images and cell_m == 1000):
+        # The section `simulator` of a config knows neither other cells nor a city without pictures.
+        raise DataError(
+            f"{name}: other cells, or no pictures, are not made on demand",
+            fix="simulate the city first, and give `path`",
+        )
     return environment.from_string(template).render(
         name=name,
         regions=place.regions,
@@ -43,8 +51,7 @@ def city_yaml(
         cell_m=f"{cell_m:g}",
         block_m=f"{3 * cell_m:g}",
         images=images,
-        # The city's config has no key for a simulator with other cells or without pictures.
-        simulated_here=images and cell_m == 1000,
+        made_on_demand=path is None,
         path=path or name,
         spatial_repeats=spatial_repeats,
         epsg=EPSG,

@@ -25,26 +25,26 @@ from model_code.demo.streets import Streets
 # Category: mean count in a cell with latents of one half, and how its logarithm follows commerce,
 # employment and industry.
 CATEGORIES: dict[str, tuple[float, float, float, float]] = {
-    "bank": (1.4, 0.8, 2.0, 0.0),
-    "bar": (2.2, 3.0, 0.0, 0.0),
-    "cafe": (3.6, 1.8, 0.8, 0.0),
-    "car_repair": (1.2, 0.0, 0.2, 2.0),
-    "clothes_shop": (3.0, 2.4, 0.2, 0.0),
-    "convenience": (2.4, 0.5, -0.6, 0.0),
-    "coworking": (0.8, 1.0, 2.4, 0.0),
-    "factory": (1.0, -0.4, 0.3, 3.6),
-    "fuel": (0.9, 0.0, 0.0, 1.2),
-    "hotel": (1.1, 1.6, 1.0, 0.0),
-    "kindergarten": (1.3, -0.2, -2.0, -0.5),
-    "nightclub": (0.7, 3.4, 0.0, 0.0),
-    "office": (3.4, 0.4, 2.8, 0.0),
-    "pharmacy": (1.5, 0.4, -0.4, 0.0),
-    "place_of_worship": (1.1, 0.0, -0.8, 0.0),
-    "playground": (1.6, -0.3, -1.8, -0.6),
-    "restaurant": (5.0, 2.0, 0.6, 0.0),
-    "school": (1.2, 0.0, -1.6, -0.5),
-    "supermarket": (1.8, 0.6, -0.8, 0.0),
-    "warehouse": (1.2, -0.4, 0.5, 3.4),
+    "bank": (2.2, 1.3, 2.0, 0.0),
+    "bar": (3.4, 3.4, 0.0, 0.0),
+    "cafe": (5.6, 2.4, 0.8, 0.0),
+    "car_repair": (2.0, 0.5, 0.2, 2.0),
+    "clothes_shop": (4.6, 2.8, 0.2, 0.0),
+    "convenience": (4.0, 1.0, -0.6, 0.0),
+    "coworking": (1.4, 1.5, 2.4, 0.0),
+    "factory": (1.6, 0.2, 0.3, 3.6),
+    "fuel": (1.5, 0.6, 0.0, 1.2),
+    "hotel": (1.8, 2.0, 1.0, 0.0),
+    "kindergarten": (2.0, 0.4, -2.0, -0.5),
+    "nightclub": (1.2, 3.8, 0.0, 0.0),
+    "office": (5.4, 1.0, 2.8, 0.0),
+    "pharmacy": (2.4, 1.0, -0.4, 0.0),
+    "place_of_worship": (1.8, 0.5, -0.8, 0.0),
+    "playground": (2.4, 0.3, -1.8, -0.6),
+    "restaurant": (8.0, 2.5, 0.6, 0.0),
+    "school": (1.8, 0.5, -1.6, -0.5),
+    "supermarket": (2.8, 1.1, -0.8, 0.0),
+    "warehouse": (2.0, 0.2, 0.5, 3.4),
 }
 _CHUNK_CELLS = 8192
 
@@ -82,7 +82,7 @@ def expected_pois(streets: Streets) -> tuple[Doubles, Target, Target]:
     mean = base * np.exp(mixed @ np.array(slopes))
     total = mean.sum(axis=1)
     clean, noisy = volume(latents, "pois", np.log(total), POIS_SHARE, POIS_RANGE_M)
-    talk = np.log(total) - 0.9 + 1.2 * (z.commerce - 0.5)
+    talk = np.log(total) - 0.9 + 0.9 * (z.commerce - 0.5)
     said, said_noisy = volume(latents, "comments", talk, COMMENTS_SHARE, COMMENTS_RANGE_M)
     pois = counted(clean, noisy, POIS_RANGE_M)
     comments = counted(said, said_noisy, COMMENTS_RANGE_M)

@@ -264,7 +264,7 @@ class _Batch:
 
     def waterside(self) -> None:
         """Near water one side of the street may open to it, behind a railing."""
-        opens = self.uniform(self.b) < 1.6 * self.scenes.water - 0.5
+        opens = self.uniform(self.b) < 2.0 * self.scenes.water - 0.5
         to_right = self.uniform(self.b) < 0.5
         edge = self.setback.max(axis=1) + 0.5
         z = edge[:, None] / np.maximum(np.abs(self.px), 1e-3)
@@ -279,9 +279,9 @@ class _Batch:
         shore = (down <= 0) & (down > -0.045 - 0.012 * blotch)
         self.put(at[shore], _rgb(112, 128, 112), 10 * blotch[shore])
         depth = np.clip(down / 0.35, 0, 1)[:, None]
-        water: Floats = _rgb(124, 146, 158) - depth * _rgb(48, 46, 36)
+        water = _rgb(124, 146, 158) - depth * _rgb(48, 46, 36)
         wet = down > 0
-        self.put(at[wet], water[wet], 4 * (blotch + self.grain[at])[wet])
+        self.put(at[wet], np.asarray(water[wet], np.float32), 4 * (blotch + self.grain[at])[wet])
         rail = (np.abs(e - 1.05) < 0.07) | ((e < 1.05) & (z % 2.2 < 0.16))
         self.put(at[rail & (z < 60)], _rgb(86, 90, 94))
 

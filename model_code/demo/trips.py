@@ -48,11 +48,11 @@ _ANY_TIME = 0.5 * _bell(13, 5) + 0.5 / HOURS
 def outflow(latents: Latents) -> tuple[Target, Target]:
     """Trips that start in each cell over the five days: by hour [N, 24] and in all [N, 1]."""
     z = by_region(latents)
-    log_volume = 4.9 + 1.5 * z.centrality + 0.9 * z.commerce + 0.7 * z.employment
+    log_volume = 5.25 + 1.5 * z.centrality + 0.9 * z.commerce + 0.7 * z.employment
     clean, noisy = volume(latents, "trips", log_volume, TRIPS_SHARE, TRIPS_RANGE_M)
     profile = (
         np.outer(1 - z.employment, FROM_HOMES) + np.outer(z.employment, FROM_WORK)
-        + np.outer(0.8 * z.commerce, FROM_NIGHT_LIFE) + 0.3 * _ANY_TIME
+        + np.outer(0.8 * z.commerce, FROM_NIGHT_LIFE) + 0.45 * _ANY_TIME
     )  # fmt: skip
     profile /= profile.sum(axis=1, keepdims=True)
     hourly = counted(clean[:, None] * profile, noisy[:, None] * profile, TRIPS_RANGE_M)
