@@ -16,6 +16,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from model_code.city import Cities, City, CityView
 from model_code.errors import CityloomError, ContractError
 from model_code.fingerprint import code_digests, data_digests, digest
 from model_code.rejections import Rejections
-from model_code.tables import Table, contract
+from model_code.tables import TABLES, Table, contract
 from resources.dagster import CityResource, Commit
 from resources.lake import Handle, Lake, Writer, bytes_writer, read_arrow, table_writer
 from resources.raw import RawFiles
@@ -143,6 +144,12 @@ class Stage:
 STAGES: dict[str, Stage] = {}
 
 
+def in_order() -> list[Stage]:
+    """All stages, each after what it reads."""
+    graph = {name: (*declared.inputs, *declared.after) for name, declared in STAGES.items()}
+    return [STAGES[name] for name in TopologicalSorter(graph).static_order()]
+
+
 def stage(**declared: Any) -> Callable[[Body], dg.AssetsDefinition]:
     """Make a Dagster asset of a function; see `Stage` for what can be declared. The name is the
     function's, the description its docstring, the contract that of the same name."""
@@ -154,9 +161,8 @@ def stage(**declared: Any) -> Callable[[Body], dg.AssetsDefinition]:
                 name=body.__name__,
                 about=about,
                 body=body,
-                table=contract(body.__name__),
                 code=(f"{body.__module__}:{body.__name__}", *declared.pop("code", ())),
-                **declared,
+                **{"table": TABLES.get(body.__name__), **declared},
             )
         )
 
@@ -191,7 +197,11 @@ def define(declared: Stage) -> dg.AssetsDefinition:
         output_required=True,
     )
     def run(context: dg.AssetExecutionContext, **handles: Handle) -> Iterator[Any]:
-        yield from _run(declared, context, handles)
+        try:
+            yield from _run(declared, context, handles)
+        except Exception:
+            context.resources.cities.failed()
+            raise
 
     return run
 
@@ -256,13 +266,11 @@ def _run(
             }
             staged, checker = _stage(declared, ctx, lake, product, provenance)
         except ContractError as error:
-            cities.failed()
             yield dg.AssetCheckResult(
                 passed=False, check_name="contract", metadata={"problems": str(error)}
             )
             raise dg.Failure(description=str(error), allow_retries=False) from error
         except CityloomError as error:
-            cities.failed()
             raise dg.Failure(description=str(error), allow_retries=False) from error
         metadata = _metadata(declared, ctx, product, checker, staged.folder)
         metadata["fingerprint"] = fingerprint
@@ -384,7 +392,8 @@ def explain(city: City, lake: Lake, raw: RawFiles) -> list[tuple[str, str, list[
     `left out` and `to do`."""
     fingerprints: dict[str, str] = {}
     found = []
-    for name, declared in STAGES.items():
+    for declared in in_order():
+        name = declared.name
         inputs = declared.depends_on(city, raw, lambda asset: fingerprints[asset])
         fingerprints[name] = digest(inputs)
         manifest = lake.manifest(city.name, name)

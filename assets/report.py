@@ -1,0 +1,116 @@
+"""One page a city: data, maps, leaderboard, embeddings, rejected rows, provenance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from assets.stage import Context, Product, in_order, stage
+from model_code.city import City
+from model_code.methods import METHODS
+from resources.lake import Manifest, text_writer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_TABLES = (
+    "regions", "coverage", "indicators", "targets", "splits", "leaderboard", "comparisons",
+    "reachable", "rejected", "raw_files",
+)  # fmt: skip
+_PICTURES = {
+    "regions": "The regions",
+    "region_chips": "Satellite chips",
+    "region_street_views": "Street views",
+    "heights": "Building heights",
+    "flows": "Trips between regions",
+    "mobility": "Trips by hour",
+}
+
+
+def _per_method(names: Any) -> tuple[str, ...]:
+    return tuple(f"{name}_{part}" for name in names for part in ("embeddings", "predictions"))
+
+
+def _reads(city: City) -> tuple[str, ...]:
+    return tuple(dict.fromkeys([*_TABLES, *_PICTURES, *_per_method(city.methods)]))
+
+
+@stage(group="report", kinds=("html",), table=None,
+       inputs=tuple(dict.fromkeys([*_TABLES, *_PICTURES, *_per_method(METHODS)])), reads=_reads,
+       config=("title", "methods"), data_files=("model_code/report/templates/*",),
+       publish="report.html")  # fmt: skip
+def report(ctx: Context) -> Product:
+    """The city's page: one self-contained file that opens offline."""
+    from model_code.report.html import Picture, ReportData, render_report
+
+    tables = ctx.inputs
+    pictures = [
+        Picture(caption, tables[name].path("picture.png").read_bytes())
+        for name, caption in _PICTURES.items()
+        if "picture.png" in tables[name].files
+    ]
+    page = render_report(
+        ReportData(
+            city=ctx.name,
+            title=ctx.city.title,
+            description="",
+            regions=tables["regions"].geo(),
+            predictions={
+                name: tables[f"{name}_predictions"].frame() for name in sorted(ctx.city.methods)
+            },
+            embedding_maps={
+                name: tables[f"{name}_embeddings"].frame(file="map.parquet")
+                for name in sorted(ctx.city.methods)
+            },
+            reachable=tables["reachable"].frame() if ctx.has("reachable") else None,
+            provenance=_provenance(ctx),
+            pictures=pictures,
+            reproduce=[f"make run CITY={ctx.name}"],
+            summary=_summary(tables["leaderboard"].frame()),
+            **{
+                name: tables[name].frame()
+                for name in _TABLES
+                if name not in ("regions", "reachable")
+            },
+        )
+    )
+    return Product(files={"report.html": text_writer(page)}, metadata={"bytes": len(page)})
+
+
+def _summary(leaderboard: pd.DataFrame) -> pd.DataFrame:
+    from model_code.evaluation.leaderboard import summary
+
+    return summary(leaderboard)
+
+
+def _provenance(ctx: Context) -> pd.DataFrame:
+    """All that this page rests on. What is not an input itself is upstream of one, so that its
+    fingerprint is a part of an input's."""
+    import pandas as pd
+
+    from model_code.fingerprint import digest
+
+    rows = [
+        {
+            "stage": manifest.asset,
+            "fingerprint": manifest.fingerprint,
+            "code": digest(manifest.inputs.get("code", {})),
+            "inputs": sorted(manifest.inputs.get("upstream", {}))
+            or sorted(manifest.inputs.get("raw", {})),
+        }
+        for manifest in _upstream(ctx)
+        if not manifest.absent
+    ]
+    return pd.DataFrame(rows)
+
+
+def _upstream(ctx: Context) -> list[Manifest]:
+    """Manifests of the inputs and of all that they rest on, in the order of the pipeline."""
+    lake = next(iter(ctx.inputs.values())).lake
+    wanted = set(ctx.inputs)
+    found: list[Manifest] = []
+    for declared in reversed(in_order()):
+        manifest = lake.manifest(ctx.name, declared.name) if declared.name in wanted else None
+        if manifest:
+            wanted |= set(manifest.inputs.get("upstream", {}))
+            found.append(manifest)
+    return found[::-1]
