@@ -112,6 +112,7 @@ class _SquareIndex:
         bounds = shapely.bounds(cells)
         column, row = (np.round(bounds[:, axis] / size_m).astype(np.int64) for axis in (0, 1))
         self._west, self._south = column.min(), row.min()
+        self._rounding = 4 * np.finfo(float).eps * (np.abs(bounds).max() / size_m + 1)
         self._width = column.max() - self._west + 1
         self._height = row.max() - self._south + 1
         keys = (column - self._west) * self._height + row - self._south
@@ -131,10 +132,18 @@ class _SquareIndex:
             x_cells, y_cells = x / self._size, y / self._size
             column, row = np.floor(x_cells), np.floor(y_cells)
             found = self._at(column, row)
-            border = np.flatnonzero((x_cells == column) | (y_cells == row))
-            if len(border):
-                found[border] = self._on_border(x[border], y[border], column[border], row[border])
+            x_near, y_near = self._near_line(x_cells - column), self._near_line(y_cells - row)
+            near = np.flatnonzero(x_near | y_near)
+            if len(near):
+                column = np.where(x_near, np.round(x_cells), column)[near]
+                row = np.where(y_near, np.round(y_cells), row)[near]
+                found[near] = self._first_around(x[near], y[near], column, row)
         return found
+
+    def _near_line(self, part_of_cell: Floats) -> NDArray[np.bool_]:
+        """Whether rounding may have put a point on the wrong side of a grid line."""
+        near: NDArray[np.bool_] = part_of_cell <= self._rounding
+        return near | (part_of_cell >= 1 - self._rounding)
 
     def _at(self, column: Floats, row: Floats) -> Indices:
         """Region of a cell; -1 for none. NaN and infinity compare false, hence are in none."""
@@ -143,8 +152,8 @@ class _SquareIndex:
         key = np.where(known, column * self._height + row, -1).astype(np.int64)
         return self._table[key]
 
-    def _on_border(self, x: Floats, y: Floats, column: Floats, row: Floats) -> Indices:
-        """The first of the up to four squares that hold a point on (or one rounding off) a line."""
+    def _first_around(self, x: Floats, y: Floats, column: Floats, row: Floats) -> Indices:
+        """The first of the up to four squares that hold a point near the lines before a cell."""
         none = np.iinfo(np.int64).max
         first = np.full(len(x), none)
         for c, r in ((column, row), (column - 1, row), (column, row - 1), (column - 1, row - 1)):

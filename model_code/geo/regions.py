@@ -195,7 +195,7 @@ def _hexagons(outline: Any, crs: Any, partition: Hexagons) -> tuple[NDArray[Any]
 
     def unwrap(lonlat: NDArray[np.float64]) -> NDArray[np.float64]:
         """Longitudes within half a turn of the city, so that no cell spans the globe."""
-        lonlat[:, 0] = (lonlat[:, 0] - near + 180) % 360 - 180 + near
+        lonlat[:, 0] += 360 * np.round((near - lonlat[:, 0]) / 360)
         return lonlat
 
     shapes = gpd.GeoSeries(shapely.transform(shapes, unwrap), crs="EPSG:4326").to_crs(crs)
