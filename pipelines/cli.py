@@ -15,6 +15,7 @@ import typer
 
 from model_code.city import Cities, check_files, data_root
 from model_code.errors import CityloomError
+from model_code.extras import PACKAGE_OF, installed
 from resources.lake import Lake
 from resources.raw import RawFiles
 
@@ -108,6 +109,14 @@ def clean(city: City) -> None:
     with _advice():
         Lake().remove(city)
     typer.echo(f"{city}: nothing left in {Lake().root}")
+
+
+@app.command()
+def extras() -> None:
+    """List the optional extras: which are installed, and how to get the others."""
+    for extra, package in PACKAGE_OF.items():
+        state = "installed" if installed(extra) else f"missing: uv sync --extra {extra}"
+        typer.echo(f"{extra:<10} {package:<22} {state}")
 
 
 @app.command()

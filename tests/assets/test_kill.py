@@ -1,0 +1,66 @@
+"""A run that is killed anywhere completes when it is started again, with the same bytes."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from model_code.errors import MissingTableError
+from resources.lake import Lake
+from tests.tiny import ROOT, Place, make_place
+
+KILLS = 10
+
+
+def readable(place: Place) -> None:
+    """Whatever the lake says it has can be read whole; nothing else is visible."""
+    lake = Lake(str(place.root / "lake"))
+    for asset in lake.assets(place.city):
+        manifest = lake.manifest(place.city, asset)
+        if manifest is None:  # the folder is there, no version was ever committed
+            with pytest.raises(MissingTableError):
+                lake.path(place.city, asset, f"{asset}.parquet")
+            continue
+        for file in manifest.files:
+            lake.path(place.city, asset, file)
+
+
+def test_kill_minus_nine_at_random_points(built: Place, tmp_path: Path) -> None:
+    want = built.data_files()
+    place = make_place(tmp_path / "place")
+    rng = random.Random(0)
+    for _ in range(KILLS):
+        process = subprocess.Popen(
+            place.job(), env=place.env, cwd=ROOT, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        time.sleep(rng.uniform(3, 15))
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+        process.wait()
+        readable(place)
+    done = place.run(*place.job())
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert place.data_files() == want
+
+
+def test_two_runs_of_one_city_at_once(built: Place, tmp_path: Path) -> None:
+    place = make_place(tmp_path / "place")
+    processes = [
+        subprocess.Popen(
+            place.job(), env=place.env, cwd=ROOT, stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, text=True,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    said = [process.communicate(timeout=400)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], (
+        said[0][-2000:] + said[1][-2000:]
+    )
+    assert any("another run" in text and "waiting" in text for text in said)
+    assert place.data_files() == built.data_files()

@@ -1,0 +1,101 @@
+"""A city of 16 regions that runs through the real job in seconds: for tests of the pipeline."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from model_code.demo.city_yaml import city_yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Place:
+    """Folders of one isolated project: cities, raw data, lake, Dagster instance."""
+
+    root: Path
+    city: str = "tiny"
+
+    @property
+    def env(self) -> dict[str, str]:
+        """Environment of a process that works on this place alone."""
+        return {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "CITYLOOM_CITIES": str(self.root / "cities"),
+            "CITYLOOM_DATA": str(self.root / "data"),
+            "CITYLOOM_LAKE": str(self.root / "lake"),
+            "DAGSTER_HOME": str(self.root / "home"),
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT),
+        }
+
+    @property
+    def yaml(self) -> Path:
+        return self.root / "cities" / f"{self.city}.yaml"
+
+    def config(self) -> dict[str, Any]:
+        config: dict[str, Any] = yaml.safe_load(self.yaml.read_text())
+        return config
+
+    def write(self, config: dict[str, Any]) -> None:
+        self.yaml.write_text(yaml.safe_dump(config, sort_keys=False))
+
+    def run(self, *command: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run a command on this place, from the checkout's root."""
+        options = {"capture_output": True, "text": True, "timeout": 300, **options}
+        return subprocess.run(command, env=self.env, cwd=ROOT, check=False, **options)
+
+    def job(self, job: str = "whole_city") -> list[str]:
+        """The command line that builds the city."""
+        tags = json.dumps({"dagster/partition": self.city})
+        return [
+            *(sys.executable, "-W", "ignore", "-m", "dagster", "job", "execute"),
+            *("-m", "pipelines.definitions", "-j", job, "-c", "pipelines/run.yaml"),
+            *("--tags", tags),
+        ]
+
+    def copy(self, target: Path) -> Place:
+        """The same place elsewhere, so that a test can change it."""
+        shutil.copytree(self.root, target)
+        return Place(target, self.city)
+
+    def data_files(self) -> dict[str, str]:
+        """Digest of every data file of the lake by path: what two runs must agree on."""
+        from model_code.fingerprint import file_digest
+
+        lake = self.root / "lake"
+        return {
+            str(path.relative_to(lake)): file_digest(path)
+            for path in sorted(lake.rglob("*"))
+            if path.is_file() and path.name not in (".lock", "timing.json")
+        }
+
+
+def make_place(root: Path, *, regions: int = 16, seed: int = 3) -> Place:
+    """A place with the city's YAML and nothing built yet."""
+    place = Place(root)
+    for folder in ("cities", "data", "lake", "home"):
+        (root / folder).mkdir(parents=True)
+    shutil.copy(ROOT / "dagster.yaml", root / "home")
+    config = yaml.safe_load(city_yaml(place.city, regions=regions, seed=seed))
+    config["splits"] = {"random": {}, "spatial": {"block_m": 1000, "folds": 3}}
+    config["seeds"] = [0, 1]
+    config["chips"] = {"size_px": 16}
+    config["methods"] = {
+        "poi": {"variants": {"shares": {"transform": "share"}}},
+        "location": {},
+        "od_pca": {"config": {"components": 4}},
+        "vit": {"config": {"image_px": 16, "patch_px": 8, "width": 16, "depth": 1, "epochs": 2}},
+    }
+    place.write(config)
+    return place
