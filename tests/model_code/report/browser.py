@@ -56,7 +56,9 @@ def open_page(
 ) -> Iterator[Page]:
     """The file in a window of its own; at the end, any message, error, dialog or request fails."""
     context = browser.new_context(
-        viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
+        viewport={"width": width, "height": height},
+        color_scheme="dark" if dark else "light",
+        reduced_motion="reduce",
     )
     page = context.new_page()
     problems: list[str] = []
@@ -71,4 +73,5 @@ def open_page(
     finally:
         context.close()
     own = f"request: {file.as_uri()}"
-    assert [p for p in problems if p != own and not p.startswith("request: data:")] == []
+    found = [p for p in problems if p != own and not p.startswith("request: data:")]
+    assert not found, "\n".join(found)

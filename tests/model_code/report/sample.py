@@ -37,7 +37,7 @@ def city(rows: int = 12, columns: int = 13, *, seed: int = 0, evil: bool = False
     random = np.random.default_rng(seed)
     y, x = (a.ravel() for a in np.mgrid[:rows, :columns])
     n = rows * columns
-    ids = np.array([f"r{r:03d}c{c:03d}" for r, c in zip(y, x, strict=True)])
+    ids = np.array([f"r{r:03d}c{c:03d}" for r, c in zip(y, x, strict=True)], dtype="U80")
     if evil:
         ids[0] = EVIL
     x_m, y_m = 585_000.0 + 1000 * x, 4_510_000.0 + 1000 * y
@@ -135,14 +135,7 @@ def city(rows: int = 12, columns: int = 13, *, seed: int = 0, evil: bool = False
     return SimpleNamespace(
         regions=regions,
         adjacency=_adjacency(ids, x, y),
-        coverage=pd.DataFrame(
-            {
-                "modality": ["imagery", "street_views", "pois", "flows", "buildings", "location"],
-                "items": [n, 3 * n // 8, 40 * n, 12 * n, 90 * n, n],
-                "regions": [n, n // 8, n - 5, n, n - 20, n],
-                "region_share": [1.0, (n // 8) / n, (n - 5) / n, 1.0, (n - 20) / n, 1.0],
-            }
-        ),
+        coverage=_coverage(n),
         indicators=indicators,
         targets=targets,
         splits=splits,
@@ -163,6 +156,25 @@ def city(rows: int = 12, columns: int = 13, *, seed: int = 0, evil: bool = False
         heights=_heights(random, ids[: max(n - 20, 1)], centre),
         flows=_flows(random, ids, centre),
         mobility=_mobility(ids, truth["hourly_outflow"]),
+    )
+
+
+def _coverage(n: int) -> pd.DataFrame:
+    regions = {
+        "imagery": n,
+        "street_views": n // 8,
+        "pois": n - n // 30,
+        "flows": n,
+        "buildings": n - n // 7,
+        "location": n,
+    }
+    return pd.DataFrame(
+        {
+            "modality": list(regions),
+            "items": [40 * count for count in regions.values()],
+            "regions": list(regions.values()),
+            "region_share": [count / n for count in regions.values()],
+        }
     )
 
 
@@ -450,7 +462,9 @@ def _mobility(ids: np.ndarray, outflow: np.ndarray) -> pd.DataFrame:
     )
 
 
-def report_data(rows: int = 12, columns: int = 13, *, evil: bool = False) -> ReportData:
+def report_data(
+    rows: int = 12, columns: int = 13, *, evil: bool = False, pictures: bool = True
+) -> ReportData:
     tables = city(rows, columns, evil=evil)
     names = ("regions", "coverage", "indicators", "targets", "splits", "predictions")
     names += ("leaderboard", "summary", "comparisons", "embedding_maps", "rejected", "raw_files")
@@ -460,13 +474,17 @@ def report_data(rows: int = 12, columns: int = 13, *, evil: bool = False) -> Rep
         title=EVIL if evil else "Sample City",
         description=EVIL if evil else "A grid of squares whose indicators are formulas.",
         reachable=tables.reachable,
-        pictures=[
-            Picture("Satellite chips of 24 regions", figures.chip_sheet(tables.chips)),
-            Picture("Street views", figures.view_sheet(tables.views)),
-            Picture("Building heights", figures.height_sheet(tables.heights)),
-            Picture("Trips between regions", figures.flow_map(tables.flows, tables.regions)),
-        ],
+        pictures=_pictures(tables) if pictures else (),
         reproduce=["make demo"],
         citation=EVIL if evil else "",
         **{name: getattr(tables, name) for name in names},
     )
+
+
+def _pictures(tables: Any) -> list[Picture]:
+    return [
+        Picture("Satellite chips of 24 regions", figures.chip_sheet(tables.chips)),
+        Picture("Street views", figures.view_sheet(tables.views)),
+        Picture("Building heights", figures.height_sheet(tables.heights)),
+        Picture("Trips between regions", figures.flow_map(tables.flows, tables.regions)),
+    ]

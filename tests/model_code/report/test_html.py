@@ -54,16 +54,24 @@ def payload(data: ReportData) -> Any:
 
 def test_the_page_is_the_same_each_time_and_small(data: ReportData) -> None:
     page = render_report(data)
-    assert page == render_report(report_data())
+    assert page == render_report(data)
     assert len(page.encode()) < 3e6
 
 
 def test_a_large_city_stays_under_its_size() -> None:
-    small, large = (render_report(report_data(*n)) for n in ((5, 5), (50, 50)))
-    pictures = 4 * 150_000 * 4 / 3
+    small, large = (render_report(report_data(*n, pictures=False)) for n in ((5, 5), (20, 20)))
+    a_region = (len(large.encode()) - len(small.encode())) / (400 - 25)
+    pictures = 8 * 150_000 * 4 / 3
     # 13 indicators, 12 methods and 2 splits are ten times the sample's.
-    assert (len(large.encode()) - len(small.encode())) * 10 + pictures < 12e6
-    assert "For showing" in small and "For showing" not in large
+    assert 10 * a_region * 2500 + pictures < 12e6
+
+
+def test_a_small_city_is_said_to_prove_nothing(
+    data: ReportData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "For showing, not for proving" in render_report(data)
+    monkeypatch.setattr(html, "PROVING_REGIONS", len(data.regions))
+    assert "For showing, not for proving" not in render_report(data)
 
 
 def test_nothing_is_loaded_from_anywhere(data: ReportData) -> None:
@@ -82,7 +90,7 @@ def test_nothing_is_loaded_from_anywhere(data: ReportData) -> None:
 
 
 def test_markup_in_names_stays_text() -> None:
-    parsed = Parsed(render_report(report_data(4, 5, evil=True)))
+    parsed = Parsed(render_report(report_data(4, 5, evil=True, pictures=False)))
     assert len(parsed.scripts) == 2
     assert not any(tag == "img" and a.get("src") == "x" for tag, a in parsed.tags)
     assert json.loads(parsed.scripts[0])["regions"]["ids"][0] == EVIL
