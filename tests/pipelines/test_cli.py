@@ -1,0 +1,54 @@
+"""The command line, as a person would use it."""
+
+from __future__ import annotations
+
+import yaml
+
+from tests.tiny import Place
+
+
+def test_run_ends_with_the_two_paths(built: Place) -> None:
+    done = built.run("cityloom", "run", "tiny")
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = done.stdout.strip().splitlines()
+    assert lines[-2:] == [
+        f"report: {built.root}/lake/tiny/report.html",
+        f"leaderboard: {built.root}/lake/tiny/leaderboard.csv",
+    ]
+    assert "nothing had to be computed" in done.stderr
+
+
+def test_an_unknown_city_is_said_with_the_known_ones(built: Place) -> None:
+    done = built.run("cityloom", "run", "tini")
+    assert done.returncode == 1
+    assert "did you mean 'tiny'" in done.stderr and "demo" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_explain_names_the_reason(place: Place) -> None:
+    assert "0 to do" not in place.run("cityloom", "explain", "tiny").stdout
+    config = place.config()
+    config["splits"]["seed"] = 5
+    place.write(config)
+    said = place.run("cityloom", "explain", "tiny").stdout
+    assert "config splits:seed: 0 -> 5" in said
+    assert "input splits is remade" in said
+
+
+def test_sizes_and_clean(place: Place) -> None:
+    assert "tiny" in place.run("cityloom", "sizes").stdout
+    assert place.run("cityloom", "clean", "tiny").returncode == 0
+    assert not (place.root / "lake" / "tiny").exists()
+    assert "tiny" not in place.run("cityloom", "sizes").stdout
+    assert (place.root / "data" / "tiny").exists()
+
+
+def test_check_finds_a_missing_file(place: Place) -> None:
+    config = place.config()
+    config["name"], config["simulator"] = "other", None
+    config["sources"]["trips"]["path"] = "tiny/gone.parquet"
+    (place.root / "cities" / "other.yaml").write_text(yaml.safe_dump(config))
+    done = place.run("cityloom", "check")
+    assert done.returncode == 1
+    assert "sources.trips.path" in done.stdout and "gone.parquet" in done.stdout
+    assert "tiny: in order" in done.stdout

@@ -1,0 +1,85 @@
+"""The code location: quick to load, complete, and the same to the UI and to the command line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import yaml
+
+from assets.stage import CITIES, STAGES, in_order
+from model_code.city import Cities
+from model_code.methods import METHODS
+from pipelines.definitions import defs
+from pipelines.jobs import GROUPS
+from tests.tiny import ROOT
+
+# What no code location may need in order to be listed.
+HEAVY = ("torch", "lightning", "open_clip", "diffusers", "transformers", "vllm", "mmseg", "ray",
+         "sentence_transformers", "matplotlib", "sklearn")  # fmt: skip
+
+BLOCK = f"""
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in {HEAVY!r}:
+            raise ImportError('blocked: ' + name)
+sys.meta_path.insert(0, Block())
+import pipelines.definitions
+print(len(pipelines.definitions.defs.resolve_all_asset_specs()))
+"""
+
+
+def test_definitions_load_without_heavy_packages_in_under_five_seconds() -> None:
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", BLOCK], cwd=ROOT, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    seconds = time.perf_counter() - started
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout) == len(STAGES)
+    assert seconds < 5, f"{seconds:.1f} s"
+
+
+def test_every_asset_is_described_grouped_partitioned_and_checked() -> None:
+    graph = defs.resolve_asset_graph()
+    assert {key.path[-1] for key in graph.get_all_asset_keys()} == set(STAGES)
+    for spec in defs.resolve_all_asset_specs():
+        name = spec.key.path[-1]
+        assert spec.description and len(spec.description) > 20, name
+        assert spec.group_name in GROUPS, name
+        assert spec.kinds, name
+        assert spec.partitions_def == CITIES, name
+    checked = {check.asset_key.path[-1] for check in graph.asset_check_keys}
+    assert checked == {name for name, stage in STAGES.items() if stage.table}
+
+
+def test_every_method_has_its_assets() -> None:
+    for name, spec in METHODS.items():
+        parts = {"embeddings", "finetuned", "predictions", "metrics"}
+        parts |= {"checkpoint"} if spec.kind == "pretrained" else set()
+        assert {f"{name}_{part}" for part in parts} <= set(STAGES)
+
+
+def test_stages_stand_in_an_order_in_which_they_can_run() -> None:
+    seen: set[str] = set()
+    for stage in in_order():
+        assert {*stage.inputs, *stage.after} <= seen, stage.name
+        seen.add(stage.name)
+
+
+def test_each_city_with_a_cron_has_its_schedule() -> None:
+    good = Cities.load().good
+    wanted = {f"rebuild_{name}" for name, city in good.items() if city.schedule}
+    schedules = {schedule.name: schedule for schedule in defs.schedules or ()}
+    assert wanted == set(schedules) and wanted
+    demo = schedules["rebuild_demo"]
+    assert demo.cron_schedule == good["demo"].schedule.cron
+    assert demo.execution_timezone == good["demo"].schedule.timezone
+
+
+def test_workspace_names_the_definitions() -> None:
+    workspace = yaml.safe_load((ROOT / "workspace.yaml").read_text())
+    assert workspace["load_from"][0]["python_module"]["module_name"] == "pipelines.definitions"

@@ -1,0 +1,129 @@
+"""What happens around a run: the sensor of changed files, schedules, and the hook of failures."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import dagster as dg
+import pytest
+import yaml
+
+from pipelines.jobs import _schedule, changed_raw_files, tell_of_failure
+from tests.tiny import Place
+
+
+@pytest.fixture
+def here(place: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """This process looks at the tiny city's folders."""
+    for key in ("CITYLOOM_CITIES", "CITYLOOM_DATA", "CITYLOOM_LAKE"):
+        monkeypatch.setenv(key, place.env[key])
+    return place
+
+
+def requests() -> list[dg.RunRequest]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_sensor_context(instance=instance)
+        found = changed_raw_files(context)
+        return [r for r in found if isinstance(r, dg.RunRequest)]
+
+
+def test_the_sensor_asks_for_what_changed_files_touch_and_once(here: Place) -> None:
+    assert requests() == []
+    path = here.root / "data" / "tiny" / "crimes.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(lines[:-1]) + "\n")
+    (first,), (second,) = requests(), requests()
+    assert first.partition_key == "tiny" and first.run_key == second.run_key
+    asked = {key.path[-1] for key in first.asset_selection or ()}
+    assert {"raw_files", "targets", "poi_finetuned", "report"} <= asked
+    assert not asked & {"regions", "pois", "region_chips", "poi_embeddings"}
+    path.write_text("\n".join(lines[:-2]) + "\n")
+    assert requests()[0].run_key != first.run_key
+
+
+def test_a_schedule_requests_its_city() -> None:
+    from model_code.city import Cities
+
+    city = Cities.load().good["demo"]
+    schedule = _schedule("demo", city)
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_schedule_context(instance=instance)
+        requested = schedule.evaluate_tick(context).run_requests
+    assert [r.partition_key for r in requested or ()] == ["demo"]
+
+
+@pytest.fixture
+def webhook() -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """A real HTTP server that keeps what is posted to it."""
+    posted: list[dict[str, str]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            posted.append(json.loads(body))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/", posted
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def failing_job() -> dg.JobDefinition:
+    @dg.op
+    def breaks() -> None:
+        raise dg.Failure("the raw file is gone")
+
+    @dg.job(hooks={tell_of_failure})
+    def job() -> None:
+        breaks()
+
+    return job
+
+
+def test_a_failed_run_is_posted_to_the_webhook(
+    webhook: tuple[str, list[dict[str, str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, posted = webhook
+    monkeypatch.setenv("CITYLOOM_WEBHOOK", url)
+    result = failing_job().execute_in_process(raise_on_error=False)
+    assert not result.success
+    assert [p["step"] for p in posted] == ["breaks"]
+    assert "the raw file is gone" in posted[0]["text"] and posted[0]["run_id"] == result.run_id
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "http://127.0.0.1:9/"])
+def test_a_useless_webhook_does_not_hide_the_failure(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CITYLOOM_WEBHOOK", url)
+    result = failing_job().execute_in_process(raise_on_error=False)
+    failed = [e for e in result.all_events if e.event_type_value == "STEP_FAILURE"]
+    assert len(failed) == 1 and "CITYLOOM_WEBHOOK" not in str(failed[0].event_specific_data)
+
+
+def test_a_run_without_a_city_or_with_an_unknown_one_ends_at_once(built: Place) -> None:
+    for tags, said in (("{}", "names no city"), ('{"dagster/partition": "tinny"}', "tiny")):
+        command = [*built.job()[:-1], tags]
+        done = built.run(*command)
+        assert done.returncode != 0
+        assert said in done.stderr and "demo" in done.stderr, done.stderr[-2000:]
+
+
+def test_one_bad_yaml_disables_that_city_alone(here: Place) -> None:
+    broken = here.root / "cities" / "broken.yaml"
+    broken.write_text(yaml.safe_dump({**here.config(), "name": "broken", "chips": {"pixels": 3}}))
+    done = here.run(*here.job()[:-1], '{"dagster/partition": "broken"}')
+    assert done.returncode != 0
+    assert "broken.yaml" in done.stderr and "chips.pixels" in done.stderr
+    assert here.run(*here.job()).returncode == 0
