@@ -320,6 +320,85 @@ def flows_naive(folder: Path, n: int) -> Work:
     return work
 
 
+# --- chips ---------------------------------------------------------------------------------------
+
+IMAGE_PX, CELL_PX, CHIP_PX = 10_000, 100, 64
+
+
+def chips_make(folder: Path, n: int) -> None:
+    """An aerial image of 1 m pixels with a region of 100 m for each chip: 10,000 x 10,000 pixels
+    for 10,000 chips; in strips as rasterio writes it, and as a COG has it (tiles, deflate)."""
+    import rasterio
+
+    rng = np.random.default_rng(0)
+    height = -(-n // (IMAGE_PX // CELL_PX)) * CELL_PX
+    roofs = rng.integers(0, 200, (3, height // 10, IMAGE_PX // 10), np.uint8)
+    pixels = roofs.repeat(10, axis=1).repeat(10, axis=2)
+    pixels += rng.integers(0, 50, pixels.shape, np.uint8)
+    profile = {"count": 3, "height": height, "width": IMAGE_PX, "dtype": "uint8", "crs": CRS}
+    transform = rasterio.Affine(1, 0, 500_000, 0, -1, 4_510_000)
+    tiles = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate"}
+    for name, layout in (("strips.tif", {}), ("tiles.tif", {**tiles, "interleave": "pixel"})):
+        with rasterio.open(
+            folder / name, "w", "GTiff", transform=transform, **profile, **layout
+        ) as f:
+            f.write(pixels)
+
+
+def chip_regions(n: int) -> Any:
+    import geopandas as gpd
+    import shapely
+
+    row, col = np.divmod(np.arange(n), IMAGE_PX // CELL_PX)
+    x, y = 500_000.0 + col * CELL_PX, 4_510_000.0 - row * CELL_PX
+    ids = [f"r{i:06d}" for i in range(n)]
+    cells = shapely.box(x, y - CELL_PX, x + CELL_PX, y)
+    return gpd.GeoDataFrame({"region_id": ids}, geometry=cells, crs=CRS)
+
+
+def chips_ours(name: str) -> Callable[[Path, int], Work]:
+    def prepare(folder: Path, n: int) -> Work:
+        from model_code.city import Chips, ImagerySource
+        from model_code.geo.raster import cut_chips, describe_imagery
+        from model_code.rejections import Rejections
+
+        regions, source = chip_regions(n), ImagerySource(path=name)
+        imagery = describe_imagery(source, str(folder), CRS)
+        chips = Chips(size_px=CHIP_PX)
+
+        def work() -> int:
+            batches = cut_chips(regions, imagery, source, chips, str(folder), Rejections())
+            return sum(batch.num_rows for batch in batches)
+
+        return work
+
+    return prepare
+
+
+def chips_naive(name: str) -> Callable[[Path, int], Work]:
+    """Open, read the window with GDAL's own average, close; the pixels are the same."""
+
+    def prepare(folder: Path, n: int) -> Work:
+        import rasterio
+        from rasterio.enums import Resampling
+
+        boxes = chip_regions(n).bounds.to_numpy()
+        shape = (3, CHIP_PX, CHIP_PX)
+
+        def work() -> int:
+            chips = np.empty((n, CHIP_PX, CHIP_PX, 3), np.uint8)
+            for i, box in enumerate(boxes):
+                with rasterio.open(folder / name) as f:
+                    window = f.window(*box)
+                    chip = f.read(window=window, out_shape=shape, resampling=Resampling.average)
+                chips[i] = np.moveaxis(chip, 0, -1)
+            return len(chips)
+
+        return work
+
+    return prepare
+
+
 SECTIONS = {
     "h3": Section(
         5_000_000,
@@ -370,6 +449,20 @@ SECTIONS = {
         ),
         flows_make,
         {"cityloom, region ids": 4096, "cityloom, points": 4096},
+    ),
+    "chips": Section(
+        10_000,
+        {
+            "cityloom, tiles": (chips_ours("tiles.tif"), 1),
+            "naive: open and read, tiles": (chips_naive("tiles.tif"), 0.1),
+            "cityloom, strips": (chips_ours("strips.tif"), 1),
+            "naive: open and read, strips": (chips_naive("strips.tif"), 0.1),
+        },
+        (
+            ("cityloom, tiles", ("naive: open and read, tiles",), 5),
+            ("cityloom, strips", ("naive: open and read, strips",), 5),
+        ),
+        chips_make,
     ),
 }
 
