@@ -45,6 +45,7 @@ def test_equals_the_loop_over_draws(task, metric, blocks):
     splits = pd.DataFrame(
         {"split": "random", "fold": 0, "region_id": regions, "block": [f"b{u}" for u in unit]}
     )
+    splits = pd.concat([splits, splits.assign(fold=1, block="of another repeat")])
     found = compare(frames, INDICATORS, splits=splits if blocks else None, draws=10, seed=3)
     found = found[found["task"] == task].set_index(
         ["method_a", "variant_a", "method_b", "variant_b"]
@@ -97,6 +98,19 @@ def test_the_interval_covers_the_true_difference_as_often_as_it_says():
         ).iloc[0]
         hits += found["method_a"] == "a" and found["low"] <= expected <= found["high"]
     assert 0.89 <= hits / 120 <= 0.99
+
+
+def test_a_large_mean_costs_no_digits():
+    def shifted(frame, by):
+        rows = frame[frame["task"] != "land_use"]
+        return rows.assign(y_true=rows["y_true"] + by, y_pred=rows["y_pred"] + by)
+
+    near, far = (
+        compare({k: shifted(f, by) for k, f in methods().items()}, INDICATORS, draws=50)
+        for by in (0, 2**24)
+    )
+    columns = ["difference", "low", "high"]
+    np.testing.assert_allclose(near[columns], far[columns], rtol=1e-5)
 
 
 def test_whole_blocks_give_wider_intervals_where_neighbours_err_together():

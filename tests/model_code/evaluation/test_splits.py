@@ -80,11 +80,14 @@ def test_spatial_folds_hold_whole_blocks_and_test_each_region_once(
     assert ((placed.max() - placed.min()) < block_m).all(axis=None)
 
 
-def test_blocks_are_dealt_evenly():
-    splits = make_splits(make_regions(2000), config(spatial={"block_m": 2000, "folds": 5}))
+def test_blocks_of_unequal_size_are_dealt_evenly():
+    regions = make_regions(2000)
+    regions["x_m"] = np.sign(regions["x_m"]) * regions["x_m"].abs() ** 2 / 10_000  # a dense middle
+    splits = make_splits(regions, config(spatial={"block_m": 1000, "folds": 5}))
     tested = splits[(splits["split"] == "spatial") & (splits["part"] == "test")]
+    assert tested.groupby("block").size().max() > 20
     sizes = tested.groupby("fold").size()
-    assert sizes.max() - sizes.min() <= 20  # about one block
+    assert sizes.max() - sizes.min() <= 2
 
 
 def test_each_repeat_has_other_blocks():
