@@ -6,7 +6,7 @@ class).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Protocol, cast
 
@@ -17,7 +17,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model_code.heads import check_labels, decode, output_columns
-from model_code.methods.base import NOWHERE, Checkpoint, Floats, Parts, Targets, Task, Workspace
+from model_code.methods.base import (
+    NOWHERE,
+    Checkpoint,
+    Floats,
+    Mask,
+    Parts,
+    Targets,
+    Task,
+    Workspace,
+)
 from model_code.scaling import Scaler
 from model_code.training import Settings, evaluating, fit, load_arrays, seeded, state_arrays
 
@@ -36,79 +45,100 @@ class RegionEncoder(Protocol):
         """Embeddings [B, width] of the regions `index` [B]."""
 
 
-class TaskHead(nn.Module):
-    """One task's output [B, C] from embeddings [B, D]; keeps the scale of its labels."""
+class TaskHeads(nn.Module):
+    """All tasks' outputs [B, C] from embeddings [B, D], columns in the order of the tasks, after one
+    shared hidden layer (none with width 0); keeps the scales of the labels."""
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, task: Task, width: int, hidden: int, scaler: Scaler | None = None) -> None:
+    def __init__(self, tasks: Sequence[Task], width: int, hidden: int) -> None:
         super().__init__()
-        self.kind = task.kind
-        columns = output_columns(task)
+        self.spans: list[slice] = []  # by task, its columns of the output
+        for task in tasks:
+            start = self.spans[-1].stop if self.spans else 0
+            self.spans.append(slice(start, start + output_columns(task)))
+        self.tasks, columns = tuple(tasks), self.spans[-1].stop
         layers = [nn.Linear(width, hidden), nn.GELU(), nn.Dropout(0.1)] if hidden else []
         self.layers = nn.Sequential(*layers, nn.Linear(hidden or width, columns))
-        self.register_buffer("mean", torch.zeros(task.slots))
-        self.register_buffer("scale", torch.ones(task.slots))
-        if scaler is not None and task.kind != "classification":
-            self.mean.copy_(torch.from_numpy(scaler.mean))
-            self.scale.copy_(torch.from_numpy(scaler.scale))
+        self.register_buffer("mean", torch.zeros(columns))
+        self.register_buffer("scale", torch.ones(columns))
+
+    def set_scales(self, targets: Targets, train: Mask) -> None:
+        """Standardise the numbers among the targets on the training regions."""
+        for task, span in zip(self.tasks, self.spans, strict=True):
+            if task.kind != "classification":
+                scaler = Scaler.fit(targets.values[task.name], train)
+                self.mean[span] = torch.from_numpy(scaler.mean).float()
+                self.scale[span] = torch.from_numpy(scaler.scale).float()
+
+    def encode(self, targets: Targets) -> Tensor:
+        """Labels [N, C] as the loss wants them, NaN where missing: standardised numbers; the code of
+        a class, repeated in its columns."""
+        columns = [
+            np.broadcast_to(
+                targets.values[t.name], (len(targets.values[t.name]), output_columns(t))
+            )
+            for t in self.tasks
+        ]
+        labels = torch.from_numpy(np.hstack(columns)).float()
+        return (labels - self.mean) / self.scale
 
     def forward(self, embedding: Tensor) -> Tensor:
         return cast(Tensor, self.layers(embedding))  # [B, C]
 
     def loss(self, output: Tensor, labels: Tensor) -> Tensor:
-        """Mean over the labels that are there (NaN: none): squared error of standardised numbers,
-        or cross-entropy. Zero when there is none."""
+        """Mean over the tasks of the mean over the labels that are there: squared error of
+        standardised numbers, cross-entropy of classes; zero for a task without any label here."""
         known = ~labels.isnan()
-        filled = labels.nan_to_num()
-        if self.kind == "classification":
-            errors = F.cross_entropy(output, filled[:, 0].long(), reduction="none")[:, None]
-        else:
-            errors = (output - (filled - self.mean) / self.scale) ** 2
-        return (errors * known).sum() / known.sum().clamp(min=1)
+        labels = labels.nan_to_num()
+        squared = (output - labels) ** 2 * known
+        losses = []
+        for task, span in zip(self.tasks, self.spans, strict=True):
+            errors, there = squared[:, span], known[:, span]
+            if task.kind == "classification":
+                there = there[:, 0]
+                codes = labels[:, span.start].long()
+                errors = F.cross_entropy(output[:, span], codes, reduction="none") * there
+            losses.append(errors.sum() / there.sum().clamp(min=1))
+        return torch.stack(losses).mean()
 
-    def decode(self, output: Tensor) -> Floats:
-        """Predictions on the transformed scale [B, slots], or codes of classes [B, 1]."""
-        if self.kind != "classification":
-            output = output * self.scale + self.mean
-        return decode(output.double().cpu().numpy(), self.kind)
+    def decode(self, output: Tensor) -> dict[str, Floats]:
+        """By task, predictions on the transformed scale [B, slots], or codes of classes [B, 1]."""
+        numbers = (output * self.scale + self.mean).double().cpu().numpy()
+        return {
+            task.name: decode(numbers[:, span], task.kind)
+            for task, span in zip(self.tasks, self.spans, strict=True)
+        }
 
 
 class LabelledModel(nn.Module):
-    """An encoder with one head a task. Embeddings are shifted and scaled before the heads, so that
-    a head's learning rate does not depend on the width of an encoder's numbers."""
+    """An encoder with heads. Embeddings are shifted and scaled before the heads, so that a head's
+    learning rate does not depend on the size of an encoder's numbers."""
 
     shift: Tensor
     stretch: Tensor
 
-    def __init__(self, encoder: nn.Module, heads: list[TaskHead]) -> None:
+    def __init__(self, encoder: nn.Module, heads: TaskHeads) -> None:
         super().__init__()
-        self.encoder = encoder
-        self.heads = nn.ModuleList(heads)
+        self.encoder, self.heads = encoder, heads
         width = cast(RegionEncoder, encoder).width
         self.register_buffer("shift", torch.zeros(width))
         self.register_buffer("stretch", torch.ones(width))
-        self.labels: list[Tensor] = []  # by task [N, slots], NaN where missing; not a part of state
+        self.labels = torch.empty(0)  # [N, C] in training; not a part of the state
 
-    def forward(self, index: Tensor) -> list[Tensor]:
-        embedding = (self.encoder(index) - self.shift) / self.stretch  # [B, D]
-        return [head(embedding) for head in self.heads]
+    def forward(self, index: Tensor) -> Tensor:
+        return cast(Tensor, self.heads((self.encoder(index) - self.shift) / self.stretch))  # [B, C]
 
     def loss(self, index: Tensor) -> Tensor:
         return self._loss(self(index), index)
 
     def validation(self, index: Tensor) -> float:
         """The same loss over any number of regions."""
-        chunks = [self(rows) for rows in torch.split(index, _CHUNK)]
-        return float(self._loss([torch.cat(parts) for parts in zip(*chunks, strict=True)], index))
+        return float(self._loss(_in_chunks(self, index), index))
 
-    def _loss(self, outputs: list[Tensor], index: Tensor) -> Tensor:
-        losses = [
-            cast(TaskHead, head).loss(output, labels[index].to(output.device))
-            for head, output, labels in zip(self.heads, outputs, self.labels, strict=True)
-        ]
-        return torch.stack(losses).mean()
+    def _loss(self, output: Tensor, index: Tensor) -> Tensor:
+        return self.heads.loss(output, self.labels[index].to(output.device))
 
 
 class Table(nn.Module):
@@ -144,19 +174,16 @@ def tune(
 
     `make_encoder` gives a freshly initialised `RegionEncoder`; `pretrained` is its state, which all
     modes but `scratch` start from. `probe` leaves the encoder as it is, `finetune` trains it at
-    `encoder_rate`, `end_to_end` and `scratch` at the heads' own rate. `hidden` is the width of a
-    head's hidden layer (0: linear).
+    `encoder_rate`, `end_to_end` and `scratch` at the heads' own rate. `hidden` is the width of the
+    heads' hidden layer (0: linear).
     """
     check_labels(targets, parts)
     if (pretrained is None) != (mode == "scratch"):
         raise ValueError("every mode but `scratch` starts from pretrained weights")
     with seeded(seed):
         encoder = make_encoder()
-        width = cast(RegionEncoder, encoder).width
-        heads = [
-            TaskHead(task, width, hidden, Scaler.fit(targets.values[task.name], parts.train))
-            for task in targets.tasks
-        ]
+        heads = TaskHeads(targets.tasks, cast(RegionEncoder, encoder).width, hidden)
+    heads.set_scales(targets, parts.train)
     model = LabelledModel(encoder, heads)
     if pretrained is not None:
         load_arrays(encoder, pretrained)
@@ -170,9 +197,8 @@ def tune(
         assert encoder_rate is not None
         settings = replace(settings, rates={"encoder.": encoder_rate})
 
-    values = [targets.values[task.name] for task in targets.tasks]
-    model.labels = [torch.from_numpy(np.array(v, np.float32)) for v in values]
-    labelled = np.logical_or.reduce([np.isfinite(v).any(axis=1) for v in values])
+    model.labels = heads.encode(targets)
+    labelled = (~model.labels.isnan()).any(dim=1).numpy()
     judges = torch.from_numpy(np.flatnonzero(parts.val & labelled))
     history = fit(
         model,
@@ -204,9 +230,8 @@ def restore(checkpoint: Checkpoint, encoder: nn.Module) -> LabelledModel:
         Task(t["name"], t["kind"], slots=t["slots"], classes=tuple(t["classes"]))
         for t in record["tasks"]
     ]
-    width = cast(RegionEncoder, encoder).width
-    with seeded(0):
-        heads = [TaskHead(task, width, record["hidden"]) for task in tasks]
+    with seeded(0):  # the weights are about to be replaced
+        heads = TaskHeads(tasks, cast(RegionEncoder, encoder).width, record["hidden"])
     model = LabelledModel(encoder, heads)
     load_arrays(model, checkpoint.tensors)
     return model
@@ -215,28 +240,23 @@ def restore(checkpoint: Checkpoint, encoder: nn.Module) -> LabelledModel:
 def embed_all(encoder: nn.Module, regions: int) -> NDArray[np.float32]:
     """Embeddings of all regions, float32 [N, D], in evaluation mode."""
     with evaluating(encoder):
-        return torch.cat(
-            [encoder(rows) for rows in torch.split(torch.arange(regions), _CHUNK)]
-        ).numpy()
+        return _in_chunks(encoder, torch.arange(regions)).numpy()
 
 
 def predict_all(checkpoint: Checkpoint, encoder: nn.Module, regions: int) -> dict[str, Floats]:
     """By task, predictions of all regions [N, slots] on the transformed scale."""
     model = restore(checkpoint, encoder)
     with evaluating(model):
-        chunks = [model(rows) for rows in torch.split(torch.arange(regions), _CHUNK)]
-        outputs = [torch.cat(parts) for parts in zip(*chunks, strict=True)]
-        return {
-            task["name"]: cast(TaskHead, head).decode(output)
-            for task, head, output in zip(
-                checkpoint.record["tasks"], model.heads, outputs, strict=True
-            )
-        }
+        return model.heads.decode(_in_chunks(model, torch.arange(regions)))
+
+
+def _in_chunks(module: nn.Module, index: Tensor) -> Tensor:
+    return torch.cat([module(rows) for rows in torch.split(index, _CHUNK)])
 
 
 def fit_mlp(embedding: Floats, targets: Targets, parts: Parts, *, seed: int) -> Checkpoint:
-    """The MLP head of `model_code.heads`: one hidden layer a task on the given embeddings."""
-    settings = Settings(epochs=200, batch=64, learning_rate=1e-3, weight_decay=0.01, patience=20)
+    """The MLP head of `model_code.heads`: one hidden layer on the given embeddings."""
+    settings = Settings(epochs=200, batch=128, learning_rate=2e-3, weight_decay=0.01, patience=20)
     return tune(
         lambda: Table(embedding),
         targets,

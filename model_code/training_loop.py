@@ -134,7 +134,11 @@ class _Keeper(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        torch.manual_seed(mix(self.seed, trainer.global_step))
+        # Straight to the generators: torch.manual_seed takes milliseconds.
+        seed = mix(self.seed, trainer.global_step)
+        torch.default_generator.manual_seed(seed)
+        if torch.cuda.is_available():
+            torch.cuda.manual_seed_all(seed)
 
     def on_train_batch_end(
         self,
@@ -200,14 +204,15 @@ def _quiet() -> Iterator[None]:
 def _flags_kept() -> Iterator[None]:
     """Lightning switches determinism on for the whole process; switch it back afterwards."""
     flags = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    filled = torch.utils.deterministic.fill_uninitialized_memory
+    memory: Any = torch.utils.deterministic
+    filled = memory.fill_uninitialized_memory
     workspace = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
     try:
         # Every tensor would be filled before it is written; nothing here reads what it never wrote.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        memory.fill_uninitialized_memory = False
         yield
     finally:
-        torch.utils.deterministic.fill_uninitialized_memory = filled
+        memory.fill_uninitialized_memory = filled
         torch.use_deterministic_algorithms(flags[0])
         torch.backends.cudnn.benchmark = flags[1]
         if workspace is None:

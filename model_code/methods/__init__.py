@@ -58,7 +58,7 @@ class Tuning(MethodConfig):
     encoder_learning_rate: float = Field(1e-5, gt=0, description="of the encoder, in `finetune`")
     weight_decay: float = Field(0.01, ge=0)
     patience: int = Field(10, ge=1, description="epochs without a better validation")
-    hidden: int = Field(128, ge=0, description="width of a head's hidden layer; 0: linear")
+    hidden: int = Field(128, ge=0, description="width of the heads' hidden layer; 0: linear")
 
 
 class Tuned(Probed):
