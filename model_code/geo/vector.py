@@ -262,8 +262,7 @@ def polygonal(geometries: NDArray[Any]) -> NDArray[Any]:
         owner = owner[inner]
         area = shapely.get_type_id(nested) == 3
         geometries[mixed] = shapely.Polygon()
-        pieces = shapely.multipolygons(nested[area], indices=owner[area]) if area.any() else []
-        geometries[mixed[np.unique(owner[area])]] = [
-            p for p in pieces if p is not None and not p.is_empty
-        ]
+        if area.any():  # `multipolygons` wants indices without a gap
+            kept, piece = np.unique(owner[area], return_inverse=True)
+            geometries[mixed[kept]] = shapely.multipolygons(nested[area], indices=piece)
     return geometries
