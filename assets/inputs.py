@@ -133,9 +133,9 @@ def _flows(handle: Handle, ids: np.ndarray) -> dict[str, Any]:
     """The ready matrix where there is one, else the trips of all hours."""
     import numpy as np
 
-    table = handle.frame()
-    source = "od" if (table["source"] == "od").any() else "trips"
-    table = table[table["source"] == source]
+    from model_code.geo.coverage import one_source
+
+    table = one_source(handle.frame())
     pairs = table.groupby(["origin_id", "destination_id"], as_index=False)["trip_count"].sum()
     return {
         "flow_origin": _index(ids, pairs["origin_id"]),

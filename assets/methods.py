@@ -8,9 +8,11 @@ A city runs the methods that its YAML names; the assets of the others are left o
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets.inputs import TABLE_OF, labels, region_data, region_ids
@@ -155,6 +157,7 @@ class _Progress:
 
 def _fit(spec: MethodSpec, ctx: Context) -> Product:
     """Checkpoints of a method: one a variant, fold (where it reads one) and seed."""
+    from model_code.methods.base import Workspace
     from model_code.methods.run import fit_checkpoint, fits, parts_for
 
     data = _data(spec, ctx)
@@ -169,14 +172,39 @@ def _fit(spec: MethodSpec, ctx: Context) -> Product:
     progress = _Progress(ctx, len(jobs))
     writers: dict[str, Writer] = {}
     for fit, seed in jobs:
-        parts = None
-        if fit.fold >= 0:
-            parts = parts_for(splits, data.region_ids, fit.split, fit.fold)
-        config = _config(spec, ctx.settings, fit.variant)
-        checkpoint = fit_checkpoint(spec, config, data, seed=seed, targets=targets, parts=parts)
-        writers |= checkpoint_writers(_name(fit, seed), _noted(checkpoint, fit, seed))
+        name = _name(fit, seed)
+        if not (ctx.work / f"{name}.json").exists():  # kept by a run that was killed
+            parts = None
+            if fit.fold >= 0:
+                parts = parts_for(splits, data.region_ids, fit.split, fit.fold)
+            checkpoint = fit_checkpoint(
+                spec,
+                _config(spec, ctx.settings, fit.variant),
+                data,
+                seed=seed,
+                targets=targets,
+                parts=parts,
+                workspace=Workspace(ctx.progress, ctx.work / f"{name}.resume"),
+            )
+            _keep(ctx.work, checkpoint_writers(name, _noted(checkpoint, fit, seed)))
+        writers |= {
+            f"{name}{end}": partial(shutil.copyfile, ctx.work / f"{name}{end}") for end in _ENDS
+        }
         progress.step()
     return Product(files=writers, metadata={"fits": len(jobs)})
+
+
+_ENDS = (".safetensors", ".json")
+
+
+def _keep(folder: Path, writers: dict[str, Writer]) -> None:
+    """Keep a fit where a rerun finds it: the record comes last, and whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for end in _ENDS:
+        name = next(name for name in writers if name.endswith(end))
+        temporary = folder / f".{name}"
+        writers[name](temporary)
+        temporary.replace(folder / name)
 
 
 def _embed(spec: MethodSpec, source: str, ctx: Context) -> Product:

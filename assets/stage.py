@@ -43,6 +43,7 @@ class Context:
     root: str
     name: str
     progress: Callable[[str], None]
+    work: Path
     settings: Any = None
     rejections: Rejections = field(default_factory=Rejections)
 
@@ -255,6 +256,7 @@ def _run(
                 cities.root,
                 name,
                 progress,
+                lake.workspace(name, declared.name, fingerprint),
                 declared.settings(city) if declared.settings else None,
             )
             product = declared.body(ctx)

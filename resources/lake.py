@@ -163,6 +163,21 @@ class Lake:
         finally:
             lock.release()
 
+    def workspace(self, city: str, asset: str, fingerprint: str) -> Path:
+        """Local folder in which a long computation keeps what it needs to go on after a kill. It
+        belongs to one fingerprint, and goes when a version is committed."""
+        parent = Path(self.folder(city, asset) if self.local else self._scratch(city, asset))
+        folder = parent / f".work-{fingerprint[:16]}"
+        for other in parent.glob(".work-*"):
+            if other != folder:
+                shutil.rmtree(other)
+        return folder
+
+    def _scratch(self, city: str, asset: str) -> str:
+        """Local stand-in for an asset's folder on an object store."""
+        name = digest(self.folder(city, asset))[:16]
+        return str(Path(tempfile.gettempdir()) / "cityloom-work" / name)
+
     def stage(self, city: str, asset: str, files: dict[str, Writer]) -> Staged:
         """Write all files of a new version where no reader looks. `commit` or `discard` it.
 
