@@ -20,7 +20,7 @@ NAMES = (
 
 _NODE_M = 250.0  # nodes of the smooth fields are at most this far apart
 _MARGIN_M = 1500.0  # the fields reach beyond the city: streets and shadows cross its border
-_TILE, _TILE_STEP_M, _DETAIL_LENGTH_M = 1024, 20.0, 130.0
+_TILE, _TILE_STEP_M, _DETAIL_LENGTH_M = 512, 25.0, 130.0
 _DETAIL = {
     "density": 0.14, "greenery": 0.20, "industry": 0.10, "income": 0.08, "commerce": 0.12,
     "employment": 0.08,

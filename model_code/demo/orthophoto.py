@@ -32,7 +32,7 @@ PIXEL_M = 8.0
 _WINDOW = (512, 512)  # rows, columns; one block of the file
 _F = np.float32
 _SHADOW_TO = np.array([-0.45, 0.55], _F)  # metres of shadow a metre of height, east and north
-_TILE, _TILE_STEP_M = 1024, 4.0
+_TILE, _TILE_STEP_M = 512, 4.0
 _STACK_M = (26.0, 11.0)  # containers and heaps in the yards of industry
 
 _SOIL = np.array([[171, 152, 118], [186, 170, 132], [150, 138, 104]], np.float32)
@@ -102,8 +102,7 @@ class _Painter:
         shore = latents.shore_grid(x, y)
         crowns = _texture(self.crowns, x, y)
         mottle = _texture(self.mottle, x, y)
-        u = x[None, :].astype(np.float32) - latents.sample_grid(self.lots.streets.back_u, x, y)
-        v = y[:, None].astype(np.float32) - latents.sample_grid(self.lots.streets.back_v, x, y)
+        u, v = self.lots.streets.lattice_grid(x, y)
 
         # Open ground: soil to grass by greenery, paved by density, yards with stacks by industry.
         kind = np.digitize(mottle, [-0.6, 0.6])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,9 +46,21 @@ class Streets:
         return u + sample(self.bend_u, u, v), v + sample(self.bend_v, u, v)
 
     def lattice(self, x: Doubles, y: Doubles) -> tuple[Doubles, Doubles]:
-        """Points of the ground on the lattice, within half a metre."""
+        """Points of the ground on the lattice, to a metre or better."""
         sample = self.latents.sample
-        return x - sample(self.back_u, x, y), y - sample(self.back_v, x, y)
+        return self._refined(x, y, x - sample(self.back_u, x, y), y - sample(self.back_v, x, y))
+
+    def lattice_grid(self, x: Doubles, y: Doubles) -> tuple[Floats, Floats]:
+        """`lattice` on the grid of the axes x [W] and y [H]: [H, W] each."""
+        east, north = (a.astype(np.float32) for a in (x[None, :], y[:, None]))
+        u = east - self.latents.sample_grid(self.back_u, x, y)
+        v = north - self.latents.sample_grid(self.back_v, x, y)
+        return self._refined(east, north, u, v)
+
+    def _refined(self, x: Any, y: Any, u: Any, v: Any) -> tuple[Any, Any]:
+        """One more step towards u + bend(u, v) = x: nodes of the way back are too far apart."""
+        sample = self.latents.sample
+        return x - sample(self.bend_u, u, v), y - sample(self.bend_v, u, v)
 
     def onto_street(
         self, x: Doubles, y: Doubles, rng: np.random.Generator

@@ -86,9 +86,9 @@ def _attraction(latents: Latents) -> Doubles:
     to_work, home, out = FROM_HOMES, FROM_WORK, _bell(19.5, 2.2)
     return np.asarray(
         central * (
-            np.outer(to_work, np.exp(1.8 * z.employment))
-            + np.outer(home, np.exp(1.8 * (1 - z.employment)))
-            + np.outer(out, np.exp(1.8 * z.commerce))
+            np.outer(to_work, np.exp(3.0 * z.employment))
+            + np.outer(home, np.exp(3.0 * (1 - z.employment)))
+            + 0.5 * np.outer(out, np.exp(3.0 * z.commerce))
             + 0.02
         )
     )  # fmt: skip

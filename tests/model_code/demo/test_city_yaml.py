@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from model_code.city import City, check_files, load_city
+from model_code.demo.__main__ import main
+from model_code.demo.city_yaml import city_yaml
+from model_code.errors import DataError
+from model_code.methods import METHODS
+
+CITIES = Path(__file__).parents[3] / "cities"
+SHIPPED = {
+    "demo": {"regions": 156, "seed": 7},
+    "demo_large": {"regions": 2500, "seed": 11, "spatial_repeats": 2},
+}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_cities_are_what_the_template_gives(name: str) -> None:
+    assert (CITIES / f"{name}.yaml").read_text() == city_yaml(name, **SHIPPED[name])
+    city = load_city(CITIES / f"{name}.yaml")
+    assert city.simulator is not None
+    assert city.simulator.regions == SHIPPED[name]["regions"]
+    assert set(city.methods) == set(METHODS)
+    assert all(indicator.unit or indicator.kind == "classification"
+               for indicator in city.indicators.values())  # fmt: skip
+    assert all(indicator.description for indicator in city.indicators.values())
+
+
+def test_cells_and_pictures_are_not_made_on_demand() -> None:
+    for given in ({"cell_m": 500.0}, {"images": False}):
+        with pytest.raises(DataError, match="simulate the city first"):
+            city_yaml("a", regions=10, seed=0, **given)
+
+
+def _run(tmp_path: Path, *more: str) -> City:
+    arguments = ["--regions", "10", "--seed", "1", "--cell-m", "300"]
+    arguments += ["--out", str(tmp_path / "raw"), "--city-yaml", str(tmp_path / "mine.yaml")]
+    assert main([*arguments, *more]) == 0
+    return load_city(tmp_path / "mine.yaml")
+
+
+def test_command_with_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    city = _run(tmp_path)
+    check_files(city, str(tmp_path))
+    assert city.simulator is None
+    assert "10 regions in" in capsys.readouterr().out
+
+
+def test_command_without_pictures(tmp_path: Path) -> None:
+    city = _run(tmp_path, "--no-images")
+    check_files(city, str(tmp_path))
+    assert city.sources.imagery is None and city.sources.street_views is None
+    assert set(city.methods) == {"poi", "location", "od_pca"}
+
+
+def test_command_refuses_a_bad_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--regions", "9", "--out", str(tmp_path / "raw")]) == 2
+    error = capsys.readouterr().err
+    assert "9 regions" in error and "fix: choose 10 to 100,000 regions" in error
+    assert not (tmp_path / "raw").exists()
