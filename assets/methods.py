@@ -137,19 +137,25 @@ def _stored(handle: Handle) -> Iterator[tuple[Fit, int, Checkpoint]]:
 
 
 class _Progress:
-    """Says how far a stage of many fits is, but only where it takes long."""
+    """Says how far a stage of many fits is, a line every few seconds at the most."""
 
     def __init__(self, ctx: Context, total: int) -> None:
         self._say, self._total, self._done = ctx.progress, total, 0
         self._started = self._last = time.perf_counter()
 
-    def step(self) -> None:
-        self._done += 1
+    def line(self, text: str) -> None:
+        """What a fit says of itself."""
         now = time.perf_counter()
-        if now - self._last > 5 and self._done < self._total:
-            left = (now - self._started) / self._done * (self._total - self._done)
-            self._say(f"fit {self._done} of {self._total}, about {left:.0f} s left")
+        if now - self._last > 5:
+            self._say(f"fit {self._done + 1} of {self._total}: {text}")
             self._last = now
+
+    def step(self) -> None:
+        """One more fit is done."""
+        self._done += 1
+        left = (time.perf_counter() - self._started) / self._done * (self._total - self._done)
+        if self._done < self._total:
+            self.line(f"starts, about {left:.0f} s left")
 
 
 # --- stages --------------------------------------------------------------------------------------
@@ -184,7 +190,7 @@ def _fit(spec: MethodSpec, ctx: Context) -> Product:
                 seed=seed,
                 targets=targets,
                 parts=parts,
-                workspace=Workspace(ctx.progress, ctx.work / f"{name}.resume"),
+                workspace=Workspace(progress.line, ctx.work / f"{name}.resume"),
             )
             _keep(ctx.work, checkpoint_writers(name, _noted(checkpoint, fit, seed)))
         writers |= {

@@ -224,6 +224,8 @@ class Lake:
         )
         self._commit(manifest)
         self._sweep(folder, keep=version)
+        if not self.local:
+            shutil.rmtree(self._scratch(city, asset), ignore_errors=True)
         return manifest
 
     def write_absent(
