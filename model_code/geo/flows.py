@@ -226,19 +226,21 @@ def local_hour(column: str, timezone: str, first: int, last: int) -> str:
 
     def offset(changes: list[tuple[int, int]]) -> str:
         if len(changes) == 1:
-            return str(changes[0][1])
+            return str(changes[0][1] * 1_000_000)
         middle = len(changes) // 2
         early, late = offset(changes[:middle]), offset(changes[middle:])
-        return f"CASE WHEN epoch_us({column}) < {changes[middle][0]}000000 THEN {early} ELSE {late} END"
+        at = changes[middle][0] * 1_000_000
+        return f"CASE WHEN epoch_us({column}) < {at} THEN {early} ELSE {late} END"
 
-    seconds = f"epoch_us({column}) // 1000000 + {offset(changes)}"
-    return f"CAST((({seconds}) // 3600 % 24 + 24) % 24 AS TINYINT)"
+    # A million days keep the sum positive, where DuckDB's // rounds down.
+    local = f"epoch_us({column}) + {1_000_000 * 86_400_000_000} + {offset(changes)}"
+    return f"CAST(({local}) // 3600000000 % 24 AS TINYINT)"
 
 
 def _offset_changes(timezone: str, first: int, last: int) -> list[tuple[int, int]]:
     """(second since 1970, offset from UTC in seconds from then on), the first at or before `first`.
 
-    Offsets change at whole quarters of an hour.
+    Offsets change at whole quarters of an hour (everywhere since the 1930s).
     """
     import pandas as pd
 

@@ -142,8 +142,8 @@ class _SquareIndex:
 
     def _near_line(self, part_of_cell: Floats) -> NDArray[np.bool_]:
         """Whether rounding may have put a point on the wrong side of a grid line."""
-        near: NDArray[np.bool_] = part_of_cell <= self._rounding
-        return near | (part_of_cell >= 1 - self._rounding)
+        near = (part_of_cell <= self._rounding) | (part_of_cell >= 1 - self._rounding)
+        return np.asarray(near, bool)
 
     def _at(self, column: Floats, row: Floats) -> Indices:
         """Region of a cell; -1 for none. NaN and infinity compare false, hence are in none."""

@@ -58,13 +58,17 @@ def _opened(url: str) -> Iterator[Any]:
 
 
 def is_geoparquet(url: str) -> bool:
-    """Whether a file is Parquet with a geometry column."""
+    """Whether a file is Parquet with a geometry column; a broken file is for its reader to name."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     if suffix(url) not in (".parquet", ".geoparquet"):
         return False
-    with _opened(url) as file:
-        return b"geo" in (pq.read_schema(file).metadata or {})
+    try:
+        with _opened(url) as file:
+            return b"geo" in (pq.read_schema(file).metadata or {})
+    except (OSError, pa.ArrowInvalid):
+        return False
 
 
 def read_geo(url: str, key: str) -> gpd.GeoDataFrame:
