@@ -303,11 +303,11 @@ def _polygons(source: PolygonValue, key: str, setting: Setting) -> Found:
     n = len(outlines)
     polygon, region = shapely.STRtree(outlines).query(shapes, predicate="intersects")
     area = shapely.area(shapely.intersection(shapes[polygon], outlines[region]))
-    touched = np.bincount(polygon, area, len(shapes)) > 0
-    sieve.reject(~touched, "outside all regions")
-    use = sieve.good[polygon] & (area > 0)
-    polygon, region, area = polygon[use], region[use], area[use]
     whole = shapely.area(outlines)
+    shared = area > 1e-9 * whole[region]  # less is the rounding of a common border
+    sieve.reject(np.bincount(polygon[shared], minlength=len(shapes)) == 0, "outside all regions")
+    use = sieve.good[polygon] & shared
+    polygon, region, area = polygon[use], region[use], area[use]
     covered = np.bincount(region, area, n)
     coverage = np.minimum(covered / whole, 1.0)
     if source.aggregate == "majority":

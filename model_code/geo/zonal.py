@@ -197,7 +197,7 @@ def zonal(
                 else:
                     total += np.bincount(region, share * value, n)
     result = np.full(n, np.nan)
-    has = weight > 0
+    has = weight > 1e-9 * whole  # less is the rounding of a common border
     if aggregate == "mean":
         result[has] = total[has] / weight[has]
     elif aggregate == "sum":
@@ -207,6 +207,7 @@ def zonal(
         areas = areas.sort_values(["region", "area", "value"], ascending=[True, False, True])
         areas = areas.drop_duplicates("region")
         result[areas["region"]] = areas["value"]
+        result[~has] = np.nan
     coverage = np.minimum(np.divide(weight, whole, out=np.zeros(n), where=whole > 0), 1.0)
     return pd.DataFrame({"value": result, "coverage": coverage}, index=regions.index)
 

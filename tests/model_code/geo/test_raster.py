@@ -8,7 +8,7 @@ from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyproj import Transformer
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.transform import from_origin
 
 from model_code.city import Chips, ImagerySource
@@ -95,6 +95,18 @@ def test_chips_equal_the_naive_mean(tmp_path, photo, side_m, seed):
         assert table["valid_share"][row].as_py() == pytest.approx((share >= 0.5).mean(), abs=0.02)
         row += 1
     assert row == len(chips)
+
+
+def test_chips_equal_gdals_own_average(tmp_path, photo):
+    """What the benchmark holds against: one open and read a chip."""
+    write_raster(tmp_path / "image.tif", photo)
+    regions = squares(3, 4, 50.0)
+    chips, _ = cut(regions, tmp_path)
+    for chip, box in zip(chips, regions.bounds.to_numpy(), strict=True):
+        with rasterio.open(tmp_path / "image.tif") as file:
+            window = file.window(*box)
+            read = file.read(window=window, out_shape=(3, 16, 16), resampling=Resampling.average)
+        assert np.abs(chip - np.moveaxis(read, 0, -1).astype(int)).max() <= 1
 
 
 def test_a_chip_at_the_scale_of_the_image_is_the_image(tmp_path, photo):

@@ -189,7 +189,7 @@ def test_views_by_region(folder):
     assert (sixteen == 0x80).all()
     np.testing.assert_array_equal(alpha, rgb)
     blocks = np.asarray(Image.open(folder / "images/rgb.png")).astype(int)[2::5, 2::5]
-    assert np.abs(rgb - blocks).mean() < 12
+    assert np.abs(rgb - blocks).mean() < 25  # Lanczos rings; other blocks would be 85 away
     assert turned[:3].min() > 200 and turned[5:].max() < 50  # white on top
 
 
