@@ -17,7 +17,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection, PolyCollection
-from matplotlib.colors import BoundaryNorm, LinearSegmentedColormap, ListedColormap, LogNorm
+from matplotlib.colors import (
+    BoundaryNorm,
+    LinearSegmentedColormap,
+    ListedColormap,
+    LogNorm,
+    to_rgba,
+)
 from matplotlib.colors import Normalize as LinearNorm
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -37,6 +43,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 150_000
 _DPI = 110
 _SEQUENTIAL = LinearSegmentedColormap.from_list("sequential", list(palette.SEQUENTIAL))
+_PALE = LinearSegmentedColormap.from_list("pale", list(palette.PALE))
 _DIVERGING = LinearSegmentedColormap.from_list("diverging", list(palette.DIVERGING))
 _STYLE: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere
@@ -426,7 +433,7 @@ def flow_map(flows: pd.DataFrame, regions: gpd.GeoDataFrame, *, strongest: int =
     shown = _of_regions(regions, volume)
     shown[shown == 0] = np.nan
     title = f"Trips: {pairs['trip_count'].sum():,.0f}"
-    filled = _fill(axes, regions, shown, _SEQUENTIAL, _norm(shown, log=True))
+    filled = _fill(axes, regions, shown, _PALE, _norm(shown, log=True))
     between = pairs[pairs["origin_id"] != pairs["destination_id"]]
     # A stable sort of rows that are ordered by key: ties are broken the same way each time.
     top = between.sort_values("trip_count", ascending=False, kind="stable").head(strongest)
@@ -439,8 +446,8 @@ def flow_map(flows: pd.DataFrame, regions: gpd.GeoDataFrame, *, strongest: int =
         weight = np.sqrt(top["trip_count"].to_numpy(float) / top["trip_count"].max())
         arcs = LineCollection(
             list(_arcs(start, end)),
-            linewidths=0.3 + 1.8 * weight,
-            colors=[(1, 1, 1, a) for a in 0.15 + 0.6 * weight],
+            linewidths=0.25 + 1.4 * weight,
+            colors=[to_rgba(palette.LINES, a) for a in 0.08 + 0.55 * weight],
             capstyle="round",
         )
         axes.add_collection(arcs)
@@ -640,10 +647,11 @@ def error_map(
     tasks = sorted(means["task"].unique())
     if not tasks:
         return _nothing("Errors")
-    columns = min(4, len(tasks))
+    west, south, east, north = regions.total_bounds
+    width = float(np.clip(2.2 * (east - west) / max(north - south, 1e-9), 1.4, 3.2))
+    columns = min(int(9.6 / width), len(tasks))
     rows = -(-len(tasks) // columns)
-    width, height = _map_size(regions, 2.3)
-    figure = _figure(width * columns, (height - 0.5) * rows + 0.7)
+    figure = _figure(max(width * columns, 4.5), 2.5 * rows + 0.9)
     _headed(figure, f"Errors, {chosen} split")
     norm = LinearNorm(-2, 2)
     every: list[Axes] = []
@@ -652,9 +660,7 @@ def error_map(
         rows_of = means[means["task"] == task].set_index("region_id")
         spread = 1.0 if task in classes else float(rows_of["y_true"].std(ddof=0)) or 1.0
         _map_axes(axes, regions, "", bar=False)
-        axes.set_title(
-            _short(task, 26) + (" (red: wrong)" if task in classes else ""), fontsize=8.5
-        )
+        axes.set_title(_short(task, int(9 * width)), fontsize=7.5)
         _fill(axes, regions, _of_regions(regions, rows_of["error"] / spread), _DIVERGING, norm)
         every.append(axes)
     bar = figure.colorbar(
@@ -666,7 +672,8 @@ def error_map(
         extend="both",
     )
     bar.outline.set_visible(False)
-    bar.set_label("predicted minus true, in standard deviations of the true values")
+    note = "; classes: red is wrong" if set(classes) & set(tasks) else ""
+    bar.set_label(f"predicted minus true, in standard deviations of the true values{note}")
     return figure
 
 

@@ -1,6 +1,7 @@
 """The colours that pictures and the page share; every palette can be told apart when colour-blind.
 
-Sequential: viridis. Diverging: ColorBrewer's RdBu, blue for too low. Qualitative: Okabe and Ito's
+Sequential: viridis. Diverging: ColorBrewer's RdBu with a middle that shows on white, blue for too
+low. Qualitative: Okabe and Ito's
 colours, then Paul Tol's muted ones, then lighter repeats.
 """
 
@@ -10,8 +11,10 @@ SEQUENTIAL = (
     "#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30",
     "#fde725",
 )  # fmt: skip
+# Under lines that have to stand out.
+PALE = ("#eef3f3", "#b9d5d6", "#6fadb1", "#2f8389")
 DIVERGING = (
-    "#2166ac", "#4393c3", "#92c5de", "#d1e5f0", "#f3f3f1", "#fddbc7", "#f4a582", "#d6604d",
+    "#2166ac", "#4393c3", "#8fbfdd", "#c4d9e6", "#e6e6e3", "#f2cdb9", "#f0a07c", "#d6604d",
     "#b2182b",
 )  # fmt: skip
 # On a dark page the middle is dark, so that lightness still falls towards zero error.
@@ -30,6 +33,7 @@ LINE = "#d5d9e0"
 MISSING = "#e6e7ea"
 MISSING_LINE = "#a3a8b2"
 ACCENT = "#0b6e75"
+LINES = "#c8500a"
 
 
 def qualitative(count: int) -> list[str]:

@@ -66,7 +66,7 @@
   function format(value) {
     if (value === null || value === undefined || Number.isNaN(value)) return "–";
     const digits = Math.abs(value) >= 1000 ? 4 : 3;
-    return minus(value.toLocaleString("en-US", { maximumSignificantDigits: digits }));
+    return minus((value + 0).toLocaleString("en-US", { maximumSignificantDigits: digits }));
   }
   const DECIMALS = COUNT >= 2000 ? 3 : 2;
   function figure(value) {
@@ -84,7 +84,7 @@
     const power = 10 ** Math.floor(Math.log10(rough));
     const step = [1, 2, 5, 10].find((s) => s * power >= rough) * power;
     const ticks = [];
-    for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k += 1) ticks.push(k * step);
+    for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k += 1) ticks.push(k * step + 0);
     return ticks;
   }
   /** Ticks as [position, value]: positions on the transformed scale, values on the original one. */
@@ -273,14 +273,14 @@
       pen.translate(2, 2);
       pen.scale(scale, scale);
       const hatch = this.hatch();
-      pen.lineWidth = (cell > 6 ? Math.min(1, cell / 24) : 0.4) / scale;
+      pen.lineWidth = (cell > 9 ? Math.min(1, cell / 24) : 0.5) / scale;
       const gap = css("--page");
       shapes.paths.forEach((path, i) => {
         const fill = this.fills[i];
         pen.fillStyle = fill || hatch;
         pen.fill(path, "evenodd");
         if (COUNT > 20000) return;
-        pen.strokeStyle = cell > 6 ? gap : fill || css("--missing");
+        pen.strokeStyle = cell > 9 ? gap : fill || css("--missing");
         pen.stroke(path);
       });
       pen.restore();
@@ -358,7 +358,10 @@
       pen.strokeRect(margin.left - 0.5, margin.top + 0.5, plot.width, plot.height);
       if (labels) {
         pen.textAlign = "center";
-        xTicks.forEach(([at, label]) => pen.fillText(label, this.toX(at), height - margin.bottom + 17));
+        xTicks.forEach(([at, label]) => {
+          const half = pen.measureText(label).width / 2;
+          pen.fillText(label, Math.min(this.toX(at), room - half - 1), height - margin.bottom + 17);
+        });
         pen.fillText(labels[0], margin.left + plot.width / 2, height - 6);
         pen.textAlign = "right";
         pen.textBaseline = "middle";
@@ -559,7 +562,7 @@
     const share = fit.tested === COUNT ? "All regions were" : `${fit.tested.toLocaleString("en-US")} of ${COUNT.toLocaleString("en-US")} regions were`;
     host.replaceChildren(
       ...(found ? [el("strong", {}, `${METRICS[metricOf(row.headline).metric]} ${figure(found.mean)}${found.sd === null ? "" : ` ± ${figure(found.sd)}`}`), ` over ${found.runs.length} ${found.runs.length === 1 ? "fit" : "fits"}. `] : []),
-      `${share} in a test part of the ${fit.split} split; predictions are means over the fits.`,
+      `${share} in a test part of the ${fit.split} split; ${task.kind === "classification" ? "the map shows what most fits chose" : "predictions are means over the fits"}.`,
       row && row.contained ? " The target is contained in an input of this method." : "");
   }
 
@@ -705,7 +708,7 @@
       if (cells.every((v) => v === null)) return null;
       return el("tr", {}, el("th", { scope: "row" }, label), el("td", {}), cells.map((v) => el("td", {}, figure(v))));
     };
-    const reached = [reach("Within reach: the true function", "function"), reach("Within reach: with kriging", "kriging")].filter(Boolean);
+    const reached = [reach("Within reach", "function"), reach("… with kriging", "kriging")].filter(Boolean);
     byId("board").replaceChildren(
       el("thead", {}, el("tr", {}, heading("method", "Method"), heading("rank", "Mean rank"), columns.map((t) => heading(t, words(t), below(t))))),
       el("tbody", {}, methods.map((method) =>
@@ -717,7 +720,7 @@
     const fits = Math.max(0, ...rows.flatMap((r) => Object.values(r.figures).map((f) => f.runs.length)));
     byId("board-key").textContent =
       `Up to ${fits} fits (folds × seeds) a figure. Underlined: best of its column. ⊂: the target is contained in an input of the method, so it is not ranked.` +
-      (reached.length ? " Within reach: what the simulator's own function scores, and what the training regions' residuals add to it." : "") +
+      (reached.length ? " Within reach: what the simulator's own noise-free function scores; with kriging: with what the residuals of the training regions tell of the noise." : "") +
       " Mean rank: over the indicators, by R² or macro F1.";
   }
 
