@@ -30,10 +30,19 @@ def principal_axes(matrix: Any, components: int) -> tuple[NDArray[Any], NDArray[
         dense = matrix.toarray() if sp.issparse(matrix) else np.asarray(matrix, np.float64)
         _, strength, axes = np.linalg.svd(dense - mean, full_matrices=False)
     else:
+
+        def forward(v: NDArray[Any]) -> Any:  # centred @ v, for a vector or a matrix
+            return matrix @ v - mean @ v
+
+        def backward(v: NDArray[Any]) -> Any:  # centred.T @ v
+            return matrix.T @ v - np.multiply.outer(mean, v.sum(axis=0))
+
         centred = LinearOperator(
             matrix.shape,
-            matvec=lambda v: matrix @ v - mean @ v,
-            rmatvec=lambda v: matrix.T @ v - mean * v.sum(),
+            matvec=forward,
+            matmat=forward,
+            rmatvec=backward,
+            rmatmat=backward,
             dtype=np.float64,
         )
         start = np.random.default_rng(0).standard_normal(min(rows, columns))

@@ -1,0 +1,63 @@
+"""A small city with known latents, so that every modality says something of every target."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from model_code.methods.base import Parts, RegionData, Targets, Task
+
+TASKS = (
+    Task("income", "regression"),
+    Task("population", "regression", transform="log1p"),
+    Task("use", "classification", classes=("home", "work", "park")),
+    Task("outflow", "hourly", transform="log1p", slots=24),
+)
+
+
+def fake_city(
+    regions: int = 60, seed: int = 0, chip_px: int = 16
+) -> tuple[RegionData, Targets, Parts]:
+    """Regions on a square, three latents; every modality shows all of them, with noise. Labels are
+    missing at random, one region in ten has no chip."""
+    rng = np.random.default_rng(seed)
+    latents = rng.random((regions, 3))
+    xy = rng.random((regions, 2)) * 10_000 + [500_000, 4_500_000]
+    pixels = latents[:, None, None, :] + 0.1 * rng.standard_normal((regions, chip_px, chip_px, 3))
+    present = rng.random(regions) > 0.1
+    chips = (255 * pixels.clip(0, 1)).astype(np.uint8)
+    chips[~present] = 0
+    trips = rng.poisson(20 * latents[:, :1] * latents[:, 1])
+    origin, destination = np.nonzero(trips)
+    data = RegionData(
+        region_ids=np.array([f"r{i:04}" for i in range(regions)]),
+        lonlat_deg=xy / 1e5,
+        xy_m=xy,
+        area_km2=np.ones(regions),
+        chips=chips,
+        chip_present=present,
+        poi_counts=rng.poisson(30 * latents).astype(np.float32),
+        poi_categories=("bar", "office", "shop"),
+        flow_origin=origin,
+        flow_destination=destination,
+        flow_count=trips[origin, destination].astype(float),
+    )
+    hours = np.linspace(0, 1, 24)
+    values = {
+        "income": latents[:, :1] - latents[:, 1:2],
+        "population": np.log1p(1000 * latents[:, 2:]),
+        "use": latents.argmax(axis=1)[:, None].astype(float),
+        "outflow": latents[:, :1] * hours + latents[:, 1:2] * (1 - hours),
+    }
+    for name, some in values.items():
+        some[rng.random(regions) < 0.1] = np.nan
+        assert name in {task.name for task in TASKS}
+    order = rng.permutation(regions) / regions
+    parts = Parts(order < 0.6, (order >= 0.6) & (order < 0.8), order >= 0.8)
+    return data, Targets(TASKS, values), parts
+
+
+def r2(predicted: np.ndarray, true: np.ndarray, rows: np.ndarray) -> float:
+    """R2 over the labelled ones of `rows`, all slots joined."""
+    known = rows & np.isfinite(true).all(axis=1)
+    left = ((predicted - true)[known] ** 2).sum()
+    return float(1 - left / ((true[known] - true[known].mean(axis=0)) ** 2).sum())

@@ -1,0 +1,190 @@
+"""Every method of the registry: its code fits its protocol, its config is read, its fit is honest."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from model_code.methods import (
+    HEAD_KEYS,
+    METHODS,
+    Probed,
+    Tuned,
+    Tuning,
+    VitConfig,
+    method_config,
+    method_spec,
+)
+from model_code.methods import run as shared
+from model_code.methods.base import Checkpoint, Floats, Pretrained, RegionData, Supervised, Tunable
+from model_code.methods.run import Fit, fit_checkpoint, prediction_rows
+from tests.model_code.methods.fake_city import fake_city
+
+SMALL = {"vit": {"image_px": 16, "patch_px": 8, "width": 8, "heads": 2, "depth": 1, "epochs": 2}}
+
+
+def arguments(name: str) -> tuple:
+    overrides = SMALL.get(name, {})
+    if METHODS[name].kind == "pretrained":
+        overrides = {"inductive": True}
+    return METHODS[name], method_config(name, overrides)
+
+
+def fitted(name: str, city: tuple, seed: int = 0) -> Checkpoint:
+    data, targets, parts = city
+    return fit_checkpoint(*arguments(name), data, seed=seed, targets=targets, parts=parts)
+
+
+def embedding(name: str, checkpoint: Checkpoint, data: RegionData) -> Floats:
+    spec, config = arguments(name)
+    return spec.load().embed(checkpoint, data, config)
+
+
+def scrambled(data: RegionData, rows: np.ndarray) -> RegionData:
+    """The same city with other inputs in `rows`, and other trips from and to them."""
+    rng = np.random.default_rng(9)
+
+    def changed(values: np.ndarray, new: np.ndarray) -> np.ndarray:
+        return np.where(rows.reshape(-1, *[1] * (values.ndim - 1)), new, values).astype(
+            values.dtype
+        )
+
+    touched = rows[data.flow_origin] | rows[data.flow_destination]
+    return replace(
+        data,
+        xy_m=changed(data.xy_m, rng.random(data.xy_m.shape) * 1e7),
+        chips=changed(data.chips, rng.integers(0, 255, data.chips.shape)),
+        poi_counts=changed(data.poi_counts, rng.integers(0, 99, data.poi_counts.shape)),
+        flow_count=np.where(touched, 1000 * rng.random(len(touched)), data.flow_count),
+    )
+
+
+@pytest.fixture(scope="module")
+def city() -> tuple:
+    return fake_city()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_loads_and_satisfies_its_protocol(name: str) -> None:
+    spec = METHODS[name]
+    assert spec.name == name and spec.title and spec.about and spec.needs
+    protocol = Pretrained if spec.kind == "pretrained" else Supervised
+    method = spec.load()
+    assert isinstance(method, protocol)
+    for member in ("pretrain", "fit", "embed", "predict"):
+        if hasattr(protocol, member):
+            ours, theirs = (
+                inspect.signature(getattr(owner, member)) for owner in (type(method), protocol)
+            )
+            assert [(p.name, p.kind, p.default) for p in ours.parameters.values()] == [
+                (p.name, p.kind, p.default) for p in theirs.parameters.values()
+            ]
+    assert issubclass(spec.config, Probed) == (spec.kind == "pretrained")
+    assert isinstance(method, Tunable) == issubclass(spec.config, Tuned)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_config_key_is_read(name: str) -> None:
+    spec = METHODS[name]
+    spec.load()
+    source = inspect.getsource(sys.modules[spec.module]) + inspect.getsource(shared)
+    unread = [key for key in spec.config.model_fields if f"config.{key}" not in source]
+    assert unread == []
+
+
+def test_every_tuning_key_is_read() -> None:
+    source = inspect.getsource(shared)
+    assert [key for key in Tuning.model_fields if f"tuning.{key}" not in source] == []
+    assert set(Probed.model_fields) - {"inductive"} <= HEAD_KEYS
+    assert set(Tuned.model_fields) - {"inductive"} == HEAD_KEYS
+
+
+def test_an_unknown_name_lists_the_choices() -> None:
+    with pytest.raises(KeyError, match=r"unknown method 'vitt'; known: .*poi, vit"):
+        method_spec("vitt")
+
+
+def test_configs_refuse_what_cannot_work() -> None:
+    with pytest.raises(ValidationError, match="multiple of patch_px"):
+        VitConfig(image_px=60)
+    with pytest.raises(ValidationError, match="multiple of heads"):
+        VitConfig(width=66)
+    with pytest.raises(ValidationError, match="epoch"):
+        method_config("vit", {"epoch": 3})
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_embeddings_are_finite_float32_of_all_regions(name: str, city: tuple) -> None:
+    rows = embedding(name, fitted(name, city), city[0])
+    assert rows.dtype == np.float32 and rows.shape[0] == len(city[0]) and rows.shape[1] > 0
+    assert np.isfinite(rows).all()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_fit_is_repeatable(name: str, city: tuple) -> None:
+    first, second = fitted(name, city, seed=3), fitted(name, city, seed=3)
+    assert first.record == second.record and first.tensors.keys() == second.tensors.keys()
+    for key, tensor in first.tensors.items():
+        np.testing.assert_array_equal(tensor, second.tensors[key])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_regions_that_are_not_visible_change_nothing_in_the_checkpoint(
+    name: str, city: tuple
+) -> None:
+    data, targets, parts = city
+    changed = (scrambled(data, parts.test), targets, parts)
+    first, second = fitted(name, city), fitted(name, changed)
+    assert first.record == second.record and first.tensors.keys() == second.tensors.keys()
+    for key, tensor in first.tensors.items():
+        np.testing.assert_array_equal(tensor, second.tensors[key])
+    seen = fitted(name, (scrambled(data, parts.train), targets, parts))  # the test can fail
+    same = first.record == seen.record and all(
+        np.array_equal(tensor, seen.tensors[key]) for key, tensor in first.tensors.items()
+    )
+    assert not same or name == "poi"  # which keeps the categories alone
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_an_embedding_does_not_depend_on_other_regions(name: str, city: tuple) -> None:
+    data, _, parts = city
+    checkpoint = fitted(name, city)
+    others = parts.test.copy()
+    others[np.flatnonzero(parts.test)[0]] = False
+    first, second = (embedding(name, checkpoint, d) for d in (data, scrambled(data, others)))
+    np.testing.assert_allclose(first[~others], second[~others], rtol=1e-4, atol=1e-5)
+    assert not np.allclose(first[others], second[others])
+
+
+@pytest.mark.parametrize("name", [n for n, s in METHODS.items() if s.kind == "supervised"])
+def test_test_labels_change_nothing_in_a_supervised_fit(name: str, city: tuple) -> None:
+    data, targets, parts = city
+    values = {task: v.copy() for task, v in targets.values.items()}
+    for v in values.values():
+        v[parts.test] = 1.0
+    first = fitted(name, city)
+    second = fitted(name, (data, replace(targets, values=values), parts))
+    for key, tensor in first.tensors.items():
+        np.testing.assert_array_equal(tensor, second.tensors[key])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_predictions_of_every_task(name: str, city: tuple) -> None:
+    data, targets, parts = city
+    spec, config = arguments(name)
+    checkpoint = fitted(name, city)
+    rows = embedding(name, checkpoint, data)
+    predictor = shared.fit_predictor(
+        spec, config, checkpoint, rows, seed=0, targets=targets, parts=parts
+    )
+    predicted = shared.predict(spec, config, predictor, rows, data)
+    assert {task: p.shape for task, p in predicted.items()} == {
+        task.name: (len(data), task.slots) for task in targets.tasks
+    }
+    frame = prediction_rows(predicted, targets, parts, data.region_ids, Fit("default", "s", 0), 0)
+    assert len(frame) == sum(np.isfinite(v[parts.test]).sum() for v in targets.values.values())

@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+from model_code import tables
+from model_code.errors import CityloomError, DataError
+from model_code.methods import METHODS, MethodSpec, PoiConfig, Tuned, VitConfig
+from model_code.methods.base import Checkpoint, Parts, Tunable
+from model_code.methods.run import (
+    Fit,
+    fit_checkpoint,
+    fit_predictor,
+    fits,
+    folds,
+    needs_check,
+    parts_for,
+    predict,
+    prediction_rows,
+    protocol,
+    targets_for,
+    variant_configs,
+    variant_name,
+    visible_for,
+)
+from model_code.training import seeded, state_arrays
+from tests.model_code.methods.fake_city import fake_city
+
+IDS = ["b", "a", "c", "d", "e"]
+
+
+@pytest.fixture
+def splits() -> pd.DataFrame:
+    rows = [
+        (split, fold, region, part)
+        for split, fold in (("spatial", 1), ("random", 0), ("spatial", 0))
+        for region, part in zip("abcde", ["train", "train", "train", "val", "test"], strict=True)
+    ]
+    frame = pd.DataFrame(rows, columns=["split", "fold", "region_id", "part"])
+    last = (frame["split"] == "spatial") & (frame["fold"] == 1) & (frame["region_id"] == "a")
+    return frame[~last]
+
+
+# --- which fits ----------------------------------------------------------------------------------
+
+
+def test_a_transductive_method_is_fitted_once_and_others_by_fold(splits: pd.DataFrame) -> None:
+    every = [("random", 0), ("spatial", 0), ("spatial", 1)]
+    assert folds(splits) == every
+    poi, vit = METHODS["poi"], METHODS["vit"]
+    assert fits(poi, PoiConfig(), splits) == [Fit("default", "all", -1)]
+    by_fold = [Fit("x", *fold) for fold in every]
+    assert fits(poi, PoiConfig(inductive=True), splits, "x") == by_fold
+    assert fits(vit, VitConfig(), splits, "x") == by_fold
+    assert protocol(poi, PoiConfig()) == "transductive"
+    assert protocol(poi, PoiConfig(inductive=True)) == "inductive"
+    assert protocol(vit, VitConfig()) == "supervised"
+
+
+def test_variants_change_the_overrides_of_the_city() -> None:
+    configs = variant_configs("vit", {"depth": 2, "epochs": 5}, {"deep": {"depth": 4}})
+    assert configs == {
+        "default": VitConfig(depth=2, epochs=5), "deep": VitConfig(depth=4, epochs=5),
+    }  # fmt: skip
+
+
+# --- whether it can run --------------------------------------------------------------------------
+
+TWO = MethodSpec("two", "Two", "pretrained", ("imagery", "flows", "location"), Tuned, "none", "")
+
+
+def test_a_missing_modality_names_method_city_and_key() -> None:
+    with pytest.raises(CityloomError) as caught:
+        needs_check(TWO, "nowhere", {"imagery": 1.0}, {"imagery"}, 0.2)
+    for word in ("'two'", "'nowhere'", "flows", "`sources.od` or `sources.trips`", "methods.two"):
+        assert word in str(caught.value)
+    assert "imagery" not in str(caught.value)
+
+
+def test_a_thin_modality_is_left_out_and_the_name_says_so() -> None:
+    both = {"imagery", "flows"}
+    assert needs_check(TWO, "x", {"imagery": 1.0, "flows": 0.2}, both, 0.2) == ()
+    thin = needs_check(TWO, "x", {"imagery": 1.0, "flows": 0.19}, both, 0.2)
+    assert thin == ("flows",)
+    assert variant_name("default", thin) == "default_without_flows"
+    assert variant_name("default", ()) == "default"
+
+
+def test_a_method_without_another_input_refuses_a_thin_one() -> None:
+    with pytest.raises(CityloomError, match=r"(?s)'poi'.*sources\.pois.*5%.*20%.*min_modality_sh"):
+        needs_check(METHODS["poi"], "x", {"pois": 0.05}, {"pois"}, 0.2)
+    assert needs_check(METHODS["location"], "x", {}, set(), 0.2) == ()
+
+
+# --- from tables ---------------------------------------------------------------------------------
+
+
+def test_parts_follow_the_order_of_the_regions(splits: pd.DataFrame) -> None:
+    parts = parts_for(splits, IDS, "spatial", 1)
+    np.testing.assert_array_equal(parts.train, [True, False, True, False, False])
+    np.testing.assert_array_equal(parts.val, [False, False, False, True, False])
+    np.testing.assert_array_equal(parts.test, [False, False, False, False, True])
+    with pytest.raises(DataError, match="no fold 7"):
+        parts_for(splits, IDS, "spatial", 7)
+
+
+def test_only_an_inductive_fit_leaves_the_test_regions_out(splits: pd.DataFrame) -> None:
+    parts = parts_for(splits, IDS, "random", 0)
+    assert visible_for(PoiConfig(), parts, 5).all()
+    assert visible_for(PoiConfig(inductive=True), None, 5).all()
+    np.testing.assert_array_equal(visible_for(PoiConfig(inductive=True), parts, 5), ~parts.test)
+
+
+@pytest.fixture
+def indicators() -> pd.DataFrame:
+    rows = [
+        ("use", "classification", "none", ["home", "work"]),
+        ("crime", "regression", "log1p", []),
+        ("outflow", "hourly", "log1p", []),
+    ]
+    return pd.DataFrame(rows, columns=["indicator", "kind", "transform", "classes"])
+
+
+@pytest.fixture
+def labels() -> pd.DataFrame:
+    rows = [("crime", "a", 0, 9.0), ("crime", "e", 0, 99.0), ("use", "e", 0, 1.0)]
+    rows += [("outflow", "e", hour, float(hour)) for hour in range(1, 24)]
+    return pd.DataFrame(rows, columns=["indicator", "region_id", "slot", "value"])
+
+
+def test_targets_are_transformed_and_a_missing_label_is_nan(
+    labels: pd.DataFrame, indicators: pd.DataFrame
+) -> None:
+    targets = targets_for(labels, indicators, IDS)
+    assert [(t.name, t.slots, t.classes) for t in targets.tasks] == [
+        ("crime", 1, ()), ("outflow", 24, ()), ("use", 1, ("home", "work")),
+    ]  # fmt: skip
+    np.testing.assert_array_equal(
+        targets.values["crime"][:, 0], [np.nan, np.log(10), np.nan, np.nan, np.log(100)]
+    )
+    np.testing.assert_array_equal(targets.values["outflow"][4, 1:], np.log1p(np.arange(1, 24)))
+    assert np.isnan(targets.values["outflow"][4, 0]) and np.isnan(targets.values["use"][:4]).all()
+    assert targets.values["use"][4, 0] == 1.0
+
+
+def test_prediction_rows_follow_the_contract(
+    labels: pd.DataFrame, indicators: pd.DataFrame, splits: pd.DataFrame
+) -> None:
+    targets = targets_for(labels, indicators, IDS)
+    parts = parts_for(splits, IDS, "random", 0)
+    predicted = {t.name: np.full((5, t.slots), 1.0) for t in targets.tasks}
+    frame = prediction_rows(predicted, targets, parts, IDS, Fit("default", "random", 0), 3)
+    contract = tables.contract("predictions")
+    assert frame.columns.tolist() == contract.names()
+    kinds = {c.name: c.kind for c in contract.columns if c.kind != "string"}
+    assert {name: str(frame[name].dtype) for name in kinds} == kinds
+    assert frame.equals(frame.sort_values(list(contract.key), ignore_index=True))
+    assert not frame.duplicated(list(contract.key)).any()
+    assert len(frame) == 1 + 23 + 1  # labelled slots of the one test region
+    crime = frame.set_index("task").loc["crime"]
+    assert crime["y_true_original"] == pytest.approx(99)
+    assert crime["y_pred_original"] == pytest.approx(np.e - 1)
+    assert frame.set_index("task").loc["use", "y_true_original"] == 1.0
+
+
+# --- a method whose encoder is trained on ---------------------------------------------------------
+
+
+class CountEncoder(nn.Module):
+    def __init__(self, counts: np.ndarray) -> None:
+        super().__init__()
+        self.width = 4
+        self.layer = nn.Linear(counts.shape[1], 4)
+        self.register_buffer("counts", torch.from_numpy(np.log1p(counts)), persistent=False)
+
+    def forward(self, index: Tensor) -> Tensor:
+        return self.layer(self.counts[index])
+
+
+class Counts:
+    def pretrain(self, data, config, *, seed, visible, workspace=None) -> Checkpoint:
+        with seeded(seed):
+            return Checkpoint(state_arrays(self.encoder(data, config)))
+
+    def embed(self, checkpoint, data, config) -> np.ndarray:
+        return np.log1p(data.poi_counts)
+
+    def encoder(self, data, config) -> nn.Module:
+        return CountEncoder(data.poi_counts)
+
+
+METHOD = Counts()
+
+
+@pytest.fixture
+def tunable() -> Iterator[MethodSpec]:
+    yield MethodSpec("counts", "Counts", "pretrained", ("pois",), Tuned, __name__, "")
+
+
+@pytest.mark.parametrize("mode", ["probe", "finetune", "end_to_end", "scratch"])
+def test_all_modes_of_a_tunable_method(tunable: MethodSpec, mode: str) -> None:
+    assert isinstance(METHOD, Tunable)
+    data, targets, parts = fake_city()
+    config = Tuned(mode=mode, tuning={"epochs": 2, "hidden": 3, "learning_rate": 0.01})
+    checkpoint = fit_checkpoint(tunable, config, data, seed=0)
+    rows = METHOD.embed(checkpoint, data, config)
+    predictor = fit_predictor(
+        tunable, config, checkpoint, rows, seed=1, targets=targets, parts=parts, data=data
+    )
+    assert predictor.record["head"] == ("ridge" if mode == "probe" else "mlp")
+    predicted = predict(tunable, config, predictor, rows, data)
+    assert predicted["outflow"].shape == (60, 24)
+    if mode == "finetune":
+        tuned = predictor.tensors["encoder.layer.weight"]
+        step = np.abs(tuned - checkpoint.tensors["layer.weight"]).max()
+        assert 0 < step < 1e-3
+
+
+def test_a_supervised_fit_needs_labels_in_training() -> None:
+    data, targets, parts = fake_city()
+    none = Parts(np.zeros_like(parts.train), parts.val, parts.test)
+    with pytest.raises(DataError, match="no label"):
+        fit_checkpoint(METHODS["vit"], VitConfig(), data, seed=0, targets=targets, parts=none)
