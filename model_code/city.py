@@ -8,20 +8,21 @@ or an fsspec URL such as `s3://bucket/key`.
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args
 from zoneinfo import ZoneInfo
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
@@ -34,6 +35,93 @@ class Model(BaseModel):
     """Base of every config section: unknown keys are errors, and nothing changes after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+# --- values that are more than their type --------------------------------------------------------
+
+
+def _timezone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise ValueError("unknown time zone; want an IANA name such as America/New_York") from None
+    return name
+
+
+def _crs(code: str) -> str:
+    if not re.fullmatch(r"EPSG:\d{4,6}", code):
+        raise ValueError("want an EPSG code such as EPSG:32618")
+    try:
+        import pyproj
+    except ImportError:  # a machine without the geo packages; whoever projects asks again
+        return code
+    try:
+        pyproj.CRS.from_user_input(code)
+    except pyproj.exceptions.CRSError:
+        raise ValueError("PROJ knows no such code; see epsg.io") from None
+    return code
+
+
+def _city_crs(code: str) -> str:
+    try:
+        return code if code == "auto" else _crs(code)
+    except ValueError as error:
+        raise ValueError(f"{error}; or `auto`") from None
+
+
+_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
+_DAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
+# Field, lowest and highest value, and names of the values from the lowest on.
+_CRON: tuple[tuple[str, int, int, list[str]], ...] = (
+    ("minute", 0, 59, []),
+    ("hour", 0, 23, []),
+    ("day of the month", 1, 31, []),
+    ("month", 1, 12, _MONTHS),
+    ("day of the week", 0, 7, _DAYS),
+)
+
+
+def _cron(text: str) -> str:
+    """Five fields of `*`, values, ranges and steps; what passes here, every scheduler takes."""
+    fields = text.split()
+    if len(fields) != 5:
+        raise ValueError(
+            f"{len(fields)} fields; want five: minute hour day month weekday, such as `0 3 * * *`"
+        )
+    values = [
+        {v for item in field.lower().split(",") for v in _cron_values(item, *about)}
+        for field, about in zip(fields, _CRON, strict=True)
+    ]
+    days_in = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+    if min(values[2]) > max(days_in[month - 1] for month in values[3]):
+        raise ValueError(f"no chosen month has a day {min(values[2])}")
+    return text
+
+
+def _cron_values(item: str, name: str, low: int, high: int, names: list[str]) -> Iterable[int]:
+    found = re.fullmatch(r"(?:\*|(\d{1,2}|[a-z]{3})(?:-(\d{1,2}|[a-z]{3}))?)(?:/(\d{1,2}))?", item)
+    numbers = {value: low + place for place, value in enumerate(names)}
+    numbers |= {f"{n:0{width}}": n for n in range(low, high + 1) for width in (1, 2)}
+    first, last, step = found.groups() if found else ("?", None, None)
+    start = numbers.get(first, -1) if first else low
+    single = first and not last and not step
+    end = numbers.get(last, -1) if last else start if single else high
+    if start < 0 or end < start or (step and not 1 <= int(step) <= high):
+        raise ValueError(f"{name}: {item!r} is not in {low}-{high}, nor a range or step of these")
+    return range(start, end + 1, int(step or 1))
+
+
+TimeZone = Annotated[str, AfterValidator(_timezone)]
+Crs = Annotated[str, AfterValidator(_crs)]
+CityCrs = Annotated[str, AfterValidator(_city_crs)]
+Cron = Annotated[str, AfterValidator(_cron)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+def _differ(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("a seed is given twice")
+    return seeds
 
 
 # --- place ---------------------------------------------------------------------------------------
@@ -139,9 +227,9 @@ class StreetViewSource(Source):
     """A table (CSV, Parquet, GeoParquet) of photographs in the folder `images`."""
 
     images: str
-    crs: str = "EPSG:4326"
+    crs: Crs = "EPSG:4326"
     columns: StreetViewColumns = StreetViewColumns()
-    timezone: str = "UTC"
+    timezone: TimeZone = "UTC"
 
 
 class PoiColumns(Model):
@@ -155,7 +243,7 @@ class PoiColumns(Model):
 class PoiSource(Source):
     """Points of interest (Parquet, GeoParquet, CSV, GeoJSON); a geometry column wins over lon/lat."""
 
-    crs: str = "EPSG:4326"
+    crs: Crs = "EPSG:4326"
     columns: PoiColumns = PoiColumns()
     exclude_categories: tuple[str, ...] = ()
 
@@ -198,9 +286,9 @@ class TripSource(Source):
     """Trips (Parquet or CSV). A clock without an offset is in `timezone`. Weekdays only when
     `days: weekday`. `zones` is needed when the columns are zone ids."""
 
-    crs: str = "EPSG:4326"
+    crs: Crs = "EPSG:4326"
     columns: TripColumns
-    timezone: str
+    timezone: TimeZone
     days: Literal["all", "weekday", "weekend"] = "all"
     zones: Zones | None = None
 
@@ -269,7 +357,7 @@ class PointValue(Source):
     """Points with a value (none for `count`)."""
 
     kind: Literal["points"]
-    crs: str = "EPSG:4326"
+    crs: Crs = "EPSG:4326"
     lon: str = "lon"
     lat: str = "lat"
     value: str | None = None
@@ -310,6 +398,14 @@ COUNTED_IN = {
     "trips_out": ("flows",),
     "trips_in": ("flows",),
     "hourly_outflow": ("flows",),
+}
+# The sources, one of which it takes.
+_COUNTED_FROM = {
+    "pois": ("pois",),
+    "comments": ("pois",),
+    "trips_out": ("od", "trips"),
+    "trips_in": ("od", "trips"),
+    "hourly_outflow": ("trips",),
 }
 
 
@@ -384,7 +480,7 @@ class SpatialSplit(Model):
 
 
 class Splits(Model):
-    seed: int = 0
+    seed: Seed = 0
     random: RandomSplit = RandomSplit()
     spatial: SpatialSplit | None = None
 
@@ -399,8 +495,8 @@ class MethodChoice(Model):
 
 
 class Schedule(Model):
-    cron: str
-    timezone: str = "UTC"
+    cron: Cron
+    timezone: TimeZone = "UTC"
 
 
 class Simulator(Model):
@@ -408,7 +504,7 @@ class Simulator(Model):
 
     path: str
     regions: int = Field(ge=10, le=100_000)
-    seed: int = 0
+    seed: Seed = 0
 
 
 class City(Model):
@@ -417,8 +513,8 @@ class City(Model):
     name: str = Field(pattern=NAME_PATTERN)
     title: str
     boundary: Boundary
-    crs: str = "auto"
-    timezone: str = "UTC"
+    crs: CityCrs = "auto"
+    timezone: TimeZone = "UTC"
     partition: Partition
     sources: Sources = Sources()
     simulator: Simulator | None = None
@@ -427,41 +523,9 @@ class City(Model):
     indicators: dict[Annotated[str, Field(pattern=NAME_PATTERN)], Indicator] = Field(min_length=1)
     splits: Splits = Splits()
     methods: dict[str, MethodChoice] = Field(min_length=1)
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    seeds: Annotated[tuple[Seed, ...], AfterValidator(_differ)] = Field((0, 1, 2), min_length=1)
     min_modality_share: float = Field(0.2, ge=0, le=1)
     schedule: Schedule | None = None
-
-    @field_validator("crs")
-    @classmethod
-    def _crs_known(cls, crs: str) -> str:
-        if crs != "auto" and not re.fullmatch(r"EPSG:\d{4,6}", crs):
-            raise ValueError("want `auto` or an EPSG code such as EPSG:32618")
-        return crs
-
-    @field_validator("timezone")
-    @classmethod
-    def _timezone_known(cls, name: str) -> str:
-        try:
-            ZoneInfo(name)
-        except (KeyError, ValueError, OSError):
-            raise ValueError(
-                "unknown time zone; want an IANA name such as America/New_York"
-            ) from None
-        return name
-
-    @model_validator(mode="after")
-    def _sources_fit(self) -> City:
-        own = {"pois": bool(self.sources.pois), "comments": bool(self.sources.pois)}
-        moves = self.sources.trips is not None or self.sources.od is not None
-        own |= {"trips_out": moves, "trips_in": moves}
-        own |= {"hourly_outflow": self.sources.trips is not None}
-        for name, indicator in self.indicators.items():
-            source = indicator.source
-            if isinstance(source, CityValue) and not own[source.count]:
-                raise ValueError(
-                    f"indicators.{name} counts {source.count}, but `sources` has no table for it"
-                )
-        return self
 
     def files(self, section: str) -> tuple[str, ...]:
         """Raw files that the dotted config key `section` names, in the order of the YAML."""
@@ -513,27 +577,39 @@ class CityView:
         self._node, self._keys, self._prefix = node, keys, prefix
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # asked by copy and pickle before there are keys
+            raise AttributeError(name)
         if name in self._keys:
             return _at(self._node, name)
         below = tuple(k.partition(".")[2] for k in self._keys if k.startswith(f"{name}."))
         if below:
             return CityView(_at(self._node, name), below, f"{self._prefix}{name}.")
         raise AttributeError(
-            f"config key {self._prefix}{name!r} is read but not declared by the stage"
+            f"config key {self._prefix + name!r} is read but not declared by the stage"
         )
 
     def dump(self) -> dict[str, Any]:
         """The declared keys with their values as plain JSON types: what a fingerprint hashes."""
-        found: dict[str, Any] = {}
-        for key in self._keys:
-            found[key] = _plain(_at(self._node, key))
-        return found
+        return {key: _plain(_at(self._node, key)) for key in self._keys}
 
 
 def _at(node: Any, key: str) -> Any:
-    """The value of a dotted key; None where a section on the way is not given."""
+    """The value of a dotted key; None where a section on the way is not given.
+
+    Raises:
+        KeyError: no config can have such a key.
+    """
     for part in key.split("."):
-        node = node.get(part) if isinstance(node, Mapping) else getattr(node, part, None)
+        if isinstance(node, BaseModel):
+            if part not in type(node).model_fields:
+                raise KeyError(f"no config key {key!r}: {type(node).__name__} has no {part!r}")
+            node = getattr(node, part)
+        elif isinstance(node, tuple):
+            node = node[int(part)]
+        elif isinstance(node, Mapping):
+            node = node.get(part)
+        elif node is not None:
+            raise KeyError(f"no config key {key!r}: nothing is below {node!r}")
     return node
 
 
@@ -550,23 +626,27 @@ def _plain(node: Any) -> Any:
 # --- loading -------------------------------------------------------------------------------------
 
 
-class _Strict(yaml.SafeLoader):
-    """YAML in which a key given twice is an error (plain YAML keeps the last one silently)."""
+class _Loader(yaml.SafeLoader):
+    """YAML whose keys are words as written (`no:` is no False), each given once (plain YAML keeps
+    the last one silently)."""
 
 
-def _no_duplicates(loader: _Strict, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if key in seen:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"key {key!r} is given twice", key_node.start_mark
-            )
-        seen.add(key)
-    return yaml.SafeLoader.construct_mapping(loader, node, deep)
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            what = "a key must be one word"
+        elif key.value in seen:
+            what = f"key {key.value!r} is given twice"
+        else:
+            seen.add(key.value)
+            continue
+        raise yaml.constructor.ConstructorError(None, None, what, key.start_mark)
+    loader.flatten_mapping(node)  # `<<: *other`
+    return {key.value: loader.construct_object(value, deep=True) for key, value in node.value}
 
 
-_Strict.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _no_duplicates)
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
 def load_city(path: Path | str) -> City:
@@ -577,10 +657,12 @@ def load_city(path: Path | str) -> City:
     """
     path = Path(path)
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Strict)  # noqa: S506 (SafeLoader)
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (SafeLoader)
+        # As JSON: strict there means that text is no number and `yes` no 1, but a list is a tuple.
+        text = json.dumps(raw, default=str)
     except OSError as error:
         raise ConfigError(str(path), [Problem("(file)", str(error), "check the path")]) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # such as bytes that are no UTF-8, a 13th month
         raise ConfigError(
             str(path), [Problem("(file)", f"not YAML: {error}", "mend the line that it names")]
         ) from error
@@ -588,24 +670,32 @@ def load_city(path: Path | str) -> City:
         problem = Problem("(file)", "the file holds no mapping", "start with `name: ...`")
         raise ConfigError(str(path), [problem])
     problems: list[Problem] = []
-    city: City | None = None
     try:
-        city = City.model_validate(raw)
+        city = City.model_validate_json(text, strict=True)
     except ValidationError as error:
-        problems += [_problem(e, raw) for e in error.errors(include_url=False)]
-    problems += _method_problems(raw.get("methods"))
-    problems += _need_problems(city) if city else []
+        problems += _problems(error, raw, City)
+    problems += _method_problems(raw)
+    problems += _source_problems(raw)
     if raw.get("name") != path.stem and isinstance(raw.get("name"), str):
         what = f"the file is {path.name}, the name is {raw['name']!r}"
         problems.append(Problem("name", what, f"rename the file, or set name: {path.stem}"))
-    if problems or city is None:
+    if problems:
         raise ConfigError(str(path), problems)
     return city
 
 
-def _problem(error: Any, raw: Any) -> Problem:
-    """One pydantic error in a user's words, with the nearest known key as the fix."""
+def _problems(
+    error: ValidationError, raw: Any, model: type[BaseModel], prefix: str = ""
+) -> Iterator[Problem]:
+    """What pydantic found in a section, in a user's words."""
+    for found in error.errors(include_url=False):
+        if not (found["type"] == "too_short" and found["input"]):  # all of its items are wrong
+            yield _problem(found, raw, model, prefix)
+
+
+def _problem(error: Any, raw: Any, model: type[BaseModel], prefix: str) -> Problem:
     location = [str(part) for part in error["loc"]]
+    kind, context, last = error["type"], error.get("ctx", {}), location[-1] if location else ""
     # Tags of discriminated unions stand in `loc` but are no keys of the file.
     key_parts: list[str] = []
     node: Any = raw
@@ -613,42 +703,54 @@ def _problem(error: Any, raw: Any) -> Problem:
         if isinstance(node, Mapping) and part in node:
             node = node[part]
             key_parts.append(part)
-        elif isinstance(node, (list, tuple)) and part.isdigit() and int(part) < len(node):
+        elif isinstance(node, list) and part.isdigit() and int(part) < len(node):
             node = node[int(part)]
             key_parts.append(part)
-        elif part == location[-1] and error["type"] in ("missing", "extra_forbidden"):
+        elif part == last and kind in ("missing", "extra_forbidden"):
             key_parts.append(part)
-    key = ".".join(key_parts) or "(file)"
-    if error["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1])
-        near = difflib.get_close_matches(location[-1], known, n=1)
-        fix = f"did you mean {near[0]!r}?" if near else f"known keys here: {', '.join(known)}"
-        return Problem(key, "unknown key", fix)
-    if error["type"] == "missing":
-        return Problem(key, "missing key", f"add `{location[-1]}:`")
-    if error["type"] == "value_error":
-        return Problem(key, str(error["ctx"]["error"]), "change the value as said")
-    return Problem(key, f"{error['msg']} (got {error['input']!r:.80})", "change the value as said")
+    key = ".".join([*([prefix] if prefix else []), *key_parts]) or "(file)"
+    if kind == "extra_forbidden":
+        known = sorted({n for m in _models_at(location[:-1], model) for n in m.model_fields})
+        return Problem(key, "unknown key", _nearest(last, known))
+    if kind == "missing":
+        fix = f"want {int(last) + 1} values or more" if last.isdigit() else f"add `{last}:`"
+        return Problem(key, "missing key", fix)
+    if kind == "union_tag_not_found":
+        known = [tag for m in _models_at(location, model) for tag in _tags(m)]
+        return Problem(f"{key}.kind", "missing key", f"add `kind:`, one of {', '.join(known)}")
+    if kind == "union_tag_invalid":
+        known = [tag.strip("' ") for tag in context["expected_tags"].split(",")]
+        what = f"unknown kind {context['tag']!r}"
+        return Problem(f"{key}.kind", what, _nearest(context["tag"], known))
+    if kind == "value_error":
+        return Problem(key, str(context["error"]), "change the value as said")
+    what = f"{error['msg']} (got {error['input']!r:.80})"
+    fix = "change the value as said"
+    if error["input"] is None:
+        fix = "take the key out, or write `{}` where a section has its defaults"
+    elif kind == "string_type":
+        fix = f'write it in quotes: "{error["input"]}"'
+    elif kind == "string_pattern_mismatch":
+        fix = "use a-z, 0-9 and _ only, starting with a letter"
+    return Problem(key, what, fix)
 
 
-def _known_keys(location: list[str]) -> list[str]:
-    """Field names of the model at a location of a pydantic error."""
-    found: list[type[BaseModel]] = [City]
+def _nearest(word: str, known: Iterable[str]) -> str:
+    """Advice for a word that is not known."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{hint}known here: {', '.join(known)}"
+
+
+def _models_at(location: list[str], model: type[BaseModel]) -> list[type[BaseModel]]:
+    """The models that may stand at a location of a pydantic error."""
+    found = [model]
     for part in location:
-        below: list[type[BaseModel]] = []
-        for model in found:
-            field = model.model_fields.get(part)
-            below += _models(field.annotation) if field else []
-        if below:
-            found = below
-        else:  # a mapping key, a list position or a union's tag: stay, but prefer the tagged model
-            tagged = [
-                m
-                for m in found
-                if part in get_args(getattr(m.model_fields.get("kind"), "annotation", None))
-            ]
-            found = tagged or found
-    return sorted({name for model in found for name in model.model_fields})
+        fields = [m.model_fields[part] for m in found if part in m.model_fields]
+        below = [m for field in fields for m in _models(field.annotation)]
+        # a mapping's key, a list position or a union's tag: stay, but prefer the tagged model
+        found = below or [m for m in found if part in _tags(m)] or found
+    return found
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
@@ -657,56 +759,76 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     return [m for part in get_args(annotation) for m in _models(part)]
 
 
-def _method_problems(chosen: Any) -> list[Problem]:
+def _tags(model: type[BaseModel]) -> tuple[str, ...]:
+    """Values of `kind` by which a union tells its models apart."""
+    return get_args(getattr(model.model_fields.get("kind"), "annotation", None))
+
+
+def _section(node: Any, *path: str) -> Mapping[str, Any]:
+    """A mapping of the raw file; empty where there is none."""
+    for key in path:
+        node = node.get(key) if isinstance(node, Mapping) else None
+    return node if isinstance(node, Mapping) else {}
+
+
+def _method_problems(raw: Any) -> Iterator[Problem]:
     """Unknown methods, and overrides that a method's config does not know or cannot take."""
     from model_code.methods import METHODS
 
-    problems: list[Problem] = []
-    for name, choice in chosen.items() if isinstance(chosen, Mapping) else ():
+    for name, choice in _section(raw, "methods").items():
         if name not in METHODS:
-            near = difflib.get_close_matches(str(name), METHODS, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            fix = f"{hint}known methods: {', '.join(sorted(METHODS))}"
-            problems.append(Problem(f"methods.{name}", "unknown method", fix))
+            yield Problem(f"methods.{name}", "unknown method", _nearest(name, sorted(METHODS)))
             continue
-        if not isinstance(choice, Mapping):
-            continue
-        base = choice.get("config") or {}
-        variants = choice.get("variants") or {}
-        sections = [("config", base)]
-        if isinstance(variants, Mapping) and isinstance(base, Mapping):
-            sections += [
-                (f"variants.{v}", {**base, **o})
-                for v, o in variants.items()
-                if isinstance(o, Mapping)
-            ]
-        for section, overrides in sections:
-            try:
-                METHODS[name].config.model_validate(overrides)
-            except ValidationError as error:
-                known = ", ".join(METHODS[name].config.model_fields)
-                for e in error.errors(include_url=False):
-                    key = ".".join([f"methods.{name}.{section}", *map(str, e["loc"])])
-                    problems.append(Problem(key, str(e["msg"]), f"known keys: {known}"))
-    return problems
+        own = _section(choice, "config")
+        found = list(_setting_problems(METHODS[name].config, own, own, f"methods.{name}.config"))
+        yield from found
+        for variant, changes in _section(choice, "variants").items():
+            key = f"methods.{name}.variants.{variant}"
+            if variant == "default":
+                yield Problem(key, "`default` is the config itself", "choose another name")
+            elif isinstance(changes, Mapping):
+                of_variant = _setting_problems(
+                    METHODS[name].config, {**own, **changes}, changes, key
+                )
+                yield from (p for p in of_variant if p.key != key or not found)
 
 
-def _need_problems(city: City) -> list[Problem]:
-    """Methods whose modality this city has no source for."""
+def _setting_problems(
+    config: type[BaseModel], settings: Mapping[str, Any], own: Mapping[str, Any], key: str
+) -> Iterator[Problem]:
+    """What a method's config says of settings, as far as it is about the keys of `own`."""
+    try:
+        config.model_validate_json(json.dumps(settings, default=str), strict=True)
+    except ValidationError as error:
+        for problem in _problems(error, settings, config, key):
+            first = problem.key.removeprefix(key).lstrip(".").partition(".")[0]
+            if not first or first in own:
+                yield problem
+
+
+def _source_problems(raw: Any) -> Iterator[Problem]:
+    """Methods and indicators that need a source which this city does not have."""
     from model_code.methods import METHODS, SOURCES_OF
 
-    return [
-        Problem(
-            f"methods.{name}",
-            f"method {name!r} needs the modality {modality!r}, and this city has no source of it",
-            f"add {' or '.join(f'`sources.{s}`' for s in SOURCES_OF[modality])}, "
-            "or take the method out",
-        )
-        for name in city.methods
-        if name in METHODS
-        for modality in METHODS[name].needs
-        if SOURCES_OF[modality] and not any(getattr(city.sources, s) for s in SOURCES_OF[modality])
-    ]
+    given = {name for name, source in _section(raw, "sources").items() if source}
+    for name in _section(raw, "methods"):
+        for modality in METHODS[name].needs if name in METHODS else ():
+            sources = SOURCES_OF[modality]
+            if sources and given.isdisjoint(sources):
+                yield Problem(
+                    f"methods.{name}",
+                    f"the method needs {modality}, and this city has no source of it",
+                    f"add {' or '.join(f'`sources.{s}`' for s in sources)}, or take the method out",
+                )
+    for name, indicator in _section(raw, "indicators").items():
+        source = _section(indicator, "source")
+        needed = _COUNTED_FROM.get(str(source.get("count"))) if source.get("kind") == "city" else ()
+        if needed and given.isdisjoint(needed):
+            yield Problem(
+                f"indicators.{name}.source.count",
+                f"{source['count']} are counted from a table that this city has no source of",
+                f"add {' or '.join(f'`sources.{s}`' for s in needed)}, or take the indicator out",
+            )
 
 
 class Cities:
@@ -721,18 +843,25 @@ class Cities:
         stands in two folders is an error of the second."""
         good: dict[str, City] = {}
         bad: dict[str, ConfigError] = {}
-        for folder in folders if folders is not None else city_folders():
-            for path in sorted(folder.glob("*.yaml")):
-                if path.stem in good or path.stem in bad:
-                    problem = Problem(
-                        "name", f"{path.stem!r} stands in two folders", "rename one file"
-                    )
-                    bad[f"{path.stem} ({path.parent})"] = ConfigError(str(path), [problem])
-                    continue
-                try:
-                    good[path.stem] = load_city(path)
-                except ConfigError as error:
-                    bad[path.stem] = error
+
+        def refuse(name: str, path: Path, key: str, what: str, fix: str) -> None:
+            bad[name] = ConfigError(str(path), [Problem(key, what, fix)])
+
+        for folder in city_folders() if folders is None else folders:
+            if not folder.is_dir():
+                refuse(str(folder), folder, "(folder)", "no such folder",
+                       "make it, or mend $CITYLOOM_CITIES")  # fmt: skip
+            for path in sorted(folder.glob("*.y*ml")):
+                if path.suffix != ".yaml":
+                    refuse(str(path), path, "(file)", "not read", f"rename it {path.stem}.yaml")
+                elif path.stem in good or path.stem in bad:
+                    refuse(str(path), path, "name", f"{path.stem!r} stands in two folders",
+                           "rename one file")  # fmt: skip
+                else:
+                    try:
+                        good[path.stem] = load_city(path)
+                    except ConfigError as error:
+                        bad[path.stem] = error
         return cls(good, bad)
 
     def __getitem__(self, name: str | None) -> City:
@@ -755,7 +884,7 @@ def city_folders() -> tuple[Path, ...]:
     """`cities/` of the checkout, and the folder that `$CITYLOOM_CITIES` names."""
     own = Path(__file__).resolve().parent.parent / "cities"
     extra = os.environ.get("CITYLOOM_CITIES")
-    return (own, Path(extra).expanduser().resolve()) if extra else (own,)
+    return tuple(dict.fromkeys((own, Path(extra).expanduser().resolve()) if extra else (own,)))
 
 
 def data_root() -> str:
@@ -782,8 +911,14 @@ def check_files(city: City, root: str, sections: tuple[str, ...] = ("",)) -> Non
         if not any(key.startswith(section) for section in sections):
             continue
         url = resolve(path, root)
-        fs, local = fsspec.core.url_to_fs(url)
-        if not (fs.glob(local) if "*" in local else fs.exists(local)):
+        try:
+            fs, local = fsspec.core.url_to_fs(url)
+            there = bool(fs.glob(local)) if "*" in local else fs.exists(local)
+        except (ImportError, OSError, ValueError) as error:
+            fix = f"mend {key} or $CITYLOOM_DATA, or install what opens such a URL"
+            problems.append(Problem(key, f"cannot look for {url}: {error}", fix))
+            continue
+        if not there:
             fix = f"put the file there, change {key}, or set $CITYLOOM_DATA (now {root})"
             problems.append(Problem(key, f"no such file: {url}", fix))
     if problems:
