@@ -31,6 +31,7 @@ from model_code.geo.vector import (
     table_columns,
 )
 from model_code.rejections import Rejections
+from model_code.tables import contract
 
 if TYPE_CHECKING:
     import duckdb
@@ -140,21 +141,34 @@ def poi_texts(pois: pd.DataFrame, locator: Locator, region_ids: Ids) -> pd.DataF
 
     `comments` is null in a region none of whose POIs comes from a source with comments.
     """
-    import pandas as pd
+    import pyarrow as pa
 
     region = locator.locate(pois["x_m"].to_numpy(), pois["y_m"].to_numpy())
     inside = pois.assign(region=region)[region >= 0].sort_values(["region", "poi_id"])
-    names = inside.dropna(subset="name").groupby("region")["name"].agg(list)
-    told = inside.dropna(subset="comments").explode("comments")
-    comments = told.groupby("region")["comments"].agg(lambda texts: list(texts.dropna()))
     present = np.unique(inside["region"])
-    return pd.DataFrame(
-        {
-            "region_id": region_ids[present],
-            "names": [names.get(r, []) for r in present],
-            "comments": [comments.get(r) for r in present],
-        }
+    told = inside.dropna(subset="comments")
+    names, comments = (
+        _lists(rows["region"].to_numpy(np.int64), rows[column], present)
+        for rows, column in (
+            (inside.dropna(subset="name"), "name"),
+            (told.explode("comments").dropna(subset="comments"), "comments"),
+        )
     )
+    silent = pa.array(~np.isin(present, told["region"]))
+    comments = pa.ListArray.from_arrays(comments.offsets, comments.values, mask=silent)
+    ids = pa.array(region_ids[present], pa.string())
+    frame: pd.DataFrame = pa.table(
+        [ids, names, comments], contract("poi_texts").names()
+    ).to_pandas()
+    return frame
+
+
+def _lists(region: NDArray[np.int64], texts: Any, present: NDArray[np.int64]) -> pa.ListArray:
+    """The texts of each of the regions that are present, as lists; `region` ascends."""
+    import pyarrow as pa
+
+    offsets = np.append(np.searchsorted(region, present), len(region))
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(texts, pa.string()))
 
 
 # --- trips ---------------------------------------------------------------------------------------

@@ -165,20 +165,24 @@ def _texts(column: Any, rows: int) -> NDArray[np.object_]:
 
 
 def _comments(column: Any, rows: int) -> NDArray[np.object_]:
-    """Lists of texts [rows]; None throughout where the source has no comments."""
+    """Arrays of texts [rows]; None throughout where the source has no comments."""
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.types as kinds
 
-    lists = np.full(rows, None, object)
-    if column is not None:
-        values = (
-            column if isinstance(column, pa.ChunkedArray) else pa.array(column, from_pandas=True)
-        )
-        listed = kinds.is_list(values.type) or kinds.is_large_list(values.type)
-        for row, value in enumerate(values.to_pylist()):
-            texts = value if listed and value is not None else [value]
-            lists[row] = [str(text) for text in texts if text is not None]
-    return lists
+    if column is None:
+        return np.full(rows, None, object)
+    values = column if isinstance(column, pa.ChunkedArray) else pa.array(column, from_pandas=True)
+    values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    if kinds.is_list(values.type) or kinds.is_large_list(values.type):
+        row, texts = pc.list_parent_indices(values), pc.list_flatten(values)
+    else:
+        row, texts = pa.array(np.arange(rows)), values
+    told = texts.is_valid()
+    ends = np.cumsum(np.bincount(row.filter(told).to_numpy(), minlength=rows))
+    offsets = pa.array(np.append(0, ends), pa.int32())
+    lists = pa.ListArray.from_arrays(offsets, texts.filter(told).cast(pa.string()))
+    return np.asarray(lists.to_numpy(zero_copy_only=False), object)
 
 
 # --- trips ---------------------------------------------------------------------------------------

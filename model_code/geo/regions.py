@@ -156,6 +156,8 @@ def square_bounds(
 
 
 def _squares(outline: Any, partition: Squares) -> tuple[NDArray[Any], NDArray[Any]]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
     import shapely
 
     size = partition.size_m
@@ -165,8 +167,9 @@ def _squares(outline: Any, partition: Squares) -> tuple[NDArray[Any], NDArray[An
         v.ravel().astype(np.int64)
         for v in np.meshgrid(np.arange(west, east + 1), np.arange(south, north + 1))
     )
-    ids = np.array([f"x{c}_y{r}" for c, r in zip(columns, rows, strict=True)], object)
-    return ids, shapely.box(*square_bounds(columns, rows, size))
+    names = (pa.array(numbers).cast(pa.string()) for numbers in (columns, rows))
+    ids = pc.binary_join_element_wise(pa.scalar("x"), next(names), pa.scalar("_y"), next(names), "")
+    return ids.to_numpy(zero_copy_only=False), shapely.box(*square_bounds(columns, rows, size))
 
 
 def _hexagons(outline: Any, crs: Any, partition: Hexagons) -> tuple[NDArray[Any], NDArray[Any]]:
