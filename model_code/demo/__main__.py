@@ -31,6 +31,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"[{time.monotonic() - started:6.1f} s] {message}", flush=True)
 
     try:
+        # The config first: a name that cannot be used should not cost a simulation.
+        text = args.city_yaml and city_yaml(
+            args.city_yaml.stem, regions=args.regions, seed=args.seed, cell_m=args.cell_m,
+            images=not args.no_images, path=str(args.out.absolute()),
+        )  # fmt: skip
         simulate(
             args.out, regions=args.regions, seed=args.seed, cell_m=args.cell_m,
             images=not args.no_images, progress=progress,
@@ -40,10 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     progress(f"{args.regions:,} regions in {args.out}")
     if args.city_yaml:
-        text = city_yaml(
-            args.city_yaml.stem, regions=args.regions, seed=args.seed, cell_m=args.cell_m,
-            images=not args.no_images, path=str(args.out.absolute()),
-        )  # fmt: skip
+        args.city_yaml.parent.mkdir(parents=True, exist_ok=True)
         args.city_yaml.write_text(text, encoding="utf-8")
         progress(f"config in {args.city_yaml}")
     return 0

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import jinja2
 
+from model_code.city import NAME_PATTERN
 from model_code.demo.place import EPSG, TIMEZONE, Place
 from model_code.errors import DataError
 
@@ -31,7 +33,15 @@ def city_yaml(
         images: whether there are an orthophoto and street views.
         path: folder of the raw files, absolute or in the data root; by default the name.
         spatial_repeats: foldings of the spatial split.
+
+    Raises:
+        DataError: the name cannot be used, or the city cannot be made on demand.
     """
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise DataError(
+            f"{name!r} cannot be the name of a city",
+            fix="choose small letters, digits and underscores, a letter first",
+        )
     template = (Path(__file__).parent / "city.yaml.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(  # noqa: S701 (YAML, not HTML)
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Callable
@@ -124,5 +123,10 @@ def _move_into_place(source: Path, target: Path) -> None:
     old = target.parent / f".{target.name}.{uuid.uuid4().hex}.old"
     if target.exists():
         target.rename(old)
-    os.replace(source, target)  # noqa: PTH105 (replaces an empty folder too)
+    try:
+        source.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
     shutil.rmtree(old, ignore_errors=True)

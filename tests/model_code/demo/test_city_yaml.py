@@ -61,3 +61,13 @@ def test_command_refuses_a_bad_size(tmp_path: Path, capsys: pytest.CaptureFixtur
     error = capsys.readouterr().err
     assert "9 regions" in error and "fix: choose 10 to 100,000 regions" in error
     assert not (tmp_path / "raw").exists()
+
+
+def test_command_refuses_a_name_before_it_simulates(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = str(tmp_path / "My City.yaml")
+    arguments = ["--regions", "10", "--out", str(tmp_path / "raw"), "--city-yaml", config]
+    assert main(arguments) == 2
+    assert "'My City' cannot be the name of a city" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
