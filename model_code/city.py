@@ -127,7 +127,15 @@ def _differ(seeds: tuple[int, ...]) -> tuple[int, ...]:
 # --- place ---------------------------------------------------------------------------------------
 
 
-class Boundary(Model):
+class Cited(Model):
+    """What must be known to cite a file."""
+
+    licence: str = "not stated"
+    date: str = "not stated"
+    origin: str = "not stated"
+
+
+class Boundary(Cited):
     """The city's outline: a box in degrees (west, south, east, north; EPSG:4326), or the union of
     the polygons of a file that geopandas reads."""
 
@@ -169,7 +177,7 @@ class Hexagons(Grid):
     resolution: int = Field(ge=0, le=15)
 
 
-class Polygons(Model):
+class Polygons(Cited):
     """Given polygons. Rows with the same id are dissolved into one region."""
 
     kind: Literal["polygons"]
@@ -183,13 +191,10 @@ Partition = Annotated[Union[Squares, Hexagons, Polygons], Field(discriminator="k
 # --- sources -------------------------------------------------------------------------------------
 
 
-class Source(Model):
+class Source(Cited):
     """A raw file with what must be known to read it and to cite it."""
 
     path: str
-    licence: str = "not stated"
-    date: str = "not stated"
-    origin: str = "not stated"
 
 
 class Stretch(Model):
@@ -248,14 +253,10 @@ class PoiSource(Source):
     exclude_categories: tuple[str, ...] = ()
 
 
-class Zones(Model):
+class Zones(Source):
     """Polygons to which the zone ids of trips or tables refer; shared to regions by area."""
 
-    path: str
     id: str
-    licence: str = "not stated"
-    date: str = "not stated"
-    origin: str = "not stated"
 
 
 class TripColumns(Model):
@@ -354,13 +355,15 @@ class RegionValue(Source):
 
 
 class PointValue(Source):
-    """Points with a value (none for `count`)."""
+    """Points with a value (none for `count`); one outside `min_value`..`max_value` is rejected."""
 
     kind: Literal["points"]
     crs: Crs = "EPSG:4326"
     lon: str = "lon"
     lat: str = "lat"
     value: str | None = None
+    min_value: float | None = None
+    max_value: float | None = None
     aggregate: Literal["count", "sum", "mean", "median"] = "count"
 
     @model_validator(mode="after")

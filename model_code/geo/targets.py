@@ -271,6 +271,9 @@ def _points(source: PointValue, key: str, setting: Setting) -> Found:
     if source.aggregate != "count":
         value = _numeric(rows[source.value].to_numpy(object), key)
         sieve.reject(np.isnan(value), "no value")
+        low = -np.inf if source.min_value is None else source.min_value
+        high = np.inf if source.max_value is None else source.max_value
+        sieve.reject((value < low) | (value > high), "value out of range", value=value)
     region: NDArray[np.int64] = np.full(len(rows), -1)
     region[sieve.good] = setting.locator.locate(x[sieve.good], y[sieve.good])
     sieve.reject(region < 0, "outside all regions")
@@ -319,6 +322,11 @@ def _polygons(source: PolygonValue, key: str, setting: Setting) -> Found:
         found[areas["region"]] = areas["value"]
         return found, coverage
     share = area / size[polygon] if source.aggregate == "sum" else area
+    if source.aggregate == "sum":
+        lost = 1 - np.bincount(polygon, share, len(shapes))
+        cut = np.flatnonzero(sieve.good & (lost > 1e-6))  # less is rounding
+        detail = [f"{part:.2%} of its area" for part in lost[cut]]
+        setting.rejections.add(f"{key}.path", cut, "part outside all regions", detail, lost[cut])
     total = np.bincount(region, share * value[polygon].astype(float), n)
     with np.errstate(invalid="ignore"):
         mean = total / covered

@@ -145,6 +145,20 @@ def test_points(tmp_path):
     }
 
 
+def test_absurd_values_are_left_out(tmp_path):
+    """A bound is inclusive; what lies outside is told with its value."""
+    price = [1_000.0, 10_000.0, 20_000.0, 2.1e9, np.nan]
+    frame = pd.DataFrame({"e": WEST + 10, "n": NORTH - 50, "price": price})
+    frame.to_csv(tmp_path / "p.csv", index=False)
+    source = {"kind": "points", "path": "p.csv", "crs": CRS, "lon": "e", "lat": "n"}
+    source |= {"value": "price", "aggregate": "mean", "min_value": 10_000, "max_value": 1e9}
+    values, _, rejected = make(tmp_path, {"price": {"source": source}})
+    assert values["price"] == {"r000": 15_000}
+    rows = rejected[rejected["reason"] == "value out of range"]
+    assert rows["row"].to_list() == [0, 3]
+    assert rows["detail"].to_list() == ["value 1000.0", "value 2100000000.0"]
+
+
 @given(x=st.lists(st.floats(-50, 450), min_size=1, max_size=30), seed=st.integers(0, 100))
 @settings(max_examples=25, deadline=None)
 def test_points_in_regions_and_rejected_are_all_points(tmp_path_factory, x, seed):
@@ -187,6 +201,17 @@ def test_polygons_by_area(tmp_path):
         2: "no value",
         3: "outside all regions",
     }
+
+
+def test_the_part_of_a_total_outside_all_regions_is_told(tmp_path):
+    """The regions are 400 m wide: the second zone loses three quarters, the first nothing."""
+    source = polygons(tmp_path, {"v": [8.0, 40.0], "box": [(0, 0, 80, 100), (375, 0, 475, 100)]})
+    indicator = {"source": {**source, "aggregate": "sum"}, "min_coverage": 0}
+    values, _, rejected = make(tmp_path, {"v": indicator})
+    assert values["v"] == {"r000": pytest.approx(8), "r003": pytest.approx(10)}
+    [row] = rejected[rejected["source"] == "indicators.v.source.path"].to_dict("records")
+    assert (row["row"], row["reason"]) == (1, "part outside all regions")
+    assert (row["detail"], row["items"]) == ("75.00% of its area", pytest.approx(0.75))
 
 
 def test_polygon_classes(tmp_path):
