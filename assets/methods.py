@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from assets.inputs import TABLE_OF, labels, region_data, region_ids
 from assets.stage import Context, Product, Stage, Written, define
 from model_code.city import City
+from model_code.fingerprint import digest
 from model_code.methods import HEAD_KEYS, METHODS, MethodSpec
 from model_code.tables import contract
 from resources.lake import Handle, Writer, checkpoint_writers, plain_table_writer
@@ -25,7 +26,7 @@ from resources.lake import Handle, Writer, checkpoint_writers, plain_table_write
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from model_code.methods.base import Checkpoint, RegionData
+    from model_code.methods.base import Checkpoint, RegionData, Workspace
     from model_code.methods.run import Fit
 
 
@@ -163,7 +164,6 @@ class _Progress:
 
 def _fit(spec: MethodSpec, ctx: Context) -> Product:
     """Checkpoints of a method: one a variant, fold (where it reads one) and seed."""
-    from model_code.methods.base import Workspace
     from model_code.methods.run import fit_checkpoint, fits, parts_for
 
     data = _data(spec, ctx)
@@ -175,27 +175,41 @@ def _fit(spec: MethodSpec, ctx: Context) -> Product:
         for fit in fits(spec, _config(spec, ctx.settings, variant), splits, variant)
         for seed in ctx.settings["seeds"]
     ]
+    known: dict[str, Checkpoint] = {}  # variants that differ in their heads share a fit
+
+    def fit_one(fit: Fit, seed: int, workspace: Workspace) -> Checkpoint:
+        same = digest([ctx.settings["variants"][fit.variant], fit.split, fit.fold, seed])
+        if same not in known:
+            parts = None
+            if fit.fold >= 0:
+                parts = parts_for(splits, data.region_ids, fit.split, fit.fold)
+            config = _config(spec, ctx.settings, fit.variant)
+            known[same] = fit_checkpoint(
+                spec, config, data, seed=seed, targets=targets, parts=parts, workspace=workspace
+            )
+        return known[same]
+
+    return _fit_all(ctx, jobs, fit_one)
+
+
+def _fit_all(
+    ctx: Context,
+    jobs: list[tuple[Fit, int]],
+    fit_one: Callable[[Fit, int, Workspace], Checkpoint],
+) -> Product:
+    """Every fit as a checkpoint file of its own; those that a killed run has finished are kept."""
+    from model_code.methods.base import Workspace
+
     progress = _Progress(ctx, len(jobs))
     writers: dict[str, Writer] = {}
     for fit, seed in jobs:
         name = _name(fit, seed)
-        if not (ctx.work / f"{name}.json").exists():  # kept by a run that was killed
-            parts = None
-            if fit.fold >= 0:
-                parts = parts_for(splits, data.region_ids, fit.split, fit.fold)
-            checkpoint = fit_checkpoint(
-                spec,
-                _config(spec, ctx.settings, fit.variant),
-                data,
-                seed=seed,
-                targets=targets,
-                parts=parts,
-                workspace=Workspace(progress.line, ctx.work / f"{name}.resume"),
-            )
-            _keep(ctx.work, checkpoint_writers(name, _noted(checkpoint, fit, seed)))
-        writers |= {
-            f"{name}{end}": partial(shutil.copyfile, ctx.work / f"{name}{end}") for end in _ENDS
-        }
+        if not (ctx.work / f"{name}.json").exists():
+            workspace = Workspace(progress.line, ctx.work / f"{name}.resume")
+            checkpoint = _noted(fit_one(fit, seed, workspace), fit, seed)
+            _keep(ctx.work, checkpoint_writers(name, checkpoint))
+        for end in _ENDS:
+            writers[f"{name}{end}"] = partial(shutil.copyfile, ctx.work / f"{name}{end}")
         progress.step()
     return Product(files=writers, metadata={"fits": len(jobs)})
 
@@ -268,14 +282,15 @@ def embeddings_by_fit(handle: Handle, rows: int) -> dict[tuple[str, str, int, in
     return found
 
 
-def _of_fit(embeddings: dict[Any, Any], fit: Fit, seed: int) -> Any:
-    """The embedding that a fold's head stands on: of the fold itself, or of no fold."""
+def _of_fit(found: dict[Any, Any], fit: Fit, seed: int) -> Any:
+    """The embedding or checkpoint that a fold stands on: of the fold itself, or of no fold."""
     own = (fit.variant, fit.split, fit.fold, seed)
-    return embeddings[own if own in embeddings else (fit.variant, "all", -1, seed)]
+    return found[own if own in found else (fit.variant, "all", -1, seed)]
 
 
 def _heads(spec: MethodSpec, ctx: Context) -> Product:
-    """What predicts from the embeddings, one a variant, fold and seed."""
+    """What predicts: a head on the embeddings, or the encoder trained on with its heads, one a
+    variant, fold and seed."""
     from model_code.methods.base import Checkpoint
     from model_code.methods.run import Fit, fit_predictor, folds, parts_for
 
@@ -283,27 +298,35 @@ def _heads(spec: MethodSpec, ctx: Context) -> Product:
     embeddings = embeddings_by_fit(ctx.inputs[f"{spec.name}_embeddings"], len(ids))
     splits = ctx.inputs["splits"].frame()
     targets = labels(ctx.inputs["targets"], ids)
+    fitted = ctx.inputs.get(f"{spec.name}_checkpoint")  # only where an encoder is trained on
+    data = _data(spec, ctx) if fitted else None
+    checkpoints = _by_fit(fitted) if fitted else {}
     jobs = [
         (Fit(variant, split, fold), seed)
         for variant in sorted(ctx.settings["variants"])
         for split, fold in folds(splits)
         for seed in ctx.settings["seeds"]
     ]
-    progress = _Progress(ctx, len(jobs))
-    writers: dict[str, Writer] = {}
-    for fit, seed in jobs:
-        head = fit_predictor(
+
+    def fit_one(fit: Fit, seed: int, workspace: Workspace) -> Checkpoint:
+        return fit_predictor(
             spec,
             _config(spec, ctx.settings, fit.variant),
-            Checkpoint({}),
+            _of_fit(checkpoints, fit, seed) if fitted else Checkpoint({}),
             _of_fit(embeddings, fit, seed),
             seed=seed,
             targets=targets,
             parts=parts_for(splits, ids, fit.split, fit.fold),
+            data=data,
+            workspace=workspace,
         )
-        writers |= checkpoint_writers(_name(fit, seed), _noted(head, fit, seed))
-        progress.step()
-    return Product(files=writers, metadata={"fits": len(jobs)})
+
+    return _fit_all(ctx, jobs, fit_one)
+
+
+def _by_fit(handle: Handle) -> dict[tuple[str, str, int, int], Checkpoint]:
+    found = ((fit, seed, checkpoint) for fit, seed, checkpoint in _stored(handle))
+    return {(fit.variant, fit.split, fit.fold, seed): checkpoint for fit, seed, checkpoint in found}
 
 
 def _predict(spec: MethodSpec, ctx: Context) -> Product:
@@ -395,6 +418,15 @@ def _reads_for_fit(spec: MethodSpec, tables: tuple[str, ...], city: City) -> tup
     return ("regions", *tables) if transductive else ("regions", *tables, "splits")
 
 
+def _reads_for_heads(spec: MethodSpec, tables: tuple[str, ...], city: City) -> tuple[str, ...]:
+    from model_code.methods.run import tunes_encoder, variant_configs
+
+    choice = city.methods[spec.name]
+    configs = variant_configs(spec.name, choice.config, choice.variants).values()
+    encoder = (f"{spec.name}_checkpoint", *tables) if any(map(tunes_encoder, configs)) else ()
+    return ("regions", f"{spec.name}_embeddings", "splits", "targets", *encoder)
+
+
 _DATA_KEYS = ("chips.min_valid_share", "min_modality_share")
 _RUN = "model_code.methods.run"
 
@@ -464,8 +496,13 @@ def method_stages(spec: MethodSpec) -> list[Any]:
                     "heads on its embeddings, by fold and seed.",
                     "finetuning",
                     _heads,
-                    inputs=("regions", f"{name}_embeddings", "splits", "targets"),
+                    inputs=(
+                        *("regions", *tables, f"{name}_checkpoint", f"{name}_embeddings"),
+                        *("splits", "targets"),
+                    ),
+                    reads=partial(_reads_for_heads, spec, tables),
                     settings=partial(_all_settings, spec),
+                    config=_DATA_KEYS,
                     kinds=("safetensors",),
                     code=own,
                 )
