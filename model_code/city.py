@@ -633,23 +633,26 @@ class _Loader(yaml.SafeLoader):
     """YAML whose keys are words as written (`no:` is no False), each given once (plain YAML keeps
     the last one silently)."""
 
+    def _mapping(self, node: yaml.MappingNode) -> dict[str, Any]:
+        own = [key for key, _ in node.value]
+        self.flatten_mapping(node)  # `<<: *other`
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key must be one word", key.start_mark
+                )
+        words = [key.value for key in own]
+        for place, key in enumerate(own):
+            if key.value in words[:place]:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key.value!r} is given twice", key.start_mark
+                )
+        return {key.value: self.construct_object(value, deep=True) for key, value in node.value}
 
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
-    seen: set[str] = set()
-    for key, _ in node.value:
-        if not isinstance(key, yaml.ScalarNode):
-            what = "a key must be one word"
-        elif key.value in seen:
-            what = f"key {key.value!r} is given twice"
-        else:
-            seen.add(key.value)
-            continue
-        raise yaml.constructor.ConstructorError(None, None, what, key.start_mark)
-    loader.flatten_mapping(node)  # `<<: *other`
-    return {key.value: loader.construct_object(value, deep=True) for key, value in node.value}
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+    yaml_constructors = {  # noqa: RUF012 (PyYAML's own way of naming them)
+        **yaml.SafeLoader.yaml_constructors,
+        yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG: _mapping,
+    }
 
 
 def load_city(path: Path | str) -> City:
