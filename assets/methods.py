@@ -389,11 +389,17 @@ def _drawn(spec: MethodSpec, ctx: Context, written: Written) -> bytes:
 def _scatter(spec: MethodSpec, ctx: Context, written: Written) -> bytes:
     from model_code.report import figures
 
-    catalogue = ctx.inputs["targets"].frame(file="indicators.parquet")
-    classes = catalogue.loc[catalogue["kind"] == "classification", "indicator"].tolist()
     predictions = written.frame()
     own = predictions[predictions["variant"] == predictions["variant"].min()]
-    return figures.true_vs_predicted(own, classes=classes, title=f"{spec.title}: true, predicted")
+    return figures.true_vs_predicted(
+        own, classes=_classes(ctx), title=f"{spec.title}: true, predicted"
+    )
+
+
+def _classes(ctx: Context) -> list[str]:
+    catalogue = ctx.inputs["targets"].frame(file="indicators.parquet")
+    names = catalogue.loc[catalogue["kind"] == "classification", "indicator"]
+    return [str(name) for name in names]
 
 
 def _errors(spec: MethodSpec, ctx: Context, written: Written) -> bytes:
@@ -401,7 +407,7 @@ def _errors(spec: MethodSpec, ctx: Context, written: Written) -> bytes:
 
     predictions = ctx.inputs[f"{spec.name}_predictions"].frame()
     own = predictions[predictions["variant"] == predictions["variant"].min()]
-    return figures.error_map(ctx.inputs["regions"].geo(), own)
+    return figures.error_map(ctx.inputs["regions"].geo(), own, classes=_classes(ctx))
 
 
 # --- factory -------------------------------------------------------------------------------------

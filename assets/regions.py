@@ -207,7 +207,7 @@ def _target_inputs(city: City) -> tuple[str, ...]:
 
 @stage(group="targets", kinds=("rasterio",), inputs=("regions", "pois", "mobility"),
        reads=_target_inputs, config=(*_PARTITION, "indicators"), raw=("indicators", "partition"),
-       )  # fmt: skip
+       picture=_target_map)  # fmt: skip
 def targets(ctx: Context) -> Product:
     """Indicator values by region, on their original scale."""
     from model_code.geo.targets import make_targets

@@ -647,22 +647,12 @@ def error_map(
     tasks = sorted(means["task"].unique())
     if not tasks:
         return _nothing("Errors")
-    west, south, east, north = regions.total_bounds
-    width = float(np.clip(2.2 * (east - west) / max(north - south, 1e-9), 1.4, 3.2))
-    columns = min(int(9.6 / width), len(tasks))
-    rows = -(-len(tasks) // columns)
-    figure = _figure(max(width * columns, 4.5), 2.5 * rows + 0.9)
-    _headed(figure, f"Errors, {chosen} split")
     norm = LinearNorm(-2, 2)
-    every: list[Axes] = []
-    for number, task in enumerate(tasks):
-        axes = figure.add_subplot(rows, columns, number + 1)
+    figure, every = _small_maps(regions, tasks, f"Errors, {chosen} split")
+    for task, axes in zip(tasks, every, strict=True):
         rows_of = means[means["task"] == task].set_index("region_id")
         spread = 1.0 if task in classes else float(rows_of["y_true"].std(ddof=0)) or 1.0
-        _map_axes(axes, regions, "", bar=False)
-        axes.set_title(_short(task, int(9 * width)), fontsize=7.5)
         _fill(axes, regions, _of_regions(regions, rows_of["error"] / spread), _DIVERGING, norm)
-        every.append(axes)
     bar = figure.colorbar(
         mpl.cm.ScalarMappable(norm, _DIVERGING),
         ax=every,
@@ -675,6 +665,42 @@ def error_map(
     note = "; classes: red is wrong" if set(classes) & set(tasks) else ""
     bar.set_label(f"predicted minus true, in standard deviations of the true values{note}")
     return figure
+
+
+@_picture
+def target_maps(
+    regions: gpd.GeoDataFrame, targets: pd.DataFrame, *, title: str = "Indicators"
+) -> Figure:
+    """One map an indicator of the table `targets`, coloured by the rank of its value (slots
+    averaged), so that a heavy tail does not hide the rest; hatched where the label is missing."""
+    means = targets.groupby(["indicator", "region_id"])["value"].mean()
+    names = sorted(targets["indicator"].unique())
+    if not names:
+        return _nothing(title)
+    figure, every = _small_maps(regions, names, f"{title}: low (dark) to high (bright), by rank")
+    for name, axes in zip(names, every, strict=True):
+        rank = means[name].rank(pct=True)
+        _fill(axes, regions, _of_regions(regions, rank), _SEQUENTIAL, LinearNorm(0, 1))
+    return figure
+
+
+def _small_maps(
+    regions: gpd.GeoDataFrame, names: Sequence[str], title: str
+) -> tuple[Figure, list[Axes]]:
+    """A figure with one empty map a name, in as many rows as the city's shape wants."""
+    west, south, east, north = regions.total_bounds
+    width = float(np.clip(2.2 * (east - west) / max(north - south, 1e-9), 1.4, 3.2))
+    columns = min(int(9.6 / width), len(names))
+    rows = -(-len(names) // columns)
+    figure = _figure(max(width * columns, 4.5), 2.5 * rows + 0.9)
+    _headed(figure, title)
+    every = []
+    for number, name in enumerate(names):
+        axes = figure.add_subplot(rows, columns, number + 1)
+        _map_axes(axes, regions, "", bar=False)
+        axes.set_title(_short(name, int(9 * width)), fontsize=7.5)
+        every.append(axes)
+    return figure, every
 
 
 @_picture
