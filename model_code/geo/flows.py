@@ -98,11 +98,10 @@ def count_categories(located: str | pa.Table, region_ids: Ids) -> pd.DataFrame:
             points = connection.read_parquet(located)
         else:
             points = connection.from_arrow(located)
-        table = (
-            points.filter("region >= 0")
-            .aggregate("region, category, count(*) AS poi_count", "region, category")
-            .to_arrow_table()
-        )
+        table = points.aggregate(
+            "region, category, count(*) AS poi_count", "region, category"
+        ).to_arrow_table()
+    table = table.filter(pc.field("region") >= 0)
     # Numbers sort several times faster than texts.
     categories = table.column("category").combine_chunks().dictionary_encode()
     rank = np.empty(len(categories.dictionary), np.int64)

@@ -29,7 +29,7 @@ _CHUNK = 1 << 16
 # A lookup table of the whole box is used up to this many cells (int32: 128 MiB).
 _DENSE = 1 << 25
 # Fineness of the grid under polygons, and bounds on its cells.
-_CELLS_A_POLYGON = 100
+_CELLS_A_POLYGON = 200
 _CELLS = (1 << 16, 1 << 22)
 # Slack in units of cells: far above rounding errors, far below what costs time.
 _ROUNDING = 1e-6
