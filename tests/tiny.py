@@ -52,7 +52,7 @@ class Place:
 
     def run(self, *command: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run a command on this place, from the checkout's root."""
-        options = {"capture_output": True, "text": True, "timeout": 300, **options}
+        options = {"capture_output": True, "text": True, "timeout": 900, **options}
         return subprocess.run(command, env=self.env, cwd=ROOT, check=False, **options)
 
     def job(self, job: str = "whole_city") -> list[str]:
