@@ -25,7 +25,7 @@ class CityResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     _failed: bool = PrivateAttr(default=False)
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        run = context.dagster_run
+        run = context.run
         if run is None:
             return
         try:
