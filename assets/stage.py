@@ -14,6 +14,7 @@ import base64
 import json
 import resource
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from graphlib import TopologicalSorter
@@ -23,7 +24,7 @@ from typing import Any
 import dagster as dg
 
 from model_code.city import Cities, City, CityView
-from model_code.errors import CityloomError, ContractError
+from model_code.errors import CityloomError, ContractError, CorruptTableError
 from model_code.fingerprint import code_digests, data_digests, digest
 from model_code.rejections import Rejections
 from model_code.tables import TABLES, Table, contract
@@ -175,15 +176,16 @@ def define(declared: Stage) -> dg.AssetsDefinition:
     if declared.name in STAGES:
         raise ValueError(f"two stages are called {declared.name!r}")
     STAGES[declared.name] = declared
-    specs = [
-        dg.AssetCheckSpec(
+    with warnings.catch_warnings():
+        # Checks on partitions are a preview; without them a check would stand for all cities.
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        spec = dg.AssetCheckSpec(
             "contract",
             asset=declared.name,
             blocking=True,
             description="The table keeps its contract (docs/tables.md).",
             partitions_def=CITIES,
         )
-    ]
 
     @dg.asset(
         name=declared.name,
@@ -193,7 +195,7 @@ def define(declared: Stage) -> dg.AssetsDefinition:
         partitions_def=CITIES,
         ins={name: dg.AssetIn() for name in declared.inputs},
         deps=list(declared.after),
-        check_specs=specs if declared.table else [],
+        check_specs=[spec] if declared.table else [],
         required_resource_keys={"cities", "io_manager"},
         output_required=True,
     )
@@ -232,7 +234,11 @@ def _run(
                 declared.before(city, cities.root, progress)
             inputs = declared.depends_on(city, raw, lambda asset: handles[asset].fingerprint)
             fingerprint = digest(inputs)
-            manifest = lake.manifest(name, declared.name)
+            try:
+                manifest = lake.manifest(name, declared.name)
+            except CorruptTableError as error:  # made again below; the damage must be seen
+                context.log.warning(str(error))
+                manifest = None
             reason = declared.why_absent(city)
             if reason and not (manifest and manifest.fingerprint == fingerprint):
                 manifest = lake.write_absent(

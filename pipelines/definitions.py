@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
-
 import dagster as dg
 
-warnings.filterwarnings("ignore", category=dg.BetaWarning)
-warnings.filterwarnings("ignore", category=dg.PreviewWarning)  # partitioned checks
-
-from assets import evaluation, methods, raw, regions, report  # noqa: E402
-from pipelines.console import console  # noqa: E402
-from pipelines.jobs import JOBS, SCHEDULES, changed_raw_files  # noqa: E402
-from resources.dagster import CityResource, lake_io  # noqa: E402
+from assets import evaluation, methods, raw, regions, report
+from pipelines.console import console
+from pipelines.jobs import JOBS, SCHEDULES, changed_raw_files
+from resources.dagster import CityResource, lake_io
 
 defs = dg.Definitions(
     assets=[

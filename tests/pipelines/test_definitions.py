@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
-import time
 
 import yaml
 
@@ -32,14 +32,16 @@ print(len(pipelines.definitions.defs.resolve_all_asset_specs()))
 
 
 def test_definitions_load_without_heavy_packages_in_under_five_seconds() -> None:
-    started = time.perf_counter()
+    """Seconds of a processor, which do not depend on what else the machine does."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", BLOCK], cwd=ROOT, capture_output=True, text=True,
         check=False,
     )  # fmt: skip
-    seconds = time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout) == len(STAGES)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     assert seconds < 5, f"{seconds:.1f} s"
 
 
