@@ -45,22 +45,50 @@ def conform(table: Table, data: pa.Table | pa.RecordBatch) -> pa.Table:
     data = pa.Table.from_batches([data]) if isinstance(data, pa.RecordBatch) else data
     missing = [n for n in table.names() if n not in data.column_names]
     extra = [n for n in data.column_names if n not in table.names()]
-    if missing or extra:
+    twice = sorted({n for n in data.column_names if data.column_names.count(n) > 1})
+    if missing or extra or twice:
         raise ContractError(
-            f"table {table.name!r}: missing columns {missing}, undeclared columns {extra}",
+            f"table {table.name!r}: missing columns {missing}, undeclared columns {extra}, "
+            f"columns given twice {twice}",
             fix="make the stage return the columns of model_code/tables.py",
         )
     columns = []
     for field in arrow_schema(table):
+        have = data.column(field.name).type
         try:
+            if not _fits(have, field.type):
+                raise pa.ArrowInvalid("it is another sort of value")
             columns.append(data.column(field.name).cast(field.type))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        except pa.ArrowException as error:
             raise ContractError(
-                f"table {table.name!r}, column {field.name!r}: "
-                f"{data.column(field.name).type} does not fit {field.type} ({error})",
+                f"table {table.name!r}, column {field.name!r}: {have} does not fit {field.type} "
+                f"({error})",
                 fix="make the stage return the type of model_code/tables.py",
             ) from error
     return pa.table(columns, schema=arrow_schema(table))
+
+
+def _fits(have: pa.DataType, want: pa.DataType) -> bool:
+    """Whether a cast keeps what values mean. Arrow would also parse texts, print numbers and take a
+    clock without a zone for UTC."""
+    import pyarrow.types as t
+
+    if t.is_null(have):
+        return True
+    if t.is_dictionary(have):
+        return _fits(have.value_type, want)
+    if t.is_string(want):
+        return bool(t.is_string(have) or t.is_large_string(have) or t.is_string_view(have))
+    if t.is_integer(want) or t.is_floating(want):
+        return bool(t.is_integer(have) or t.is_floating(have))
+    if t.is_timestamp(want):
+        return bool(t.is_timestamp(have)) and have.tz is not None
+    if t.is_list(want):
+        listed = t.is_list(have) or t.is_large_list(have) or t.is_fixed_size_list(have)
+        return bool(listed) and _fits(have.value_type, want.value_type)
+    if t.is_binary(want):
+        return bool(t.is_binary(have) or t.is_large_binary(have) or t.is_fixed_size_binary(have))
+    return bool(have == want)
 
 
 def problems(table: Table, data: pa.Table) -> list[str]:
@@ -78,6 +106,8 @@ def problems(table: Table, data: pa.Table) -> list[str]:
         if values.null_count and not column.nullable:
             found.append(f"{column.name}: {values.null_count} missing values")
         numbers = pc.list_flatten(values) if column.kind == "vector" else values
+        if column.kind == "vector" and numbers.null_count:
+            found.append(f"{column.name}: {numbers.null_count} missing numbers within vectors")
         if (
             column.kind in ("vector", "float32", "float64")
             and not pc.all(pc.is_finite(pc.drop_null(numbers)), min_count=0).as_py()

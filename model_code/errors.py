@@ -55,6 +55,14 @@ class CorruptTableError(CityloomError):
     """A file in the lake is not the one that was written (wrong digest, truncated, unreadable)."""
 
 
+class ReplacedTableError(CityloomError):
+    """Another run has put a new version in place of the one that is being read."""
+
+
+class LakeWriteError(CityloomError):
+    """The lake cannot be written: disk full, quota used up, no right to write."""
+
+
 class LakeVersionError(CityloomError):
     """The lake was written with another layout than this version reads."""
 

@@ -5,8 +5,8 @@
     <lake>/<city>/<asset>/timing.json           how long it took (never in a data file)
 
 `current.json` is the commit: it is put in place by one atomic rename (on an object store by one
-complete put) after all files are there and synced. Every file is checked against its digest when
-it is read. This module knows nothing of Dagster.
+complete put) after all files are there and synced. Every file, and `current.json` itself, is checked
+against its digest when it is read. This module knows nothing of Dagster.
 
     from resources.lake import read
     regions = read("regions", city="demo")
@@ -15,6 +15,7 @@ it is read. This module knows nothing of Dagster.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -31,11 +32,14 @@ import fsspec
 from filelock import FileLock, Timeout
 
 from model_code.errors import (
+    ContractError,
     CorruptTableError,
     DataError,
     LakeVersionError,
+    LakeWriteError,
     LockedError,
     MissingTableError,
+    ReplacedTableError,
 )
 from model_code.fingerprint import digest, file_digest
 
@@ -48,9 +52,11 @@ if TYPE_CHECKING:
     from model_code.methods.base import Checkpoint
     from model_code.tables import Table
 
+# Raised with the layout, and with the code of this file that decides what a table holds.
 LAKE_VERSION = 1
 _SEGMENT = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _FILE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,120}")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def lake_root() -> str:
@@ -102,9 +108,10 @@ class Lake:
     """Reads and writes versions of assets. Safe for several processes on one machine."""
 
     def __init__(self, root: str | None = None, *, lock_seconds: float = 3600.0) -> None:
-        self.root = (root or lake_root()).rstrip("/")
+        self.root = root or lake_root()
         self.lock_seconds = lock_seconds
-        self.fs, self._base = fsspec.core.url_to_fs(self.root)
+        self.fs, base = fsspec.core.url_to_fs(self.root)
+        self._base = base.rstrip("/")
         self.local = "file" in (
             self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,)
         )
@@ -132,13 +139,19 @@ class Lake:
 
     @contextlib.contextmanager
     def lock(
-        self, city: str, asset: str, on_wait: Callable[[], None] | None = None
+        self,
+        city: str,
+        asset: str,
+        on_wait: Callable[[], None] | None = None,
+        *,
+        seconds: float | None = None,
     ) -> Iterator[None]:
         """Hold the asset of the city for one process; calls `on_wait` once if another holds it.
 
         Raises:
-            LockedError: it is still held after `lock_seconds`.
+            LockedError: it is still held after `seconds` (by default the lake's `lock_seconds`).
         """
+        patience = self.lock_seconds if seconds is None else seconds
         if self.local:
             path = Path(self.folder(city, asset)) / ".lock"
         else:  # object stores have no locks: processes of one machine still exclude each other
@@ -152,10 +165,10 @@ class Lake:
             except Timeout:
                 if on_wait:
                     on_wait()
-                lock.acquire(timeout=self.lock_seconds)
+                lock.acquire(timeout=patience)
         except Timeout as error:
             raise LockedError(
-                f"another run holds {asset!r} of city {city!r} since over {self.lock_seconds:g} s",
+                f"another run holds {asset!r} of city {city!r} (waited {patience:g} s)",
                 fix=f"wait for it, or end that process (lock file: {path})",
             ) from error
         try:
@@ -186,21 +199,36 @@ class Lake:
         Raises:
             DataError: a name cannot stand in the lake.
             ContractError: a writer found the table to break its contract; nothing is left behind.
+            LakeWriteError: the disk is full, or may not be written.
         """
         folder = self.folder(city, asset)
         if bad := [name for name in files if not _FILE.fullmatch(name)]:
             raise DataError(f"file names {bad} cannot stand in the lake", fix="use a-z, 0-9, _.-")
-        parent = Path(folder) if self.local else Path(tempfile.gettempdir())
-        parent.mkdir(parents=True, exist_ok=True)
+        parent = Path(folder if self.local else self._scratch(city, asset))
         staged = Staged(city, asset, parent / f".writing-{uuid.uuid4().hex}")
-        staged.folder.mkdir()
         try:
-            for name, write in files.items():
-                staged.add(name, write)
+            with self._writing(city, asset):
+                staged.folder.mkdir(parents=True)
+                for name, write in files.items():
+                    staged.add(name, write)
         except BaseException:
             staged.discard()
             raise
         return staged
+
+    @contextlib.contextmanager
+    def _writing(self, city: str, asset: str) -> Iterator[None]:
+        """Says in plain words that the disk is full, or may not be written."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            raise LakeWriteError(
+                f"cannot write {asset!r} of city {city!r} to {self.root}: {error.strerror or error}",
+                fix="free some space there, or set $CITYLOOM_LAKE to another folder; what stood "
+                "before is kept",
+            ) from error
 
     def commit(
         self,
@@ -215,14 +243,15 @@ class Lake:
         city, asset, entries = staged.city, staged.asset, dict(sorted(staged.entries.items()))
         folder = self.folder(city, asset)
         version = digest(entries)[:16]
-        try:
-            self._place(staged.folder, f"{folder}/{version}", entries)
-        finally:
-            staged.discard()
         manifest = Manifest(
             city, asset, fingerprint, inputs or {}, version, entries, list(metadata), list(checks)
         )
-        self._commit(manifest)
+        with self._writing(city, asset):
+            try:
+                self._place(staged.folder, f"{folder}/{version}", entries)
+            finally:
+                staged.discard()
+            self._commit(manifest)
         self._sweep(folder, keep=version)
         if not self.local:
             shutil.rmtree(self._scratch(city, asset), ignore_errors=True)
@@ -233,8 +262,10 @@ class Lake:
     ) -> Manifest:
         """Record that this city has no such table, and why; an older version goes."""
         manifest = Manifest(city, asset, fingerprint, inputs, absent=reason)
-        Path(self.folder(city, asset)).mkdir(parents=True, exist_ok=True) if self.local else None
-        self._commit(manifest)
+        with self._writing(city, asset):
+            if self.local:
+                Path(self.folder(city, asset)).mkdir(parents=True, exist_ok=True)
+            self._commit(manifest)
         self._sweep(self.folder(city, asset), keep="")
         return manifest
 
@@ -254,7 +285,9 @@ class Lake:
 
     def _commit(self, manifest: Manifest) -> None:
         target = f"{self.folder(manifest.city, manifest.asset)}/current.json"
-        self._put(target, json.dumps(asdict(manifest), sort_keys=True, indent=1))
+        content = asdict(manifest)
+        content["sha256"] = digest(content)
+        self._put(target, json.dumps(content, sort_keys=True, indent=1))
 
     def _put(self, target: str, text: str) -> None:
         if not self.local:
@@ -272,11 +305,12 @@ class Lake:
 
     def _sweep(self, folder: str, keep: str) -> None:
         """Remove what earlier versions and killed writers left; the lock is held by the caller."""
+        self.fs.invalidate_cache()
         for entry in self.fs.ls(folder, detail=True):
             name = entry["name"].rstrip("/").rsplit("/", 1)[-1]
             if entry["type"] == "directory" and name != keep:
                 self.fs.rm(entry["name"], recursive=True)
-            elif name.startswith(".current.json-"):
+            elif name.startswith((".current.json-", ".timing.json-")):
                 self.fs.rm(entry["name"])
 
     def write_timing(self, city: str, asset: str, timing: dict[str, float]) -> None:
@@ -293,25 +327,35 @@ class Lake:
             CorruptTableError: `current.json` cannot be read.
         """
         path = f"{self.folder(city, asset)}/current.json"
+        fix = f"delete that file; then {_again(city, asset)}"
         try:
             raw = json.loads(self.fs.cat_file(path))
         except FileNotFoundError:
             return None
         except ValueError as error:
-            raise CorruptTableError(f"{path} is not JSON", fix=_again(city, asset)) from error
+            raise CorruptTableError(f"{path} is not JSON", fix=fix) from error
+        if not isinstance(raw, dict):
+            raise CorruptTableError(f"{path} holds no record of a version", fix=fix)
         if raw.get("lake_version") != LAKE_VERSION:
             raise LakeVersionError(
                 f"{path} has lake version {raw.get('lake_version')}, this code reads {LAKE_VERSION}",
                 fix="set $CITYLOOM_LAKE to a new folder, or run `make clean` and the job again",
             )
+        if raw.pop("sha256", None) != digest(raw):
+            raise CorruptTableError(f"{path} is not what was written", fix=fix)
         return Manifest(**raw)
 
     def intact(self, manifest: Manifest) -> bool:
-        """All files of the version are there with the content that was written."""
+        """All files of the version are there with the content that was written (on an object store:
+        with their size; the content is checked when it is fetched)."""
+        folder = f"{self.folder(manifest.city, manifest.asset)}/{manifest.version}"
         try:
-            for file in manifest.files:
-                self.path(manifest.city, manifest.asset, file)
-        except CorruptTableError:
+            for file, want in manifest.files.items():
+                if self.local:
+                    self._verify(Path(folder) / file, manifest, file)
+                elif self.fs.size(f"{folder}/{file}") != want["bytes"]:
+                    return False
+        except (CorruptTableError, FileNotFoundError):
             return False
         return True
 
@@ -319,49 +363,64 @@ class Lake:
         """A lazy reader: nothing is opened until it is asked."""
         return Handle(self, city, asset)
 
-    def path(self, city: str, asset: str, file: str) -> Path:
-        """A local, verified path of one file of the current version.
+    def path(self, city: str, asset: str, file: str, manifest: Manifest | None = None) -> Path:
+        """A local, verified path of one file of the current version, or of that of `manifest`.
 
         Raises:
             MissingTableError, CorruptTableError
+            ReplacedTableError: the version of `manifest` is no longer there.
         """
-        manifest = self.manifest(city, asset)
-        if manifest is None or manifest.absent or file not in manifest.files:
-            why = (manifest.absent if manifest else "") or "it was never made"
+        wanted = manifest or self.manifest(city, asset)
+        if wanted is None or wanted.absent or file not in wanted.files:
+            why, fix = "it was never made", _again(city, asset)
+            if wanted and wanted.absent:
+                why, fix = wanted.absent, "give the city what it lacks, and run it again"
+            elif wanted:
+                why, fix = f"it has no file {file!r}", f"read one of {sorted(wanted.files)}"
             raise MissingTableError(
-                f"{asset!r} of city {city!r} is not in the lake {self.root}: {why}",
-                fix=_again(city, asset),
+                f"{asset!r} of city {city!r} is not in the lake {self.root}: {why}", fix=fix
             )
-        remote = f"{self.folder(city, asset)}/{manifest.version}/{file}"
-        path: Path = Path(remote) if self.local else self._fetch(remote, manifest, file)
-        want = manifest.files[file]
         try:
-            stat = path.stat()
+            return self._local(f"{self.folder(city, asset)}/{wanted.version}/{file}", wanted, file)
         except FileNotFoundError as error:
-            newer = self.manifest(city, asset)
-            if newer and newer.version != manifest.version:  # replaced while we looked
-                return self.path(city, asset, file)
-            raise CorruptTableError(f"{path} is gone", fix=_again(city, asset)) from error
+            now = self.manifest(city, asset)
+            if now and now.version == wanted.version:
+                where = f"{self.folder(city, asset)}/{wanted.version}/{file}"
+                raise CorruptTableError(f"{where} is gone", fix=_again(city, asset)) from error
+            if manifest:
+                raise _replaced(manifest) from error
+            return self.path(city, asset, file)  # replaced while we looked
+
+    def _local(self, remote: str, manifest: Manifest, file: str) -> Path:
+        """The file itself, or a verified copy of a remote one in a local cache by content."""
+        if self.local:
+            return self._verify(Path(remote), manifest, file)
+        content = str(manifest.files[file]["sha256"])
+        path = Path(tempfile.gettempdir()) / "cityloom-cache" / content / file
+        with contextlib.suppress(FileNotFoundError, CorruptTableError):
+            return self._verify(path, manifest, file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{uuid.uuid4().hex}")
+        try:
+            self.fs.get_file(remote, str(temporary))
+            self._verify(temporary, manifest, file, remote)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return path
+
+    def _verify(self, path: Path, manifest: Manifest, file: str, shown: str = "") -> Path:
+        """The path, if it holds what was written; a process reads a file once for this."""
+        want, stat = manifest.files[file], path.stat()
         key = (str(path), stat.st_size, stat.st_mtime_ns)
         if key not in self._verified:
             if stat.st_size != want["bytes"] or file_digest(path) != want["sha256"]:
                 raise CorruptTableError(
-                    f"{path} is damaged: it has {stat.st_size} bytes and not the content that was "
-                    f"written ({want['bytes']} bytes, sha256 {want['sha256'][:12]}...)",
-                    fix=_again(city, asset),
+                    f"{shown or path} is damaged: it has {stat.st_size} bytes and not the content "
+                    f"that was written ({want['bytes']} bytes, sha256 {want['sha256'][:12]}...)",
+                    fix=_again(manifest.city, manifest.asset),
                 )
             self._verified.add(key)
-        return path
-
-    def _fetch(self, remote: str, manifest: Manifest, file: str) -> Path:
-        """Copy of a remote file in a local cache, by content, so that it is fetched once."""
-        want = manifest.files[file]["sha256"]
-        path = Path(tempfile.gettempdir()) / "cityloom-cache" / str(want) / file
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{uuid.uuid4().hex}")
-            self.fs.get_file(remote, str(temporary))
-            temporary.replace(path)
         return path
 
     def cities(self) -> list[str]:
@@ -396,53 +455,73 @@ class Lake:
         return pd.DataFrame(rows)
 
     def remove(self, city: str) -> None:
-        """Delete everything that the lake holds of a city."""
+        """Delete everything that the lake holds of a city.
+
+        Raises:
+            LockedError: a run works on it.
+        """
         base = self.folder(city, "x").rsplit("/", 1)[0]
         if self.fs.exists(base):
-            self.fs.rm(base, recursive=True)
+            with contextlib.ExitStack() as held:
+                for asset in self.assets(city):
+                    held.enter_context(self.lock(city, asset, seconds=0))
+                self.fs.rm(base, recursive=True)
 
     def publish(self, city: str, asset: str, file: str) -> str:
         """A copy of a file under a stable name, `<lake>/<city>/<file>`, for people to open."""
         source = self.path(city, asset, file)
-        target = f"{self.folder(city, asset).rsplit('/', 1)[0]}/{file}"
-        if self.local:
-            temporary = Path(f"{target}-{uuid.uuid4().hex}")
-            shutil.copyfile(source, temporary)
-            temporary.replace(target)
-        else:
+        folder = self.folder(city, asset)
+        target = f"{folder.rsplit('/', 1)[0]}/{file}"
+        if not self.local:
             self.fs.put_file(str(source), target)
+            return target
+        # Beside the versions, so that the next commit sweeps what a kill leaves here.
+        temporary = Path(folder) / f".writing-{uuid.uuid4().hex}"
+        try:
+            with self._writing(city, asset):
+                temporary.mkdir()
+                shutil.copyfile(source, temporary / file)
+                (temporary / file).replace(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
         return target
 
 
 class Handle:
-    """One asset of one city, read when asked. A table's file is `<asset>.parquet`."""
+    """One asset of one city, read when asked; all of it from the version that stood when it was
+    first asked. A table's file is `<asset>.parquet`."""
 
     def __init__(self, lake: Lake, city: str, asset: str) -> None:
         self.lake, self.city, self.asset = lake, city, asset
+        self._seen: Manifest | None = None
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """What the lake says of it; None if it was never made."""
+        self._seen = self._seen or self.lake.manifest(self.city, self.asset)
+        return self._seen
 
     @property
     def exists(self) -> bool:
         """False where the city has no such table (for an optional modality)."""
-        manifest = self.lake.manifest(self.city, self.asset)
-        return manifest is not None and not manifest.absent
+        return self.manifest is not None and not self.manifest.absent
 
     @property
     def fingerprint(self) -> str:
-        manifest = self.lake.manifest(self.city, self.asset)
-        return manifest.fingerprint if manifest else ""
+        return self.manifest.fingerprint if self.manifest else ""
 
     @property
     def files(self) -> list[str]:
-        manifest = self.lake.manifest(self.city, self.asset)
-        return sorted(manifest.files) if manifest else []
+        return sorted(self.manifest.files) if self.manifest else []
 
     def path(self, file: str | None = None) -> Path:
         """Local path of a file, verified; the table itself by default."""
-        return self.lake.path(self.city, self.asset, file or f"{self.asset}.parquet")
+        return self.lake.path(self.city, self.asset, file or f"{self.asset}.parquet", self.manifest)
 
     def arrow(self, columns: list[str] | None = None, file: str | None = None) -> pa.Table:
         """The table in Arrow."""
-        return read_arrow(self.path(file), columns)
+        with self._reading():
+            return read_arrow(self.path(file), columns)
 
     def frame(self, columns: list[str] | None = None, file: str | None = None) -> pd.DataFrame:
         """The table in pandas; geometry stays WKB."""
@@ -453,7 +532,8 @@ class Handle:
         """The table in geopandas, in the city's CRS."""
         import geopandas as gpd
 
-        frame: gpd.GeoDataFrame = gpd.read_parquet(self.path())
+        with self._reading():
+            frame: gpd.GeoDataFrame = gpd.read_parquet(self.path())
         return frame
 
     def checkpoint(self, name: str) -> Checkpoint:
@@ -462,12 +542,23 @@ class Handle:
 
         from model_code.methods.base import Checkpoint
 
-        record = json.loads(self.path(f"{name}.json").read_text(encoding="utf-8"))
-        return Checkpoint(load_file(self.path(f"{name}.safetensors")), record)
+        with self._reading():
+            record = json.loads(self.path(f"{name}.json").read_text(encoding="utf-8"))
+            return Checkpoint(load_file(self.path(f"{name}.safetensors")), record)
 
     @property
     def checkpoints(self) -> list[str]:
         return [f.removesuffix(".json") for f in self.files if f.endswith(".json")]
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """A file that goes between its check and its opening was replaced."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            if self._seen is None:
+                raise
+            raise _replaced(self._seen) from error
 
 
 def read(table: str, city: str, *, lake: str | None = None) -> pd.DataFrame | gpd.GeoDataFrame:
@@ -483,8 +574,13 @@ def read(table: str, city: str, *, lake: str | None = None) -> pd.DataFrame | gp
     source = Lake(lake)
     if table == "timings":
         return source.timings(city)
-    handle = source.handle(city, table)
-    return handle.geo() if table in TABLES and TABLES[table].geometry else handle.frame()
+    while True:
+        handle = source.handle(city, table)
+        try:
+            geometry = table in TABLES and TABLES[table].geometry
+            return handle.geo() if geometry else handle.frame()
+        except ReplacedTableError:  # by a run that goes on meanwhile: read what stands now
+            continue
 
 
 # --- file formats --------------------------------------------------------------------------------
@@ -518,7 +614,7 @@ def table_writer(checker: Checker, value: Any, provenance: dict[str, Any]) -> Wr
         schema = arrow_schema(table)
         metadata = {"cityloom": json.dumps(provenance, sort_keys=True)}
         if table.geometry:
-            metadata["geo"] = json.dumps(_geo_metadata(table.geometry, value), sort_keys=True)
+            metadata["geo"] = json.dumps(_geo_metadata(table, value), sort_keys=True)
         schema = schema.with_metadata(metadata)
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
             for part in _parts(table, value):
@@ -546,8 +642,14 @@ def _parts(table: Table, value: Any) -> Iterator[pa.Table]:
         frame = value.reset_index(drop=True)
         if table.geometry:
             frame = pd.DataFrame(frame)
-            frame[table.geometry] = value.geometry.to_wkb().array
-        value = pa.Table.from_pandas(frame, preserve_index=False)
+            frame[table.geometry] = value.geometry.to_wkb(flavor="iso").array
+        try:
+            value = pa.Table.from_pandas(frame, preserve_index=False)
+        except (pa.ArrowException, ValueError, TypeError) as error:
+            raise ContractError(
+                f"table {table.name!r} cannot be written: {error}",
+                fix="make the stage return columns of one type each, each once",
+            ) from error
     if isinstance(value, pa.Table):
         # take() on a list<float32> column is slow and can overflow: skip it when already in order
         keys = [(k, "ascending") for k in table.key]
@@ -559,16 +661,26 @@ def _parts(table: Table, value: Any) -> Iterator[pa.Table]:
         yield conform(table, batch)
 
 
-def _geo_metadata(column: str, value: Any) -> dict[str, Any]:
+def _geo_metadata(table: Table, value: Any) -> dict[str, Any]:
     """GeoParquet 1.1 file metadata of a GeoDataFrame with one geometry column."""
+    import geopandas as gpd
+    import numpy as np
+
+    column = table.geometry
+    if not isinstance(value, gpd.GeoDataFrame) or value.geometry.name != column:
+        raise ContractError(
+            f"table {table.name!r} needs a GeoDataFrame whose geometry is {column!r}",
+            fix="make the stage return one",
+        )
     crs = value.crs.to_json_dict() if value.crs is not None else None
-    kinds = sorted(set(value.geometry.geom_type))
-    bounds = [float(x) for x in value.total_bounds] if len(value) else []
-    about = {"encoding": "WKB", "geometry_types": kinds, "crs": crs}
+    deep = np.where(value.has_z, " Z", "")
+    kinds = {f"{kind}{z}" for kind, z in zip(value.geom_type, deep, strict=True) if kind}
+    about = {"encoding": "WKB", "geometry_types": sorted(kinds), "crs": crs}
+    bounds = [float(x) for x in value.total_bounds]
     return {
         "version": "1.1.0",
         "primary_column": column,
-        "columns": {column: {**about, "bbox": bounds} if bounds else about},
+        "columns": {column: {**about, "bbox": bounds} if np.isfinite(bounds).all() else about},
     }
 
 
@@ -577,9 +689,15 @@ def checkpoint_writers(name: str, checkpoint: Checkpoint) -> dict[str, Writer]:
 
     def tensors(path: Path) -> None:
         import numpy as np
+        from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
-        save_file({k: np.ascontiguousarray(v) for k, v in checkpoint.tensors.items()}, path)
+        try:
+            save_file({k: np.asarray(v, order="C") for k, v in checkpoint.tensors.items()}, path)
+        except SafetensorError as error:
+            if code := re.search(r"os error (\d+)", str(error)):
+                raise OSError(int(code[1]), str(error)) from error
+            raise
 
     def record(path: Path) -> None:
         path.write_text(json.dumps(checkpoint.record, sort_keys=True, indent=1), encoding="utf-8")
@@ -603,6 +721,13 @@ def _write_text(path: Path, text: str) -> None:
 
 def _write_bytes(path: Path, content: bytes) -> None:
     path.write_bytes(content)
+
+
+def _replaced(manifest: Manifest) -> ReplacedTableError:
+    return ReplacedTableError(
+        f"{manifest.asset!r} of city {manifest.city!r} was replaced by another run while it was read",
+        fix="run this again",
+    )
 
 
 def _sync(path: Path) -> None:
