@@ -147,16 +147,18 @@ class _Progress:
     def line(self, text: str) -> None:
         """What a fit says of itself."""
         now = time.perf_counter()
-        if now - self._last > 5:
-            self._say(f"fit {self._done + 1} of {self._total}: {text}")
-            self._last = now
+        if now - self._last < 5:
+            return
+        left = (now - self._started) / self._done * (self._total - self._done) if self._done else 0
+        about = f", about {left:.0f} s left" if left else ""
+        self._say(f"fit {self._done + 1} of {self._total}: {text}{about}")
+        self._last = now
 
     def step(self) -> None:
         """One more fit is done."""
         self._done += 1
-        left = (time.perf_counter() - self._started) / self._done * (self._total - self._done)
         if self._done < self._total:
-            self.line(f"starts, about {left:.0f} s left")
+            self.line("starts")
 
 
 # --- stages --------------------------------------------------------------------------------------
