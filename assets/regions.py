@@ -59,7 +59,7 @@ def _ids(ctx: Context) -> Any:
 def _chip_sheet(ctx: Context, written: Written) -> bytes:
     from model_code.report import figures
 
-    return figures.chip_sheet(_sample(written, 24))
+    return figures.chip_sheet(_sample(written, 24), total=written.rows)
 
 
 def _sample(written: Written, count: int) -> Any:
@@ -93,7 +93,7 @@ def region_chips(ctx: Context) -> Product:
 def _view_sheet(ctx: Context, written: Written) -> bytes:
     from model_code.report import figures
 
-    return figures.view_sheet(_sample(written, 24))
+    return figures.view_sheet(_sample(written, 24), total=written.rows)
 
 
 @stage(group="features", kinds=("pillow",), inputs=("regions", "street_views"),
@@ -180,7 +180,7 @@ def mobility(ctx: Context) -> Product:
 def _height_sheet(ctx: Context, written: Written) -> bytes:
     from model_code.report import figures
 
-    return figures.height_sheet(_sample(written, 24))
+    return figures.height_sheet(_sample(written, 24), total=written.rows)
 
 
 @stage(group="features", kinds=("rasterio",), inputs=("regions", "buildings"),

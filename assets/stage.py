@@ -58,6 +58,7 @@ class Written:
     """A staged table, for pictures and figures of the UI."""
 
     path: Path
+    rows: int = 0
 
     def arrow(self, columns: list[str] | None = None) -> Any:
         return read_arrow(self.path, columns)
@@ -330,7 +331,10 @@ def _stage(
             writer = table_writer(Checker(contract("rejected")), rejected, provenance)
             staged.add("rejected.parquet", writer)
         if declared.picture:
-            picture = declared.picture(ctx, Written(staged.folder / f"{declared.name}.parquet"))
+            picture = declared.picture(
+                ctx,
+                Written(staged.folder / f"{declared.name}.parquet", checker.rows if checker else 0),
+            )
             staged.add("picture.png", bytes_writer(picture))
     except BaseException:
         staged.discard()

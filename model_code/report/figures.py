@@ -470,24 +470,32 @@ def _arcs(start: NDArray[Any], end: NDArray[Any], steps: int = 17) -> NDArray[np
 
 
 @_picture
-def chip_sheet(chips: pd.DataFrame, *, limit: int = 24, title: str = "Satellite chips") -> Figure:
-    """A contact sheet of `region_chips`, evenly picked over the regions. Black: no valid pixel."""
+def chip_sheet(
+    chips: pd.DataFrame, *, limit: int = 24, total: int = 0, title: str = "Satellite chips"
+) -> Figure:
+    """A contact sheet of `region_chips` (or of a sample of `total` rows), evenly picked. Black: no valid pixel."""
     picked = _pick(chips, limit)
     pictures = [_rgb(row) for row in picked.itertuples()]
-    return _sheet(pictures, list(picked["region_id"]), f"{title}: {len(picked)} of {len(chips):,}")
+    return _sheet(
+        pictures, list(picked["region_id"]), f"{title}: {len(picked)} of {total or len(chips):,}"
+    )
 
 
 @_picture
-def view_sheet(views: pd.DataFrame, *, limit: int = 24, title: str = "Street views") -> Figure:
+def view_sheet(
+    views: pd.DataFrame, *, limit: int = 24, total: int = 0, title: str = "Street views"
+) -> Figure:
     """A contact sheet of `region_street_views`, evenly picked over its rows."""
     picked = _pick(views, limit)
     pictures = [_rgb(row) for row in picked.itertuples()]
-    return _sheet(pictures, list(picked["region_id"]), f"{title}: {len(picked)} of {len(views):,}")
+    return _sheet(
+        pictures, list(picked["region_id"]), f"{title}: {len(picked)} of {total or len(views):,}"
+    )
 
 
 @_picture
 def height_sheet(
-    heights: pd.DataFrame, *, limit: int = 24, title: str = "Building heights"
+    heights: pd.DataFrame, *, limit: int = 24, total: int = 0, title: str = "Building heights"
 ) -> Figure:
     """A contact sheet of the table `heights`; pixels without a building stay grey."""
     picked = _pick(heights, limit)
@@ -500,7 +508,7 @@ def height_sheet(
     figure = _sheet(
         pictures,
         list(picked["region_id"]),
-        f"{title}: {len(picked)} of {len(heights):,}",
+        f"{title}: {len(picked)} of {total or len(heights):,}",
         bar=True,
     )
     if pictures:
