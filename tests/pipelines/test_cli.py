@@ -52,3 +52,6 @@ def test_check_finds_a_missing_file(place: Place) -> None:
     assert done.returncode == 1
     assert "sources.trips.path" in done.stdout and "gone.parquet" in done.stdout
     assert "tiny: in order" in done.stdout
+    alone = place.run("cityloom", "check", "tiny")
+    assert (alone.returncode, alone.stdout) == (0, "tiny: in order\n")
+    assert place.run("cityloom", "check", "other").returncode == 1
