@@ -179,7 +179,7 @@ def counts_bare(folder: Path, n: int) -> Work:
     import duckdb
 
     query = f"SELECT region, category, count(*) FROM '{folder / 'points.parquet'}' GROUP BY ALL"
-    return lambda: duckdb.sql(query).to_arrow_table()
+    return lambda: duckdb.connect().sql(query).to_arrow_table()
 
 
 def counts_naive(folder: Path, n: int) -> Work:
@@ -247,7 +247,7 @@ def flows_bare(folder: Path, n: int) -> Work:
         "SELECT origin_zone, destination_zone, hour(started_at) AS hour, sum(trip_count)"
         f" FROM '{folder / 'zones.parquet'}' GROUP BY ALL"
     )
-    return lambda: duckdb.sql(query).to_arrow_table()
+    return lambda: duckdb.connect().sql(query).to_arrow_table()
 
 
 def flows_ours(folder: Path, n: int) -> Work:
@@ -305,7 +305,7 @@ def flows_points_bare(folder: Path, n: int) -> Work:
         f"SELECT {columns}, hour(started_at) AS hour, sum(trip_count)"
         f" FROM '{folder / 'points.parquet'}' GROUP BY ALL"
     )
-    return lambda: duckdb.sql(query).to_arrow_table()
+    return lambda: duckdb.connect().sql(query).to_arrow_table()
 
 
 def flows_naive(folder: Path, n: int) -> Work:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_code.city import Hexagons, Partition, Polygons, Squares
-from model_code.geo.vector import project
+from model_code.geo.vector import transform_in_place
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -55,7 +55,8 @@ class Locator:
     """
 
     def __init__(self, regions: gpd.GeoDataFrame, partition: Partition) -> None:
-        self._crs = regions.crs
+        import pyproj
+
         self._index: _Index
         if isinstance(partition, Polygons) or partition.edge == "clip":
             self._index = _PolygonIndex(regions.geometry.to_numpy())
@@ -63,6 +64,10 @@ class Locator:
             self._index = _SquareIndex(regions.geometry.to_numpy(), partition.size_m)
         else:
             self._index = _HexagonIndex(regions["region_id"].to_numpy(), partition)
+        source, target = regions.crs, "EPSG:4326"
+        if not self._index.degrees:
+            source, target = target, source
+        self._to_index = pyproj.Transformer.from_crs(source, target, always_xy=True)
 
     def locate(self, x_m: Floats, y_m: Floats) -> Indices:
         """Row of the regions table for each point [P] in the city's CRS; -1: in no region."""
@@ -75,14 +80,10 @@ class Locator:
     def _locate(self, x: Floats, y: Floats, *, degrees: bool) -> Indices:
         x, y = (np.ascontiguousarray(v, np.float64) for v in (x, y))
         if degrees != self._index.degrees:
-            source, target = ("EPSG:4326", self._crs) if degrees else (self._crs, "EPSG:4326")
-            first, second = np.empty_like(x), np.empty_like(y)
-
-            def work(part: slice) -> None:
-                first[part], second[part] = project(x[part], y[part], source, target)
-
-            _in_threads(work, _chunks(len(x)))
-            x, y = first, second
+            x, y = x.copy(), y.copy()
+            _in_threads(
+                lambda part: transform_in_place(self._to_index, x[part], y[part]), _chunks(len(x))
+            )
         return self._index.locate(x, y)
 
 
@@ -132,7 +133,11 @@ class _SquareIndex:
             x_cells, y_cells = x / self._size, y / self._size
             column, row = np.floor(x_cells), np.floor(y_cells)
             found = self._at(column, row)
-            x_near, y_near = self._near_line(x_cells - column), self._near_line(y_cells - row)
+            # Where rounding may have put a point on the wrong side of a grid line, or on it.
+            x_near, y_near = (
+                np.abs(cells - line - 0.5) >= 0.5 - self._rounding
+                for cells, line in ((x_cells, column), (y_cells, row))
+            )
             near = np.flatnonzero(x_near | y_near)
             if len(near):
                 column = np.where(x_near, np.round(x_cells), column)[near]
@@ -140,17 +145,14 @@ class _SquareIndex:
                 found[near] = self._first_around(x[near], y[near], column, row)
         return found
 
-    def _near_line(self, part_of_cell: Floats) -> NDArray[np.bool_]:
-        """Whether rounding may have put a point on the wrong side of a grid line."""
-        near = (part_of_cell <= self._rounding) | (part_of_cell >= 1 - self._rounding)
-        return np.asarray(near, bool)
-
     def _at(self, column: Floats, row: Floats) -> Indices:
         """Region of a cell; -1 for none. NaN and infinity compare false, hence are in none."""
         column, row = column - self._west, row - self._south
         known = (column >= 0) & (column < self._width) & (row >= 0) & (row < self._height)
-        key = np.where(known, column * self._height + row, -1).astype(np.int64)
-        return self._table[key]
+        column *= self._height
+        column += row
+        column[~known] = -1
+        return self._table[column.astype(np.int64)]
 
     def _first_around(self, x: Floats, y: Floats, column: Floats, row: Floats) -> Indices:
         """The first of the up to four squares that hold a point near the lines before a cell."""

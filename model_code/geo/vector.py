@@ -241,12 +241,17 @@ def project(
     """Coordinates [N] from one CRS to another, x (or longitude) first; inf where there is none."""
     import pyproj
 
-    transformer = pyproj.Transformer.from_crs(source, target, always_xy=True)
+    x, y = np.array(x, np.float64), np.array(y, np.float64)
+    transform_in_place(pyproj.Transformer.from_crs(source, target, always_xy=True), x, y)
+    return x, y
+
+
+def transform_in_place(transformer: Any, x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
+    """Run a pyproj transformer over coordinates [N] where they stand."""
     if len(x) == 1:  # pyproj turns an array of one into a scalar by a way that numpy deprecates
-        one, other = transformer.transform(float(x[0]), float(y[0]))
-        return np.array([one]), np.array([other])
-    one, other = transformer.transform(x, y)
-    return np.asarray(one), np.asarray(other)
+        x[0], y[0] = transformer.transform(float(x[0]), float(y[0]))
+    else:
+        transformer.transform(x, y, inplace=True)
 
 
 def polygonal(geometries: NDArray[Any]) -> NDArray[Any]:
