@@ -180,7 +180,8 @@ def _fit(spec: MethodSpec, ctx: Context) -> Product:
     known: dict[str, Checkpoint] = {}  # variants that differ in their heads share a fit
 
     def fit_one(fit: Fit, seed: int, workspace: Workspace) -> Checkpoint:
-        same = digest([ctx.settings["variants"][fit.variant], fit.split, fit.fold, seed])
+        own_seed = seed if spec.seeded else None
+        same = digest([ctx.settings["variants"][fit.variant], fit.split, fit.fold, own_seed])
         if same not in known:
             parts = None
             if fit.fold >= 0:

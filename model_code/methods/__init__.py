@@ -128,6 +128,7 @@ class MethodSpec:
     config: type[MethodConfig]
     module: str
     about: str
+    seeded: bool = True  # False: every seed gives the same numbers, so one fit serves them all
 
     def load(self) -> Method:
         """The method's code; imports torch where the method needs it."""
@@ -142,20 +143,20 @@ METHODS: dict[str, MethodSpec] = {
     for spec in (
         MethodSpec(
             "poi", "POI counts", "pretrained", ("pois",), PoiConfig,
-            f"{_BASELINES}.poi", "Counts of POIs by category.",
+            f"{_BASELINES}.poi", "Counts of POIs by category.", seeded=False,
         ),
         MethodSpec(
             "location", "Location", "pretrained", ("location",), LocationConfig,
-            f"{_BASELINES}.location", "Coordinates of the region with a few Fourier features.",
+            f"{_BASELINES}.location", "Coordinates of the region with a few Fourier features.", seeded=False,
         ),
         MethodSpec(
             "chip_pca", "PCA of chips", "pretrained", ("imagery",), ChipPcaConfig,
-            f"{_BASELINES}.chip_pca", "Principal components of the satellite chips' pixels.",
+            f"{_BASELINES}.chip_pca", "Principal components of the satellite chips' pixels.", seeded=False,
         ),
         MethodSpec(
             "od_pca", "PCA of flows", "pretrained", ("flows",), OdPcaConfig,
             f"{_BASELINES}.od_pca",
-            "Principal components of the log origin-destination matrix, plus both volumes.",
+            "Principal components of the log origin-destination matrix, plus both volumes.", seeded=False,
         ),
         MethodSpec(
             "vit", "ViT from scratch", "supervised", ("imagery",), VitConfig,
