@@ -246,12 +246,11 @@ class Lake:
         manifest = Manifest(
             city, asset, fingerprint, inputs or {}, version, entries, list(metadata), list(checks)
         )
-        with self._writing(city, asset):
-            try:
+        try:
+            with self._writing(city, asset), self._committing(manifest):
                 self._place(staged.folder, f"{folder}/{version}", entries)
-            finally:
-                staged.discard()
-            self._commit(manifest)
+        finally:
+            staged.discard()
         self._sweep(folder, keep=version)
         if not self.local:
             shutil.rmtree(self._scratch(city, asset), ignore_errors=True)
@@ -265,7 +264,8 @@ class Lake:
         with self._writing(city, asset):
             if self.local:
                 Path(self.folder(city, asset)).mkdir(parents=True, exist_ok=True)
-            self._commit(manifest)
+            with self._committing(manifest):
+                pass
         self._sweep(self.folder(city, asset), keep="")
         return manifest
 
@@ -283,14 +283,19 @@ class Lake:
         _sync(final)
         _sync(final.parent)
 
-    def _commit(self, manifest: Manifest) -> None:
-        target = f"{self.folder(manifest.city, manifest.asset)}/current.json"
+    def _committing(self, manifest: Manifest) -> contextlib.AbstractContextManager[None]:
+        """Makes the version count when the block is done."""
         content = asdict(manifest)
         content["sha256"] = digest(content)
-        self._put(target, json.dumps(content, sort_keys=True, indent=1))
+        target = f"{self.folder(manifest.city, manifest.asset)}/current.json"
+        return self._putting(target, json.dumps(content, sort_keys=True, indent=1))
 
-    def _put(self, target: str, text: str) -> None:
+    @contextlib.contextmanager
+    def _putting(self, target: str, text: str) -> Iterator[None]:
+        """Write a text before the block, and put it in place after it: a full disk is met before
+        anything has changed."""
         if not self.local:
+            yield
             self.fs.pipe_file(target, text.encode())
             return
         path = Path(target)
@@ -298,6 +303,7 @@ class Lake:
         try:
             temporary.write_text(text, encoding="utf-8")
             _sync(temporary)
+            yield
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -315,7 +321,9 @@ class Lake:
 
     def write_timing(self, city: str, asset: str, timing: dict[str, float]) -> None:
         """Keep seconds and peak memory of the last computation, beside the data."""
-        self._put(f"{self.folder(city, asset)}/timing.json", json.dumps(timing, sort_keys=True))
+        target = f"{self.folder(city, asset)}/timing.json"
+        with self._writing(city, asset), self._putting(target, json.dumps(timing, sort_keys=True)):
+            pass
 
     # --- reading -------------------------------------------------------------------------------
 
