@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from model_code.city import City, resolve
 from model_code.fingerprint import digest, file_digest
+
+_TAGS = frozenset({"etag", "content-md5", "digest", "last-modified"})
+# A file that was changed less than this ago may change again without a new time stamp.
+_SETTLED_NS = 2_000_000_000
 
 
 class RawFiles:
@@ -20,7 +29,7 @@ class RawFiles:
 
     def __init__(self, root: str, memory: Path | None = None) -> None:
         self.root = root
-        name = f"cityloom-digests-{digest(root)[:12]}.sqlite"
+        name = f"cityloom-digests-{os.getuid()}-{digest(root)[:12]}.sqlite"
         self._memory = memory or Path(tempfile.gettempdir()) / name
 
     def digests(self, city: City, sections: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -37,35 +46,68 @@ class RawFiles:
 
     def entries(self, path: str) -> dict[str, tuple[str, int]]:
         """Files that a path of the config stands for: digest and bytes by name below the root."""
-        url = resolve(path, self.root)
-        found = dict(self._digest_all(url))
-        if not found:
+        fs, local = fsspec.core.url_to_fs(resolve(path, self.root))
+        places = sorted(fs.glob(local)) if "*" in local else [local]
+        files = sorted(file for place in places if fs.exists(place) for file in fs.find(place))
+        if not files:
             return {path: ("missing", 0)}
-        base = resolve("", self.root)
-        return {name.removeprefix(base).lstrip("/"): entry for name, entry in found.items()}
+        base = str(fs._strip_protocol(self.root)).rstrip("/") + "/"
+        here = isinstance(fs, LocalFileSystem)
+        found = self._local(files) if here else {file: _remote(fs, file) for file in files}
+        return {
+            file.removeprefix(base)
+            if here or file.startswith(base)
+            else fs.unstrip_protocol(file): entry
+            for file, entry in found.items()
+        }
 
-    def _digest_all(self, url: str) -> Iterator[tuple[str, tuple[str, int]]]:
-        fs, path = fsspec.core.url_to_fs(url)
-        paths = sorted(fs.glob(path)) if "*" in path else [path]
-        files = sorted(f for p in paths if fs.exists(p) for f in fs.find(p))
-        if not isinstance(fs, fsspec.implementations.local.LocalFileSystem):
-            # object stores tell of a change by their own tag, without a download
-            for file in files:
-                yield fs.unstrip_protocol(file), (digest(fs.ukey(file)), int(fs.size(file) or 0))
+    def _local(self, files: list[str]) -> dict[str, tuple[str, int]]:
+        stats = {file: Path(file).stat() for file in files}
+        states = {f: (s.st_size, s.st_mtime_ns, s.st_ctime_ns) for f, s in stats.items()}
+        known = self._remembered(files)
+        new = {file: file_digest(file) for file in files if known.get(file, ())[:3] != states[file]}
+        settled = time.time_ns() - _SETTLED_NS
+        self._remember(
+            [(f, *states[f], value) for f, value in new.items() if max(states[f][1:]) < settled]
+        )
+        return {file: (new.get(file) or known[file][3], states[file][0]) for file in files}
+
+    def _remembered(self, files: list[str]) -> dict[str, Any]:
+        """(bytes, modified, changed, digest) by path; nothing where the database cannot be read."""
+        with contextlib.suppress(sqlite3.DatabaseError), self._open() as memory:
+            rows = memory.execute(
+                "SELECT path, size, modified_ns, changed_ns, sha256 FROM seen "
+                "WHERE path IN (SELECT value FROM json_each(?))", (json.dumps(files),)
+            )  # fmt: skip
+            return {path: tuple(row) for path, *row in rows}
+        return {}
+
+    def _remember(self, rows: list[tuple[Any, ...]]) -> None:
+        """Only saves time later: a database that is damaged is started anew, a busy one left."""
+        if not rows:
             return
+        try:
+            with self._open() as memory, memory:
+                memory.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?)", rows)
+        except sqlite3.OperationalError:
+            return
+        except sqlite3.DatabaseError:
+            self._memory.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
         self._memory.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(self._memory, timeout=60)) as memory, memory:
+        with contextlib.closing(sqlite3.connect(self._memory, timeout=10)) as memory:
             memory.execute(
                 "CREATE TABLE IF NOT EXISTS seen (path TEXT PRIMARY KEY, size INTEGER, "
-                "changed_ns INTEGER, sha256 TEXT)"
+                "modified_ns INTEGER, changed_ns INTEGER, sha256 TEXT)"
             )
-            for file in files:
-                stat = Path(file).stat()
-                key = (stat.st_size, max(stat.st_mtime_ns, stat.st_ctime_ns))
-                row = memory.execute(
-                    "SELECT size, changed_ns, sha256 FROM seen WHERE path = ?", (file,)
-                ).fetchone()
-                if row is None or row[:2] != key:
-                    row = (*key, file_digest(file))
-                    memory.execute("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)", (file, *row))
-                yield file, (row[2], stat.st_size)
+            yield memory
+
+
+def _remote(fs: Any, file: str) -> tuple[str, int]:
+    """Object stores tell of a change by their own tag, without a download; a web server by its
+    ETag or date."""
+    info = fs.info(file)
+    tags = {k: str(v) for k, v in info.items() if k.lower() in _TAGS}
+    return digest([fs.ukey(file), tags, info.get("size")]), int(info.get("size") or 0)
