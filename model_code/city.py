@@ -49,7 +49,7 @@ def _timezone(name: str) -> str:
 
 
 def _crs(code: str) -> str:
-    if not re.fullmatch(r"EPSG:\d{4,6}", code):
+    if not re.fullmatch(r"EPSG:[0-9]{4,6}", code):
         raise ValueError("want an EPSG code such as EPSG:32618")
     try:
         import pyproj
@@ -99,7 +99,9 @@ def _cron(text: str) -> str:
 
 
 def _cron_values(item: str, name: str, low: int, high: int, names: list[str]) -> Iterable[int]:
-    found = re.fullmatch(r"(?:\*|(\d{1,2}|[a-z]{3})(?:-(\d{1,2}|[a-z]{3}))?)(?:/(\d{1,2}))?", item)
+    found = re.fullmatch(
+        r"(?:\*|([0-9]{1,2}|[a-z]{3})(?:-([0-9]{1,2}|[a-z]{3}))?)(?:/([0-9]{1,2}))?", item
+    )
     numbers = {value: low + place for place, value in enumerate(names)}
     numbers |= {f"{n:0{width}}": n for n in range(low, high + 1) for width in (1, 2)}
     first, last, step = found.groups() if found else ("?", None, None)
@@ -682,9 +684,10 @@ def load_city(path: Path | str) -> City:
         problems += _problems(error, raw, City)
     problems += _method_problems(raw)
     problems += _source_problems(raw)
-    if raw.get("name") != path.stem and isinstance(raw.get("name"), str):
-        what = f"the file is {path.name}, the name is {raw['name']!r}"
-        problems.append(Problem("name", what, f"rename the file, or set name: {path.stem}"))
+    name = raw.get("name")
+    if isinstance(name, str) and name != path.stem and re.fullmatch(NAME_PATTERN, name):
+        what = f"the file is {path.name}, the name is {name!r}"
+        problems.append(Problem("name", what, f"call the file {name}.yaml, or change the name"))
     if problems:
         raise ConfigError(str(path), problems)
     return city
