@@ -31,6 +31,8 @@ class Rejections:
         positions = np.asarray(list(rows) if not isinstance(rows, np.ndarray) else rows, np.int64)
         if not len(positions):
             return
+        if not isinstance(detail, str) and len(detail) != len(positions):
+            raise ValueError(f"{len(detail)} details for {len(positions)} rows of {source}")
         counts = np.broadcast_to(np.asarray(items, np.float64), positions.shape)
         self._parts.append((source, positions, reason, detail, counts))
 
