@@ -178,8 +178,6 @@ class Checker:
     def _order(self, part: pa.Table) -> Iterator[str]:
         if not part.num_rows:
             return
-        import pandas as pd
-
         keys = part.select(list(self.table.key))
         first, last = keys.slice(0, 1).to_pylist()[0], keys.slice(part.num_rows - 1).to_pylist()[0]
         head = tuple((first[k] is None, first[k]) for k in self.table.key)
@@ -189,6 +187,6 @@ class Checker:
         ordered = keys.sort_by([(k, "ascending") for k in self.table.key])
         if not ordered.equals(keys):
             yield f"rows are not ordered by the key {self.table.key}"
-        repeated = int(pd.DataFrame(keys.to_pandas()).duplicated().sum())
+        repeated = int(keys.to_pandas(types_mapper=_nullable).duplicated().sum())
         if repeated:
             yield f"{repeated} rows repeat a key {self.table.key}"
