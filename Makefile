@@ -20,7 +20,7 @@ help: ## list what can be made
 	.tools/uv/bin/python -m pip install --quiet 'uv>=0.9'
 
 .venv/.synced: pyproject.toml uv.lock | $(filter .tools/%,$(UV))
-	$(UV) sync --locked --extra dev
+	$(UV) sync --locked --inexact --extra dev
 	@touch $@
 
 setup: .venv/.synced ## install everything that is needed into .venv

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from assets.regions import locator
 from assets.stage import Context, Product, Written, stage
 from model_code.city import City
 from model_code.methods import METHODS
@@ -71,12 +72,11 @@ def reachable(ctx: Context) -> Product:
 
     from model_code.city import resolve
     from model_code.evaluation.reachable import reachable as measure
-    from model_code.geo.join import Locator
 
     regions = ctx.inputs["regions"].geo()
     truth = pd.read_parquet(resolve(ctx.city.sources.truth.path, ctx.root))
     places = truth[["lon", "lat"]].to_numpy()
-    index = Locator(regions, ctx.city.partition).locate_lonlat(places[:, 0], places[:, 1])
+    index = locator(ctx).locate_lonlat(places[:, 0], places[:, 1])
     truth = truth[index >= 0].assign(region_id=regions["region_id"].to_numpy()[index[index >= 0]])
     targets = ctx.inputs["targets"]
     return Product(

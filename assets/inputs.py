@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
+from model_code.errors import DataError
 from resources.lake import Handle
 
 if TYPE_CHECKING:
@@ -87,10 +88,29 @@ def _images(
 
 
 def _index(ids: np.ndarray, found: Any) -> np.ndarray:
-    """Position of each found id in the (sorted) region ids."""
+    """Position of each found id in the (sorted) region ids.
+
+    Raises:
+        DataError: an id that is no region, as when the regions were made anew and the table not.
+    """
     import numpy as np
 
-    return np.searchsorted(ids, np.asarray(found, dtype=ids.dtype))
+    wanted = np.asarray(found, dtype=str)
+    position = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
+    check_regions(ids[position], wanted)
+    return position
+
+
+def check_regions(ids: Any, found: Any) -> None:
+    """Raise DataError where a table's regions are not those of the `regions` table."""
+    import numpy as np
+
+    found = np.asarray(found, dtype=str)
+    if len(ids) != len(found) or (np.asarray(ids) != found).any():
+        raise DataError(
+            "a table was made for other regions than those that stand in the lake now",
+            fix="run the job whole_city (or what `make explain` calls to do)",
+        )
 
 
 def _chips(handle: Handle, ids: np.ndarray, min_valid_share: float) -> dict[str, Any]:

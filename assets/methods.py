@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assets.inputs import TABLE_OF, labels, region_data, region_ids
+from assets.inputs import TABLE_OF, check_regions, labels, region_data, region_ids
 from assets.stage import Context, Product, Stage, Written, define
 from model_code.city import City
 from model_code.fingerprint import digest
@@ -271,14 +271,15 @@ def _embedding_batch(ids: Any, embedding: Any, fit: Fit, seed: int) -> pa.Record
     )
 
 
-def embeddings_by_fit(handle: Handle, rows: int) -> dict[tuple[str, str, int, int], Any]:
+def embeddings_by_fit(handle: Handle, ids: Any) -> dict[tuple[str, str, int, int], Any]:
     """By (variant, split, fold, seed), the embedding [N, D] of an embeddings table."""
     import numpy as np
 
-    table = handle.arrow()
+    table, rows = handle.arrow(), len(ids)
     found = {}
     for start in range(0, len(table), rows):
         part = table.slice(start, rows)
+        check_regions(ids, part.column("region_id").to_numpy())
         key = tuple(part.column(c)[0].as_py() for c in ("variant", "split", "fold", "seed"))
         flat = part.column("embedding").combine_chunks().flatten().to_numpy()
         found[key] = np.ascontiguousarray(flat.reshape(rows, -1))
@@ -298,7 +299,7 @@ def _heads(spec: MethodSpec, ctx: Context) -> Product:
     from model_code.methods.run import Fit, fit_predictor, folds, parts_for
 
     ids = region_ids(ctx.inputs["regions"])
-    embeddings = embeddings_by_fit(ctx.inputs[f"{spec.name}_embeddings"], len(ids))
+    embeddings = embeddings_by_fit(ctx.inputs[f"{spec.name}_embeddings"], ids)
     splits = ctx.inputs["splits"].frame()
     targets = labels(ctx.inputs["targets"], ids)
     fitted = ctx.inputs.get(f"{spec.name}_checkpoint")  # only where an encoder is trained on
@@ -342,7 +343,7 @@ def _predict(spec: MethodSpec, ctx: Context) -> Product:
     ids = data.region_ids
     embeddings = None
     if spec.kind == "pretrained":
-        embeddings = embeddings_by_fit(ctx.inputs[f"{spec.name}_embeddings"], len(ids))
+        embeddings = embeddings_by_fit(ctx.inputs[f"{spec.name}_embeddings"], ids)
     splits = ctx.inputs["splits"].frame()
     targets = labels(ctx.inputs["targets"], ids)
     frames = []

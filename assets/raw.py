@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from assets.stage import Context, Product, Written, stage
-from model_code.city import City, named_files
+from model_code.city import City, check_files, named_files
 from resources.raw import RawFiles
 
 
@@ -15,16 +15,19 @@ def _no(source: str, city: City) -> str:
     return "" if getattr(city.sources, source) else f"the city's YAML has no sources.{source}"
 
 
-def _simulate(city: City, root: str, progress: Callable[[str], None]) -> None:
-    """A simulated city's raw files are made first, so that all else sees them as given."""
-    if city.simulator is not None:
-        from model_code.demo.ensure import ensure
+def _prepare(city: City, root: str, progress: Callable[[str], None]) -> None:
+    """A simulated city's raw files are made first, so that all else sees them as given; all files
+    of another city must be there, or nothing is computed."""
+    if city.simulator is None:
+        check_files(city, root)
+        return
+    from model_code.demo.ensure import ensure
 
-        ensure(root, city.simulator, progress)
+    ensure(root, city.simulator, progress)
 
 
 @stage(group="raw", kinds=("file",), config=("sources", "indicators", "boundary", "partition"),
-       raw=("sources", "indicators", "boundary", "partition"), before=_simulate)  # fmt: skip
+       raw=("sources", "indicators", "boundary", "partition"), before=_prepare)  # fmt: skip
 def raw_files(ctx: Context) -> Product:
     """Inventory of the raw files with digest, licence, date and origin."""
     import pandas as pd

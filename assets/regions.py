@@ -6,6 +6,7 @@ from typing import Any
 
 from assets.stage import Context, Product, Written, stage
 from model_code.city import City
+from model_code.errors import DataError
 
 _PARTITION = ("partition",)
 
@@ -46,10 +47,23 @@ def adjacency(ctx: Context) -> Product:
     return Product(make_adjacency(ctx.inputs["regions"].geo()))
 
 
-def _locator(ctx: Context) -> Any:
+def locator(ctx: Context) -> Any:
+    """Finds the region of a point.
+
+    Raises:
+        DataError: the regions in the lake were cut with another partition than the YAML has now.
+    """
     from model_code.geo.join import Locator
 
-    return Locator(ctx.inputs["regions"].geo(), ctx.city.partition)
+    regions = ctx.inputs["regions"]
+    manifest = regions.lake.manifest(ctx.name, "regions")
+    made_with = manifest.inputs["config"]["partition"] if manifest else None
+    if made_with != ctx.city.partition.model_dump(mode="json"):
+        raise DataError(
+            f"the regions of {ctx.name!r} were made with another `partition` than the YAML has now",
+            fix="run the job whole_city, which makes them anew",
+        )
+    return Locator(regions.geo(), ctx.city.partition)
 
 
 def _ids(ctx: Context) -> Any:
@@ -105,7 +119,7 @@ def region_street_views(ctx: Context) -> Product:
 
     views = ctx.inputs["street_views"].frame()
     images = ctx.city.street_view_images
-    return Product(join(views, _locator(ctx), _ids(ctx), ctx.root, images, ctx.rejections))
+    return Product(join(views, locator(ctx), _ids(ctx), ctx.root, images, ctx.rejections))
 
 
 @stage(group="features", kinds=("duckdb",), inputs=("regions", "pois"), config=_PARTITION,
@@ -114,7 +128,7 @@ def poi_counts(ctx: Context) -> Product:
     """POIs by region and category."""
     from model_code.geo.flows import count_pois
 
-    table, rejections = count_pois(ctx.inputs["pois"].frame(), _locator(ctx), _ids(ctx))
+    table, rejections = count_pois(ctx.inputs["pois"].frame(), locator(ctx), _ids(ctx))
     ctx.rejections.extend(rejections)
     return Product(table)
 
@@ -125,7 +139,7 @@ def poi_texts(ctx: Context) -> Product:
     """Names and comments of the POIs of each region."""
     from model_code.geo.flows import poi_texts as gather
 
-    return Product(gather(ctx.inputs["pois"].frame(), _locator(ctx), _ids(ctx)))
+    return Product(gather(ctx.inputs["pois"].frame(), locator(ctx), _ids(ctx)))
 
 
 def _flow_map(ctx: Context, written: Written) -> bytes:
@@ -155,7 +169,7 @@ def flows(ctx: Context) -> Product:
         shares = zone_shares(zones, table, ctx.root) if zones else None
         path = str(ctx.inputs["trips"].path())
         part, rejections = count_flows(
-            path, _locator(ctx), _ids(ctx), timezone=city.timezone, shares=shares
+            path, locator(ctx), _ids(ctx), timezone=city.timezone, shares=shares
         )
         ctx.rejections.extend(rejections)
         parts.append(part)
@@ -217,9 +231,9 @@ def targets(ctx: Context) -> Product:
     table, catalogue, rejections = make_targets(
         ctx.city.indicators,
         ctx.inputs["regions"].geo(),
-        _locator(ctx),
+        locator(ctx),
         ctx.root,
-        **{name: h.frame() for name, h in ctx.inputs.items() if name != "regions" and h.exists},
+        **{name: ctx.inputs[name].frame() for name in ctx.inputs if name != "regions"},
     )
     ctx.rejections.extend(rejections)
     writer = plain_table_writer(contract("indicators"), catalogue)
@@ -299,8 +313,8 @@ def rejected(ctx: Context) -> Product:
 
     parts = [
         handle.arrow(file="rejected.parquet").replace_schema_metadata(None)
-        for handle in ctx.inputs.values()
-        if handle.exists and "rejected.parquet" in handle.files
+        for name, handle in ctx.inputs.items()
+        if ctx.has(name) and "rejected.parquet" in handle.files
     ]
     empty = arrow_schema(contract("rejected")).empty_table()
     return Product(pa.concat_tables([empty, *parts]))

@@ -17,6 +17,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,8 @@ class Context:
     rejections: Rejections = field(default_factory=Rejections)
 
     def has(self, table: str) -> bool:
-        """Whether the city has an optional input."""
-        return self.inputs[table].exists
+        """Whether the city has an optional input; one that was never made is an error."""
+        return not self.inputs[table].left_out
 
 
 @dataclass
@@ -127,9 +128,7 @@ class Stage:
         """
         if reason := self.why_absent(city):
             return {"absent": reason}
-        code = code_digests(self.code)
-        for pattern in self.data_files:
-            code |= data_digests(pattern)
+        code = dict(_code_of(self.code, self.data_files))
         if self.table:
             code["contract"] = digest(asdict(self.table))
         return {
@@ -145,6 +144,22 @@ class Stage:
 
 
 STAGES: dict[str, Stage] = {}
+
+
+@cache
+def _code_of(roots: tuple[str, ...], data_files: tuple[str, ...]) -> dict[str, str]:
+    code = code_digests(roots)
+    for pattern in data_files:
+        code |= data_digests(pattern)
+    return code
+
+
+@cache
+def _note_code() -> None:
+    """Digest all code at the first step of a process: what was imported then is what runs, even if
+    a file changes meanwhile."""
+    for declared in STAGES.values():
+        _code_of(declared.code, declared.data_files)
 
 
 def in_order() -> list[Stage]:
@@ -213,6 +228,7 @@ def define(declared: Stage) -> dg.AssetsDefinition:
 def _run(
     declared: Stage, context: dg.AssetExecutionContext, handles: dict[str, Handle]
 ) -> Iterator[Any]:
+    _note_code()
     cities: CityResource = context.resources.cities
     lake: Lake = context.resources.io_manager.lake
     name = context.partition_key
@@ -399,23 +415,37 @@ def _rows(checker: Any) -> str:
     return f"{checker.rows:,} rows, " if checker else ""
 
 
-def explain(city: City, lake: Lake, raw: RawFiles) -> list[tuple[str, str, list[str]]]:
+def fingerprints(city: City, raw: RawFiles) -> dict[str, str]:
+    """By asset, the fingerprint that a run would give it now."""
+    found: dict[str, str] = {}
+    for declared in in_order():
+        found[declared.name] = digest(declared.depends_on(city, raw, found.__getitem__))
+    return found
+
+
+def explain(
+    city: City, lake: Lake, raw: RawFiles, *, verify: bool = True
+) -> list[tuple[str, str, list[str]]]:
     """What a run would do, in order: (asset, state, reasons); states are `up to date`,
-    `left out` and `to do`."""
+    `left out` and `to do`. Without `verify` files are not read, so damage is not seen."""
     fingerprints: dict[str, str] = {}
     found = []
     for declared in in_order():
         name = declared.name
         inputs = declared.depends_on(city, raw, lambda asset: fingerprints[asset])
         fingerprints[name] = digest(inputs)
-        manifest = lake.manifest(city.name, name)
+        try:
+            manifest = lake.manifest(city.name, name)
+        except CorruptTableError:
+            found.append((name, "to do", ["its record is damaged"]))
+            continue
         if "absent" in inputs:
             found.append((name, "left out", [inputs["absent"]]))
         elif manifest is None:
             found.append((name, "to do", ["it was never made"]))
         elif manifest.fingerprint != fingerprints[name]:
             found.append((name, "to do", _differences(manifest.inputs, inputs)))
-        elif not lake.intact(manifest):
+        elif verify and not lake.intact(manifest):
             found.append((name, "to do", ["its file is damaged"]))
         else:
             found.append((name, "up to date", []))

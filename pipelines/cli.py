@@ -118,7 +118,7 @@ def clean(city: City) -> None:
 def extras() -> None:
     """List the optional extras: which are installed, and how to get the others."""
     for extra, package in PACKAGE_OF.items():
-        state = "installed" if installed(extra) else f"missing: uv sync --extra {extra}"
+        state = "installed" if installed(extra) else f"missing: uv sync --inexact --extra {extra}"
         typer.echo(f"{extra:<10} {package:<22} {state}")
 
 

@@ -19,4 +19,5 @@ defs = dg.Definitions(
     sensors=[changed_raw_files],
     resources={"cities": CityResource(), "io_manager": lake_io},
     loggers={"console": console},
+    executor=dg.in_process_executor,  # of what is materialised outside the jobs
 )

@@ -8,10 +8,13 @@ import urllib.request
 from collections.abc import Iterator
 
 import dagster as dg
+from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
-from assets.stage import STAGES, explain
+from assets.stage import explain, fingerprints
 from model_code.city import Cities, City, check_files, data_root
 from model_code.errors import CityloomError
+from model_code.fingerprint import digest
+from resources.dagster import PARTITION_TAG
 from resources.lake import Lake
 from resources.raw import RawFiles
 
@@ -51,7 +54,9 @@ def _job(name: str, first_group: str, about: str) -> dg.UnresolvedAssetJobDefini
         selection=dg.AssetSelection.groups(*groups),
         description=about,
         hooks={tell_of_failure},
-        executor_def=dg.in_process_executor,
+        # One process unless a run's config says otherwise: most steps are shorter than an import.
+        config={"execution": {"config": {"in_process": {}}}},
+        executor_def=dg.multi_or_in_process_executor,
     )
 
 
@@ -90,28 +95,33 @@ def changed_raw_files(context: dg.SensorEvaluationContext) -> Iterator[dg.RunReq
     lake, raw = Lake(), RawFiles(data_root())
     for name, city in sorted(Cities.load().good.items()):
         try:
-            if not lake.assets(name):
+            if not lake.assets(name) or _busy(context.instance, name):
                 continue
             if city.simulator is None:
                 check_files(city, raw.root)
-            states = explain(city, lake, raw)
+            states = explain(city, lake, raw, verify=False)
         except CityloomError as error:
             context.log.warning(f"{name}: {error}")
             continue
         stale = [asset for asset, state, _ in states if state == "to do"]
         if stale:
-            prints = {asset: STAGES[asset].name for asset in stale}
             yield dg.RunRequest(
-                run_key=f"{name}-{_state_key(city, raw, prints)}",
+                run_key=f"{name}-{_state_key(city, lake, raw)}",
                 partition_key=name,
                 asset_selection=[dg.AssetKey(asset) for asset in stale],
             )
 
 
-def _state_key(city: City, raw: RawFiles, stale: dict[str, str]) -> str:
-    """The same change is requested once."""
-    from model_code.fingerprint import digest
+def _busy(instance: dg.DagsterInstance, city: str) -> bool:
+    """Whether a run of the city is waiting or under way; what it does is not requested again."""
+    unfinished = [status for status in dg.DagsterRunStatus if status not in FINISHED_STATUSES]
+    filters = dg.RunsFilter(tags={PARTITION_TAG: city}, statuses=unfinished)
+    return instance.get_runs_count(filters) > 0
 
-    sections = ("sources", "indicators", "boundary", "partition")
-    files = raw.digests(city, sections)
-    return digest([sorted(stale), files, city.model_dump(mode="json")])[:16]
+
+def _state_key(city: City, lake: Lake, raw: RawFiles) -> str:
+    """Differs whenever what stands or what is wanted differs: the same change is requested once,
+    and again when it comes back later."""
+    wanted = fingerprints(city, raw)
+    standing = {name: lake.handle(city.name, name).fingerprint for name in wanted}
+    return digest([wanted, standing])[:16]

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 from pydantic import PrivateAttr
 
-from model_code.city import Cities, City, check_files, data_root
+from model_code.city import Cities, City, data_root
 from model_code.errors import CityloomError
 from resources.lake import Handle, Lake, Staged, table_writer
 from resources.raw import RawFiles
@@ -23,15 +23,14 @@ class CityResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     _done: int = PrivateAttr(default=0)
     _computed: int = PrivateAttr(default=0)
     _failed: bool = PrivateAttr(default=False)
+    _city: City | None = PrivateAttr(default=None)
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         run = context.run
         if run is None:
             return
         try:
-            city = Cities.load()[run.tags.get(PARTITION_TAG)]
-            if city.simulator is None:
-                check_files(city, self.root)
+            self._city = Cities.load()[run.tags.get(PARTITION_TAG)]
         except CityloomError as error:
             raise dg.Failure(description=str(error), allow_retries=False) from error
 
@@ -41,7 +40,10 @@ class CityResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return self.data or data_root()
 
     def city(self, name: str) -> City:
-        return Cities.load()[name]
+        """The city as its YAML was when the run began."""
+        if self._city is None or self._city.name != name:
+            self._city = Cities.load()[name]
+        return self._city
 
     def raw(self) -> RawFiles:
         return RawFiles(self.root)

@@ -511,8 +511,22 @@ class Handle:
 
     @property
     def exists(self) -> bool:
-        """False where the city has no such table (for an optional modality)."""
+        """Whether the table stands in the lake."""
         return self.manifest is not None and not self.manifest.absent
+
+    @property
+    def left_out(self) -> bool:
+        """Whether it is known that the city has no such table (for an optional modality).
+
+        Raises:
+            MissingTableError: it was never made, so nothing is known.
+        """
+        if self.manifest is None:
+            raise MissingTableError(
+                f"{self.asset!r} of city {self.city!r} is not in the lake {self.lake.root}",
+                fix=_again(self.city, self.asset),
+            )
+        return bool(self.manifest.absent)
 
     @property
     def fingerprint(self) -> str:

@@ -70,15 +70,17 @@ class Place:
         return Place(target, self.city)
 
     def data_files(self) -> dict[str, str]:
-        """Digest of every data file of the lake by path: what two runs must agree on."""
+        """Digest of every data file that the lake shows, by name: what two runs must agree on."""
         from model_code.fingerprint import file_digest
+        from resources.lake import Lake
 
-        lake = self.root / "lake"
-        return {
-            str(path.relative_to(lake)): file_digest(path)
-            for path in sorted(lake.rglob("*"))
-            if path.is_file() and path.name not in (".lock", "timing.json")
-        }
+        lake = Lake(str(self.root / "lake"))
+        found = {}
+        for asset in lake.assets(self.city):
+            manifest = lake.manifest(self.city, asset)
+            for file in manifest.files if manifest else ():
+                found[f"{asset}/{file}"] = file_digest(lake.path(self.city, asset, file))
+        return found
 
 
 def make_place(root: Path, *, regions: int = 16, seed: int = 3) -> Place:

@@ -24,4 +24,4 @@ def test_a_missing_extra_is_named_with_the_way_to_get_it(monkeypatch: pytest.Mon
     with pytest.raises(MissingExtraError) as caught:
         extras.load("vllm")
     assert "a_package_that_nobody_has" in str(caught.value)
-    assert "uv sync --extra vllm" in str(caught.value)
+    assert "uv sync --inexact --extra vllm" in str(caught.value)
