@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -38,14 +40,20 @@ def ensure(root: str, settings: Simulator, progress: Callable[[str], None]) -> b
         "code": digest(code_digests(["model_code.demo.simulate:simulate"])),
     }
     with FileLock(folder.parent / f".{folder.name}.lock"):
-        note = folder / NOTE
-        if note.exists() and json.loads(note.read_text(encoding="utf-8")) == wanted:
+        if _noted(folder) == wanted:
             return False
-        for left in folder.parent.glob(f".{folder.name}.*"):  # of a simulation that was killed
-            if left.is_dir():
-                shutil.rmtree(left)
+        # Of a simulation that was killed; `demo` must not take those of `demo.b`.
+        for left in folder.parent.glob(f".{folder.name}.{'[0-9a-f]' * 32}*"):
+            shutil.rmtree(left)
         from model_code.demo.simulate import simulate
 
         simulate(folder, regions=settings.regions, seed=settings.seed, progress=progress)
-        note.write_text(json.dumps(wanted, sort_keys=True) + "\n", encoding="utf-8")
+        (folder / NOTE).write_text(json.dumps(wanted, sort_keys=True) + "\n", encoding="utf-8")
         return True
+
+
+def _noted(folder: Path) -> Any:
+    """What the folder's files were made with; None where nothing says so."""
+    with contextlib.suppress(FileNotFoundError, ValueError):  # the note may have been cut off
+        return json.loads((folder / NOTE).read_text(encoding="utf-8"))
+    return None
