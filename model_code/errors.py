@@ -76,5 +76,6 @@ class MissingExtraError(CityloomError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(
-            f"{package!r} is not installed", fix=f"install the extra: uv sync --inexact --extra {extra}"
+            f"{package!r} is not installed",
+            fix=f"install the extra: uv sync --inexact --extra {extra}",
         )

@@ -78,7 +78,9 @@ def read_street_views(
     if names.taken_at:
         given = rows[names.taken_at]
         taken_at = to_utc(given, source.timezone)
-        sieve.reject((given.notna() & taken_at.isna()).to_numpy(bool), "unreadable time", given=given)
+        sieve.reject(
+            (given.notna() & taken_at.isna()).to_numpy(bool), "unreadable time", given=given
+        )
     repeated = file.where(sieve.good).duplicated() & sieve.good
     sieve.reject(repeated.to_numpy(bool), "file named by an earlier row", file=file)
 
