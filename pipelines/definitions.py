@@ -6,7 +6,7 @@ import dagster as dg
 
 from assets import evaluation, methods, raw, regions, report
 from pipelines.console import console
-from pipelines.jobs import JOBS, SCHEDULES, changed_raw_files
+from pipelines.jobs import EXECUTOR, JOBS, SCHEDULES, changed_raw_files
 from resources.dagster import CityResource, lake_io
 
 defs = dg.Definitions(
@@ -19,5 +19,5 @@ defs = dg.Definitions(
     sensors=[changed_raw_files],
     resources={"cities": CityResource(), "io_manager": lake_io},
     loggers={"console": console},
-    executor=dg.in_process_executor,  # of what is materialised outside the jobs
+    executor=EXECUTOR,
 )

@@ -47,6 +47,21 @@ def tell_of_failure(context: dg.HookContext) -> None:
         context.log.error(f"$CITYLOOM_WEBHOOK could not be reached: {problem}")
 
 
+_BOTH = dg.multi_or_in_process_executor
+EXECUTOR = dg.ExecutorDefinition(
+    name="in_process_or_multiprocess",
+    description="One process unless a run's config says otherwise: most steps are shorter than "
+    "a start of Python.",
+    config_schema=dg.Field(
+        _BOTH.config_schema.as_field().config_type,
+        is_required=False,
+        default_value={"in_process": {}},
+    ),
+    requirements=_BOTH.get_requirements,
+    executor_creation_fn=_BOTH.executor_creation_fn,
+)
+
+
 def _job(name: str, first_group: str, about: str) -> dg.UnresolvedAssetJobDefinition:
     groups = GROUPS[GROUPS.index(first_group) :]
     return dg.define_asset_job(
@@ -54,9 +69,7 @@ def _job(name: str, first_group: str, about: str) -> dg.UnresolvedAssetJobDefini
         selection=dg.AssetSelection.groups(*groups),
         description=about,
         hooks={tell_of_failure},
-        # One process unless a run's config says otherwise: most steps are shorter than an import.
-        config={"execution": {"config": {"in_process": {}}}},
-        executor_def=dg.multi_or_in_process_executor,
+        executor_def=EXECUTOR,
     )
 
 
