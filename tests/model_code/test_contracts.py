@@ -346,7 +346,7 @@ PLAIN = [t for t in TABLES.values() if not t.geometry]
 
 @pytest.mark.parametrize("declared", PLAIN, ids=[t.name for t in PLAIN])
 @given(data=st.data())
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=2, deadline=None)
 def test_valid_rows_of_every_contract_come_back(tmp_path_factory, declared, data):
     frame = data.draw(frames(declared))
     path = tmp_path_factory.getbasetemp() / "plain.parquet"

@@ -150,19 +150,14 @@ YAML = {
 
 @pytest.fixture
 def cities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of cities: `town` has its files, `village` none, `hamlet` a bad YAML."""
+    """A folder of cities, of which `hamlet` has a bad YAML."""
     folder = tmp_path / "cities"
     folder.mkdir()
     for name in ("town", "village"):
         text = yaml.safe_dump(YAML | {"name": name}).replace("town/", f"{name}/")
         (folder / f"{name}.yaml").write_text(text)
     (folder / "hamlet.yaml").write_text(yaml.safe_dump(YAML | {"name": "hamlet", "tilte": 1}))
-    for file in ("pois.csv", "image.tif", "crime.csv"):
-        path = tmp_path / "data" / "town" / file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
     monkeypatch.setenv("CITYLOOM_CITIES", str(folder))
-    monkeypatch.setenv("CITYLOOM_DATA", str(tmp_path / "data"))
     return folder
 
 
@@ -211,11 +206,23 @@ def test_a_run_of_a_city_with_a_bad_file_names_the_key(cities):
     assert "tilte: unknown key" in said and "did you mean 'title'?" in said and RAN == []
 
 
-def test_a_run_whose_files_are_missing_names_all_of_them(cities):
-    said = why(run(partition="village"))
-    for key in ("sources.pois.0.path", "sources.imagery.path", "indicators.crime.source.path"):
-        assert key in said
-    assert "3 problem(s)" in said and RAN == []
+def test_a_run_keeps_to_the_yaml_that_it_began_with(cities):
+    titles = []
+
+    @dg.op(required_resource_keys={"cities"})
+    def edits(context: dg.OpExecutionContext) -> None:
+        titles.append(context.resources.cities.city("town").title)
+        file = cities / "town.yaml"
+        file.write_text(file.read_text().replace("title: Town", "title: Edited"))
+        titles.append(context.resources.cities.city("town").title)
+
+    @dg.job(resource_defs={"cities": CityResource()})
+    def some() -> None:
+        edits()
+
+    for _ in range(2):
+        assert some.execute_in_process(tags={"dagster/partition": "town"}).success
+    assert titles == ["Town", "Town", "Edited", "Edited"]
 
 
 def test_a_missing_city_is_not_tried_again(cities):

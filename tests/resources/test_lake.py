@@ -136,12 +136,18 @@ def test_an_absent_table_says_why(lake):
     with lake.lock(CITY, ASSET):
         lake.write_absent(CITY, ASSET, "the city has no POIs", fingerprint="n", inputs={})
     handle = Lake(lake.root).handle(CITY, ASSET)
-    assert not handle.exists and handle.fingerprint == "n"
+    assert not handle.exists and handle.left_out and handle.fingerprint == "n"
     with pytest.raises(MissingTableError, match="the city has no POIs"):
         handle.frame()
     assert names(lake, lake.folder(CITY, ASSET)) - {".lock"} == {"current.json"}
     put(lake, 2)
-    assert seen(lake.root) == 2
+    assert seen(lake.root) == 2 and not lake.handle(CITY, ASSET).left_out
+
+
+def test_what_was_never_made_is_not_taken_for_left_out(lake):
+    with pytest.raises(MissingTableError) as error:
+        assert lake.handle(CITY, ASSET).left_out
+    assert "dagster asset materialize" in error.value.fix
 
 
 def test_an_absent_table_needs_no_folder_before(lake):
