@@ -84,6 +84,21 @@ class Manifest:
 Writer = Callable[[Path], None]
 
 
+@contextlib.contextmanager
+def _writing(city: str, asset: str, where: Path | str) -> Iterator[None]:
+    """Says in plain words that the disk is full, or may not be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise LakeWriteError(
+            f"cannot write {asset!r} of city {city!r} to {where}: {error.strerror or error}",
+            fix="free some space there, or set $CITYLOOM_LAKE to another folder; what stood before "
+            "is kept",
+        ) from error
+
+
 @dataclass
 class Staged:
     """Files of a version that nobody can see yet."""
@@ -94,10 +109,15 @@ class Staged:
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def add(self, name: str, write: Writer) -> None:
-        """Write one more file and note its digest."""
+        """Write one more file and note its digest.
+
+        Raises:
+            LakeWriteError: the disk is full, or may not be written.
+        """
         path = self.folder / name
-        write(path)
-        _sync(path)
+        with _writing(self.city, self.asset, path):
+            write(path)
+            _sync(path)
         self.entries[name] = {"sha256": file_digest(path), "bytes": path.stat().st_size}
 
     def discard(self) -> None:
@@ -207,28 +227,14 @@ class Lake:
         parent = Path(folder if self.local else self._scratch(city, asset))
         staged = Staged(city, asset, parent / f".writing-{uuid.uuid4().hex}")
         try:
-            with self._writing(city, asset):
+            with _writing(city, asset, self.root):
                 staged.folder.mkdir(parents=True)
-                for name, write in files.items():
-                    staged.add(name, write)
+            for name, write in files.items():
+                staged.add(name, write)
         except BaseException:
             staged.discard()
             raise
         return staged
-
-    @contextlib.contextmanager
-    def _writing(self, city: str, asset: str) -> Iterator[None]:
-        """Says in plain words that the disk is full, or may not be written."""
-        try:
-            yield
-        except OSError as error:
-            if error.errno not in _NO_ROOM:
-                raise
-            raise LakeWriteError(
-                f"cannot write {asset!r} of city {city!r} to {self.root}: {error.strerror or error}",
-                fix="free some space there, or set $CITYLOOM_LAKE to another folder; what stood "
-                "before is kept",
-            ) from error
 
     def commit(
         self,
@@ -247,7 +253,7 @@ class Lake:
             city, asset, fingerprint, inputs or {}, version, entries, list(metadata), list(checks)
         )
         try:
-            with self._writing(city, asset), self._committing(manifest):
+            with _writing(city, asset, self.root), self._committing(manifest):
                 self._place(staged.folder, f"{folder}/{version}", entries)
         finally:
             staged.discard()
@@ -261,7 +267,7 @@ class Lake:
     ) -> Manifest:
         """Record that this city has no such table, and why; an older version goes."""
         manifest = Manifest(city, asset, fingerprint, inputs, absent=reason)
-        with self._writing(city, asset):
+        with _writing(city, asset, self.root):
             if self.local:
                 Path(self.folder(city, asset)).mkdir(parents=True, exist_ok=True)
             with self._committing(manifest):
@@ -322,7 +328,10 @@ class Lake:
     def write_timing(self, city: str, asset: str, timing: dict[str, float]) -> None:
         """Keep seconds and peak memory of the last computation, beside the data."""
         target = f"{self.folder(city, asset)}/timing.json"
-        with self._writing(city, asset), self._putting(target, json.dumps(timing, sort_keys=True)):
+        with (
+            _writing(city, asset, self.root),
+            self._putting(target, json.dumps(timing, sort_keys=True)),
+        ):
             pass
 
     # --- reading -------------------------------------------------------------------------------
@@ -486,7 +495,7 @@ class Lake:
         # Beside the versions, so that the next commit sweeps what a kill leaves here.
         temporary = Path(folder) / f".writing-{uuid.uuid4().hex}"
         try:
-            with self._writing(city, asset):
+            with _writing(city, asset, self.root):
                 temporary.mkdir()
                 shutil.copyfile(source, temporary / file)
                 (temporary / file).replace(target)
@@ -578,8 +587,7 @@ class Handle:
         try:
             yield
         except FileNotFoundError as error:
-            if self._seen is None:
-                raise
+            assert self._seen is not None
             raise _replaced(self._seen) from error
 
 

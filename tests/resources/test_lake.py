@@ -542,6 +542,11 @@ def test_a_damaged_remote_file_is_found(tmp_path):
 
 FULL = {
     "in a table": (0, "put_table(lake, 2)"),
+    "in a further file": (
+        1,
+        "staged = lake.stage(CITY, ASSET, {})\n"
+        "try: staged.add('y.txt', text_writer('yy'))\nfinally: staged.discard()",
+    ),
     "in a text": (0, "lake.stage(CITY, ASSET, {'x.txt': text_writer('x')})"),
     "in a checkpoint": (
         300,
