@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tests.tiny import Place, make_place
 def built(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A tiny city that the job has built once; copy it before changing it."""
     place = make_place(tmp_path_factory.mktemp("built") / "place")
-    done = place.run(*place.job())
+    done = place.run(*place.job(), env={**os.environ, **place.env})
     assert done.returncode == 0, done.stderr[-4000:]
     return place
 

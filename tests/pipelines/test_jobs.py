@@ -48,11 +48,8 @@ def test_a_schedule_requests_its_city() -> None:
     from model_code.city import Cities
 
     city = Cities.load().good["demo"]
-    schedule = _schedule("demo", city)
-    with dg.DagsterInstance.ephemeral() as instance:
-        context = dg.build_schedule_context(instance=instance)
-        requested = schedule.evaluate_tick(context).run_requests
-    assert [r.partition_key for r in requested or ()] == ["demo"]
+    requested = _schedule("demo", city)(dg.build_schedule_context())
+    assert isinstance(requested, dg.RunRequest) and requested.partition_key == "demo"
 
 
 @pytest.fixture
