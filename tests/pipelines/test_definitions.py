@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import subprocess
-import sys
-
 import yaml
 
 from assets.stage import CITIES, STAGES, in_order
@@ -14,35 +10,6 @@ from model_code.methods import METHODS
 from pipelines.definitions import defs
 from pipelines.jobs import GROUPS
 from tests.tiny import ROOT
-
-# What no code location may need in order to be listed.
-HEAVY = ("torch", "lightning", "open_clip", "diffusers", "transformers", "vllm", "mmseg", "ray",
-         "sentence_transformers", "matplotlib", "sklearn")  # fmt: skip
-
-BLOCK = f"""
-import sys
-class Block:
-    def find_spec(self, name, path=None, target=None):
-        if name.split('.')[0] in {HEAVY!r}:
-            raise ImportError('blocked: ' + name)
-sys.meta_path.insert(0, Block())
-import pipelines.definitions
-print(len(pipelines.definitions.defs.resolve_all_asset_specs()))
-"""
-
-
-def test_definitions_load_without_heavy_packages_in_under_five_seconds() -> None:
-    """Seconds of a processor, which do not depend on what else the machine does."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", BLOCK], cwd=ROOT, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert int(done.stdout) == len(STAGES)
-    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    assert seconds < 5, f"{seconds:.1f} s"
 
 
 def test_every_asset_is_described_grouped_partitioned_and_checked() -> None:
