@@ -31,7 +31,7 @@ SOURCES_OF: dict[Modality, tuple[str, ...]] = {
 class MethodConfig(BaseModel):
     """Base of every method's hyper-parameters: unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 # Settings of what comes after an embedding: they touch neither checkpoint nor embedding.

@@ -211,6 +211,7 @@ MISTAKES = [
     ("methods.poi.config", {"transfrom": "raw"}, "methods.poi.config.transfrom", "'transform'"),
     ("methods.poi.config", {"transform": "log"}, "methods.poi.config.transform", "log1p"),
     ("methods.poi.config", 3, "methods.poi.config", "should be an object"),
+    ("methods.vit.config", {"learning_rate": float("inf")}, "methods.vit.config.learning_rate", "finite"),
     ("methods.vit.config", {"image_px": 30}, "methods.vit.config", "multiple of patch_px"),
     ("methods.vit.variants.wide", {"wdth": 1}, "methods.vit.variants.wide.wdth", "'width'"),
     ("methods.vit.variants.wide", {"width": 13}, "methods.vit.variants.wide", "multiple of heads"),
