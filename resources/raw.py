@@ -68,7 +68,7 @@ class RawFiles:
         new = {file: file_digest(file) for file in files if known.get(file, ())[:3] != states[file]}
         settled = time.time_ns() - _SETTLED_NS
         self._remember(
-            [(f, *states[f], value) for f, value in new.items() if max(states[f][1:]) < settled]
+            [(f, *states[f], value) for f, value in new.items() if states[f][2] < settled]
         )
         return {file: (new.get(file) or known[file][3], states[file][0]) for file in files}
 
