@@ -349,7 +349,7 @@ JUNK = st.recursive(
 
 
 @given(st.sampled_from(KEYS), JUNK, st.sampled_from(KEYS), JUNK)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_whatever_stands_there_is_told_or_taken(tmp_path_factory, first, one, second, other):
     folder = tmp_path_factory.getbasetemp() / "junk"
     folder.mkdir(exist_ok=True)

@@ -323,7 +323,7 @@ def expected(declared: Table, frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 @given(frames(EVERY))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_a_valid_frame_comes_back_unchanged_and_in_order(tmp_path_factory, frame):
     path = tmp_path_factory.getbasetemp() / "every.parquet"
     checker = Checker(EVERY)
