@@ -34,7 +34,13 @@ class RegionData:
         poi_counts [N, K] float32 with poi_categories [K];
         flow_origin, flow_destination [F] int and flow_count [F] float: the origin-destination
         matrix as triples, all hours summed;
-        heights [N, H, W] float32 metres (NaN: no height known), height_present [N] bool.
+        heights [N, H, W] float32 metres (NaN: no height known), height_present [N] bool;
+        chip_texts [N] and view_texts [M] captions (empty: none), chip_text_kept [N] and
+        view_text_kept [M] bool (False: calibration rejects the caption);
+        chip_shares [N, K1] and view_shares [M, K2] float32 pixel shares of segmentation classes (a
+        row of NaN: not applicable);
+        view_location_features [M, 512] float32 of the places of the views, by GeoCLIP;
+        towers: by view (`satellite`, `street_view`) the CLIP weights that encoders start from.
     """
 
     region_ids: NDArray[np.str_]
@@ -53,6 +59,14 @@ class RegionData:
     flow_count: Floats | None = None
     heights: Floats | None = None
     height_present: Mask | None = None
+    chip_texts: NDArray[np.str_] | None = None
+    chip_text_kept: Mask | None = None
+    view_texts: NDArray[np.str_] | None = None
+    view_text_kept: Mask | None = None
+    chip_shares: Floats | None = None
+    view_shares: Floats | None = None
+    view_location_features: Floats | None = None
+    towers: dict[str, Checkpoint] | None = None
 
     def __len__(self) -> int:
         return len(self.region_ids)

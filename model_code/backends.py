@@ -1,0 +1,115 @@
+"""What stands behind captions and their scores: small protocols, so that an embedded default that
+runs anywhere and a real model for real work are exchanged by config alone.
+
+Only numpy here. B pictures or texts, K classes, D embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_code.methods.base import Floats
+
+View = Literal["satellite", "street_view"]
+Picture = NDArray[np.uint8]  # [H, W, 3]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which model made a row: its name, its revision (a commit, or a digest of its weights or code),
+    and the settings that change what it says."""
+
+    model: str
+    revision: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Pixel shares [B, K] of the classes, each row of sum 1; a row of NaN where the segmenter cannot
+    judge the picture, and `reasons` [B] says why (empty where it can)."""
+
+    classes: tuple[str, ...]
+    shares: Floats
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One caption that is wanted.
+
+    `picture` for a view; `heights_m` [H, W] (NaN: unknown) for a height map; `pois` (name and
+    category of each POI) for a list of POIs. `shares` are the measured shares of what the picture
+    shows, largest first; `prompt` is what a real model is told. `seed` and `temperature` differ from
+    try to try.
+    """
+
+    kind: Literal["satellite", "street_view", "heights", "pois"]
+    picture: Picture | None = None
+    shares: Mapping[str, float] = field(default_factory=dict)
+    heights_m: NDArray[np.float32] | None = None
+    pois: Sequence[tuple[str, str]] = ()
+    prompt: str = ""
+    seed: int = 0
+    temperature: float = 0.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A caption, or why there is none."""
+
+    text: str = ""
+    error: str = ""
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+
+class Captioner(Protocol):
+    """Writes captions. The same ask gives the same answer."""
+
+    identity: Identity
+
+    def caption(self, asks: Sequence[Ask]) -> list[Answer]:
+        """One answer an ask, in order; an ask that cannot be answered is an `Answer` with an error."""
+
+
+class Segmenter(Protocol):
+    """Measures what pictures of one view show."""
+
+    identity: Identity
+    classes: tuple[str, ...]
+
+    def segment(self, pictures: Sequence[Picture]) -> Segmentation:
+        """Pixel shares by class; a picture's row does not depend on the others."""
+
+
+class Painter(Protocol):
+    """Paints captions of one view."""
+
+    identity: Identity
+
+    def paint(self, texts: Sequence[str], seeds: Sequence[int]) -> list[Picture]:
+        """One picture a text; it depends on that text and seed alone."""
+
+
+class Clip(Protocol):
+    """Image and text towers with one space. `weight` is the w of CLIPScore (w * max(cos, 0)) for
+    these towers; `context` how many tokens the text tower reads."""
+
+    identity: Identity
+    weight: float
+    context: int
+
+    def encode_images(self, pictures: Sequence[Picture]) -> Floats:
+        """Unit vectors, float32 [B, D]."""
+
+    def encode_texts(self, texts: Sequence[str]) -> Floats:
+        """Unit vectors, float32 [B, D]; what is beyond `context` is cut."""
+
+    def tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """How many tokens each text has [B], start and end included, uncut."""
