@@ -36,7 +36,7 @@ def _reads(city: City) -> tuple[str, ...]:
 
 @stage(group="report", kinds=("html",), table=None,
        inputs=tuple(dict.fromkeys([*_TABLES, *_PICTURES, *_per_method(METHODS)])), reads=_reads,
-       config=("title", "methods"), data_files=("model_code/report/templates/*",),
+       code=("model_code.report.figures",), config=("title", "methods"), data_files=("model_code/report/templates/*",),
        publish="report.html")  # fmt: skip
 def report(ctx: Context) -> Product:
     """The city's page: one self-contained file that opens offline."""

@@ -5,7 +5,8 @@ of it, partitioned by city:
 
 1. take the lock of this asset and city;
 2. hash what the result depends on (upstream, raw files, config keys, code);
-3. if the lake has that very result, replay its metadata and stop: nothing is read or written;
+3. if the lake has that very result, replay its metadata and stop: nothing is read or written
+   (but for its picture, where the code that draws it has changed);
 4. else compute, write where nobody looks, check the contract, and hand it to the IO manager,
    which puts it in place.
 """
@@ -17,7 +18,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from functools import cache
+from functools import cache, partial
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,18 @@ from model_code.errors import CityloomError, ContractError, CorruptTableError
 from model_code.fingerprint import code_digests, data_digests, digest
 from model_code.rejections import Rejections
 from model_code.tables import TABLES, Table, contract
-from resources.dagster import CityResource, Commit
-from resources.lake import Handle, Lake, Writer, bytes_writer, read_arrow, table_writer
+from resources.dagster import CityResource, Commit, Outcome
+from resources.lake import (
+    Handle,
+    Lake,
+    Manifest,
+    Staged,
+    Writer,
+    bytes_writer,
+    read_arrow,
+    table_writer,
+)
+from resources.notify import tell_of_failure
 from resources.raw import RawFiles
 
 CITIES = dg.StaticPartitionsDefinition(sorted(Cities.load().good))
@@ -118,6 +129,13 @@ class Stage:
         """The inputs that this city's config makes the stage read; by default all of them."""
         return sorted(self.reads(city) if self.reads else self.inputs)
 
+    def picture_code(self) -> str | None:
+        """Digest of the code that draws the picture; None without one."""
+        if self.picture is None:
+            return None
+        body = self.picture.func if isinstance(self.picture, partial) else self.picture
+        return digest(_code_of((f"{body.__module__}:{body.__name__}",), ()))
+
     def depends_on(
         self, city: City, raw: RawFiles, upstream: Callable[[str], str]
     ) -> dict[str, Any]:
@@ -160,6 +178,7 @@ def _note_code() -> None:
     a file changes meanwhile."""
     for declared in STAGES.values():
         _code_of(declared.code, declared.data_files)
+        declared.picture_code()
 
 
 def in_order() -> list[Stage]:
@@ -212,6 +231,7 @@ def define(declared: Stage) -> dg.AssetsDefinition:
         ins={name: dg.AssetIn() for name in declared.inputs},
         deps=list(declared.after),
         check_specs=[spec] if declared.table else [],
+        hooks={tell_of_failure},
         required_resource_keys={"cities", "io_manager"},
         output_required=True,
     )
@@ -234,16 +254,27 @@ def _run(
     name = context.partition_key
     city = cities.city(name)
     raw = cities.raw()
-    total = len(context.selected_asset_keys) if context.run.asset_selection else len(STAGES)
+    total = len(context.run.asset_selection or context.job_def.nodes)
 
-    def say(computed: bool, what: str) -> None:
-        context.log.info(f"[{cities.count(computed):>3}/{total}] {name} · {declared.name}: {what}")
+    def say(outcome: Outcome, what: str) -> None:
+        context.log.info(f"[{cities.count(outcome):>3}/{total}] {name} · {declared.name}: {what}")
 
     def waiting() -> None:
         context.log.warning(f"{declared.name}: another run of {name!r} works on it; waiting")
 
     def progress(text: str) -> None:
         context.log.info(f"          {declared.name}: {text}")
+
+    def context_for(fingerprint: str) -> Context:
+        return Context(
+            city.view(declared.config),
+            {asset: handles[asset] for asset in declared.read_inputs(city)},
+            cities.root,
+            name,
+            progress,
+            lake.workspace(name, declared.name, fingerprint),
+            declared.settings(city) if declared.settings else None,
+        )
 
     with lake.lock(name, declared.name, on_wait=waiting):
         try:
@@ -263,25 +294,25 @@ def _run(
                 )
             if manifest and manifest.fingerprint == fingerprint:
                 if reason or lake.intact(manifest):
-                    say(False, f"left out, {reason}" if reason else "up to date")
+                    redrawn = None
+                    if reason:
+                        say("left out", f"left out, {reason}")
+                    elif _outdated_picture(declared, manifest):
+                        redrawn = _redrawn(declared, context_for(fingerprint), lake, manifest)
+                        say("drawn anew", "its picture is drawn anew")
+                    else:
+                        say("up to date", "up to date")
                     if declared.publish and not reason:
                         lake.publish(name, declared.name, declared.publish)
                     yield dg.MaterializeResult(
+                        **({"value": redrawn} if redrawn else {}),
                         metadata={**_shown(manifest.metadata), "cached": not reason},
                         check_results=_replayed(declared, manifest.checks, reason),
                     )
                     return
                 context.log.warning(f"{declared.name}: its file is damaged; making it again")
             started = time.perf_counter()
-            ctx = Context(
-                city.view(declared.config),
-                {asset: handles[asset] for asset in declared.read_inputs(city)},
-                cities.root,
-                name,
-                progress,
-                lake.workspace(name, declared.name, fingerprint),
-                declared.settings(city) if declared.settings else None,
-            )
+            ctx = context_for(fingerprint)
             product = declared.body(ctx)
             provenance = {
                 "asset": declared.name,
@@ -302,15 +333,9 @@ def _run(
         metadata["fingerprint_inputs"] = inputs
         checks = [{"name": "contract", "rows": checker.rows}] if checker else []
         seconds = time.perf_counter() - started
-        say(True, f"{_rows(checker)}{seconds:.1f} s")
+        say("computed", f"{_rows(checker)}{seconds:.1f} s")
         yield dg.MaterializeResult(
-            value=Commit(
-                staged,
-                fingerprint=fingerprint,
-                inputs=inputs,
-                metadata=[{"name": k, "value": v} for k, v in metadata.items()],
-                checks=checks,
-            ),
+            value=_commit(staged, fingerprint, inputs, metadata, checks),
             metadata={**_shown_items(metadata), "seconds": seconds, "cached": False},
             check_results=_replayed(declared, checks, ""),
         )
@@ -322,9 +347,48 @@ def _run(
             lake.publish(name, declared.name, declared.publish)
 
 
+def _redrawn(declared: Stage, ctx: Context, lake: Lake, manifest: Manifest) -> Commit:
+    """The version that stands, with its picture drawn anew."""
+    staged = lake.stage_again(manifest)
+    try:
+        _draw(declared, ctx, staged, _metadata_of(manifest).get("rows", 0))
+    except BaseException:
+        staged.discard()
+        raise
+    metadata = _metadata_of(manifest) | _picture_metadata(declared, staged.folder)
+    return _commit(staged, manifest.fingerprint, manifest.inputs, metadata, manifest.checks)
+
+
+def _outdated_picture(declared: Stage, manifest: Manifest) -> bool:
+    """Whether the code that draws has changed. It is no part of the fingerprint, so that a new
+    colour makes nothing be computed again."""
+    return _metadata_of(manifest).get("picture_code") != declared.picture_code()
+
+
+def _metadata_of(manifest: Manifest) -> dict[str, Any]:
+    return {entry["name"]: entry["value"] for entry in manifest.metadata}
+
+
+def _commit(
+    staged: Staged,
+    fingerprint: str,
+    inputs: dict[str, Any],
+    metadata: dict[str, Any],
+    checks: list[dict[str, Any]],
+) -> Commit:
+    entries = [{"name": name, "value": value} for name, value in metadata.items()]
+    return Commit(staged, fingerprint=fingerprint, inputs=inputs, metadata=entries, checks=checks)
+
+
+def _draw(declared: Stage, ctx: Context, staged: Staged, rows: int) -> None:
+    if declared.picture:
+        written = Written(staged.folder / f"{declared.name}.parquet", rows)
+        staged.add("picture.png", bytes_writer(declared.picture(ctx, written)))
+
+
 def _stage(
     declared: Stage, ctx: Context, lake: Lake, product: Product, provenance: dict[str, Any]
-) -> tuple[Any, Any]:
+) -> tuple[Staged, Any]:
     """Write the product where nobody looks; the contract is checked on the way."""
     from model_code.contracts import Checker
 
@@ -341,17 +405,12 @@ def _stage(
         # After the table: a stream rejects rows while it is written.
         if declared.name != "rejected" and len(ctx.rejections):
             rejected = ctx.rejections.frame().assign(stage=declared.name)
-            rejected = rejected.groupby(
-                ["stage", "source", "row", "reason"], as_index=False
-            ).first()
+            rejected = rejected.groupby(["stage", "source", "row", "reason"], as_index=False).agg(
+                detail=("detail", "first"), items=("items", "sum")
+            )
             writer = table_writer(Checker(contract("rejected")), rejected, provenance)
             staged.add("rejected.parquet", writer)
-        if declared.picture:
-            picture = declared.picture(
-                ctx,
-                Written(staged.folder / f"{declared.name}.parquet", checker.rows if checker else 0),
-            )
-            staged.add("picture.png", bytes_writer(picture))
+        _draw(declared, ctx, staged, checker.rows if checker else 0)
     except BaseException:
         staged.discard()
         raise
@@ -374,13 +433,20 @@ def _metadata(
     if len(ctx.rejections):
         frame = ctx.rejections.frame()
         metadata["rejected"] = {
-            str(k): int(v) for k, v in frame.groupby("reason")["items"].sum().items()
+            str(k): round(float(v), 3) for k, v in frame.groupby("reason")["items"].sum().items()
         }
-    picture = folder / "picture.png"
-    if picture.exists():
-        code = base64.b64encode(picture.read_bytes()).decode()
-        metadata["picture"] = f"![{declared.name}](data:image/png;base64,{code})"
-    return metadata
+    return metadata | _picture_metadata(declared, folder)
+
+
+def _picture_metadata(declared: Stage, folder: Path) -> dict[str, Any]:
+    """The picture itself, and the digest of the code that drew it."""
+    if not declared.picture:
+        return {}
+    code = base64.b64encode((folder / "picture.png").read_bytes()).decode()
+    return {
+        "picture": f"![{declared.name}](data:image/png;base64,{code})",
+        "picture_code": declared.picture_code(),
+    }
 
 
 def _shown_items(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -427,7 +493,8 @@ def explain(
     city: City, lake: Lake, raw: RawFiles, *, verify: bool = True
 ) -> list[tuple[str, str, list[str]]]:
     """What a run would do, in order: (asset, state, reasons); states are `up to date`,
-    `left out` and `to do`. Without `verify` files are not read, so damage is not seen."""
+    `left out`, `to draw` (its picture alone) and `to do`. Without `verify` files are not read, so
+    damage is not seen."""
     fingerprints: dict[str, str] = {}
     found = []
     for declared in in_order():
@@ -447,6 +514,8 @@ def explain(
             found.append((name, "to do", _differences(manifest.inputs, inputs)))
         elif verify and not lake.intact(manifest):
             found.append((name, "to do", ["its file is damaged"]))
+        elif _outdated_picture(declared, manifest):
+            found.append((name, "to draw", ["the code of its picture changed"]))
         else:
             found.append((name, "up to date", []))
     return found

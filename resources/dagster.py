@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from typing import Any, Literal
 
 import dagster as dg
 from pydantic import PrivateAttr
@@ -13,6 +14,7 @@ from resources.lake import Handle, Lake, Staged, table_writer
 from resources.raw import RawFiles
 
 PARTITION_TAG = "dagster/partition"
+Outcome = Literal["computed", "drawn anew", "up to date", "left out"]
 
 
 class CityResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -20,8 +22,7 @@ class CityResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     once, with the list of the cities, and before anything is computed."""
 
     data: str = ""
-    _done: int = PrivateAttr(default=0)
-    _computed: int = PrivateAttr(default=0)
+    _done: Counter[Outcome] = PrivateAttr(default_factory=Counter)
     _failed: bool = PrivateAttr(default=False)
     _city: City | None = PrivateAttr(default=None)
 
@@ -52,19 +53,21 @@ class CityResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Note that a step of this process failed."""
         self._failed = True
 
-    def count(self, computed: bool) -> int:
-        """Note that one more step of this process is done; returns how many are."""
-        self._done += 1
-        self._computed += computed
-        return self._done
+    def count(self, outcome: Outcome) -> int:
+        """Note how one more step of this process ended; returns how many have."""
+        self._done[outcome] += 1
+        return self._done.total()
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         if not self._done or context.log is None:
             return
-        what = f"{self._computed} assets computed, {self._done - self._computed} up to date"
-        if not self._computed and not self._failed:
-            what = f"nothing had to be computed: all {self._done} assets are up to date"
-        context.log.info(what)
+        done, current = self._done["computed"], self._done["up to date"]
+        what = [f"{done} assets computed, {current} up to date"]
+        if not done and not self._failed:
+            what = [f"nothing had to be computed: {current} assets are up to date"]
+        others: tuple[Outcome, ...] = ("drawn anew", "left out")
+        what += [f"{self._done[other]} {other}" for other in others if self._done[other]]
+        context.log.info(", ".join(what))
 
 
 class LakeIOManager(dg.IOManager):

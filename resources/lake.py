@@ -25,6 +25,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -235,6 +236,14 @@ class Lake:
             staged.discard()
             raise
         return staged
+
+    def stage_again(self, manifest: Manifest) -> Staged:
+        """A copy of the version that stands, to change a file of it."""
+        files: dict[str, Writer] = {}
+        for name in manifest.files:
+            source = self.path(manifest.city, manifest.asset, name, manifest)
+            files[name] = partial(shutil.copyfile, source)
+        return self.stage(manifest.city, manifest.asset, files)
 
     def commit(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -13,12 +14,20 @@ LINE = re.compile(r"\[ *\d+/\d+\] tiny · (\w+): (.*)")
 
 
 def outcome(stderr: str) -> dict[str, str]:
-    """By asset, `computed`, `up to date` or `left out`."""
+    """By asset, `computed`, `drawn anew`, `up to date` or `left out`."""
     states = {}
+    others = ("drawn anew", "up to date", "left out")
     for name, text in LINE.findall(stderr):
-        known = next((s for s in ("up to date", "left out") if text.startswith(s)), "computed")
+        known = next((state for state in others if state in text), "computed")
         states[name] = known
     return states
+
+
+def copy_of_code(place: Place) -> Path:
+    checkout = place.root / "checkout"
+    for room in ("pipelines", "assets", "resources", "model_code"):
+        shutil.copytree(ROOT / room, checkout / room)
+    return checkout
 
 
 def rebuilt(place: Place) -> set[str]:
@@ -75,10 +84,7 @@ def test_a_stage_reads_only_the_config_keys_that_it_declares(place: Place) -> No
 
 def test_changed_code_touches_its_stage_and_below(place: Place) -> None:
     """In a copy of the checkout, so that the code can be changed."""
-    checkout = place.root / "checkout"
-    rooms = ("pipelines", "assets", "resources", "model_code")
-    for room in rooms:
-        shutil.copytree(ROOT / room, checkout / room)
+    checkout = copy_of_code(place)
     env = {**place.env, "PYTHONPATH": str(checkout)}
 
     def run() -> dict[str, str]:
@@ -101,6 +107,26 @@ def test_changed_code_touches_its_stage_and_below(place: Place) -> None:
     computed = {name for name, state in run().items() if state == "computed"}
     assert "splits" in computed and "poi_finetuned" in computed and "report" in computed
     assert not computed & {"regions", "pois", "flows", "targets", "region_chips", "poi_checkpoint"}
+
+
+def test_changed_drawing_code_redraws_pictures_and_computes_nothing(place: Place) -> None:
+    """In a copy of the checkout, so that the code can be changed."""
+    checkout = copy_of_code(place)
+    figures = checkout / "model_code" / "report" / "figures.py"
+    text = figures.read_text()
+    changed = re.sub(
+        r"(\ndef chip_sheet\(.*?\"\"\".*?\"\"\"\n)", r"\1    _ = 1\n", text, flags=re.S
+    )
+    assert changed != text
+    figures.write_text(changed)
+    env = {**place.env, "PYTHONPATH": str(checkout)}
+    before = place.data_files()
+    done = place.run(*place.job(), env=env, cwd=checkout)
+    assert done.returncode == 0, done.stderr[-3000:]
+    states = outcome(done.stderr)
+    assert {name for name, state in states.items() if state == "computed"} == {"report"}
+    assert states["region_chips"] == "drawn anew" and states["targets"] != "computed"
+    assert place.data_files() == before
 
 
 @pytest.mark.parametrize("how", ["flip", "truncate", "delete"])
