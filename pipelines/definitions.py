@@ -6,7 +6,7 @@ import dagster as dg
 
 from assets import evaluation, methods, raw, regions, report
 from pipelines.console import console
-from pipelines.jobs import EXECUTOR, JOBS, SCHEDULES, changed_raw_files
+from pipelines.jobs import EXECUTOR, JOBS, SCHEDULES, changed_raw_files, tell_of_dead_runs
 from resources.dagster import CityResource, lake_io
 
 defs = dg.Definitions(
@@ -16,7 +16,7 @@ defs = dg.Definitions(
     ],
     jobs=JOBS,
     schedules=SCHEDULES,
-    sensors=[changed_raw_files],
+    sensors=[changed_raw_files, tell_of_dead_runs],
     resources={"cities": CityResource(), "io_manager": lake_io},
     loggers={"console": console},
     executor=EXECUTOR,

@@ -1,10 +1,7 @@
-"""Jobs, a schedule a city, the sensor of changed raw files, and what happens when a run fails."""
+"""Jobs, a schedule a city, the sensor of changed raw files, and that of runs that died."""
 
 from __future__ import annotations
 
-import json
-import os
-import urllib.request
 from collections.abc import Iterator
 
 import dagster as dg
@@ -16,35 +13,12 @@ from model_code.errors import CityloomError
 from model_code.fingerprint import digest
 from resources.dagster import PARTITION_TAG
 from resources.lake import Lake
+from resources.notify import post
 from resources.raw import RawFiles
 
 # Groups in the order in which data flows through them.
 GROUPS = ("raw", "regions", "features", "targets", "pretraining", "embeddings", "finetuning",
           "predictions", "evaluation", "report")  # fmt: skip
-
-
-@dg.failure_hook
-def tell_of_failure(context: dg.HookContext) -> None:
-    """One log line, and a POST to `$CITYLOOM_WEBHOOK` when it is set."""
-    step, error = context.step_key, context.op_exception
-    what = f"run {context.run_id}: {step} failed: {error}"
-    expected = isinstance(error, dg.Failure)  # says what to change; a traceback would bury it
-    context.log.error(what, exc_info=None if expected else error)
-    url = os.environ.get("CITYLOOM_WEBHOOK")
-    if not url:
-        return
-    if not url.startswith(("http://", "https://")):
-        context.log.error(f"$CITYLOOM_WEBHOOK must be an http(s) URL, not {url!r}")
-        return
-    body = json.dumps({"run_id": context.run_id, "step": step, "text": what}).encode()
-    request = urllib.request.Request(  # noqa: S310 (scheme checked above)
-        url, data=body, headers={"Content-Type": "application/json"}
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=10):  # noqa: S310
-            pass
-    except OSError as problem:  # the run has failed already; the hook must not hide why
-        context.log.error(f"$CITYLOOM_WEBHOOK could not be reached: {problem}")
 
 
 _BOTH = dg.multi_or_in_process_executor
@@ -68,7 +42,6 @@ def _job(name: str, first_group: str, about: str) -> dg.UnresolvedAssetJobDefini
         name,
         selection=dg.AssetSelection.groups(*groups),
         description=about,
-        hooks={tell_of_failure},
         executor_def=EXECUTOR,
     )
 
@@ -123,6 +96,18 @@ def changed_raw_files(context: dg.SensorEvaluationContext) -> Iterator[dg.RunReq
                 partition_key=name,
                 asset_selection=[dg.AssetKey(asset) for asset in stale],
             )
+
+
+@dg.run_failure_sensor(default_status=dg.DefaultSensorStatus.RUNNING)
+def tell_of_dead_runs(context: dg.RunFailureSensorContext) -> None:
+    """Tells of a run that ended without a failed step, as when its process was killed or its city is
+    unknown; of failed steps the assets' own hook tells."""
+    if context.get_step_failure_events():
+        return
+    what = f"run {context.dagster_run.run_id} failed: {context.failure_event.message}"
+    context.log.error(what)
+    if problem := post(context.dagster_run.run_id, "", what):
+        context.log.error(problem)
 
 
 def _busy(instance: dg.DagsterInstance, city: str) -> bool:

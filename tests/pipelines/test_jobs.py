@@ -11,7 +11,8 @@ import dagster as dg
 import pytest
 import yaml
 
-from pipelines.jobs import _schedule, changed_raw_files, tell_of_failure
+from pipelines.jobs import _schedule, changed_raw_files, tell_of_dead_runs
+from resources.notify import tell_of_failure
 from tests.tiny import Place
 
 
@@ -30,7 +31,6 @@ def requests() -> list[dg.RunRequest]:
         return [r for r in found if isinstance(r, dg.RunRequest)]
 
 
-@pytest.mark.xfail(reason="failed once on a busy machine; cause not found yet", strict=False)
 def test_the_sensor_asks_for_what_changed_files_touch_and_once(here: Place) -> None:
     assert requests() == []
     path = here.root / "data" / "tiny" / "crimes.csv"
@@ -98,6 +98,31 @@ def test_a_failed_run_is_posted_to_the_webhook(
     assert not result.success
     assert [p["step"] for p in posted] == ["breaks"]
     assert "the raw file is gone" in posted[0]["text"] and posted[0]["run_id"] == result.run_id
+
+
+def test_a_run_that_died_is_posted_and_one_with_a_failed_step_is_not_again(
+    webhook: tuple[str, list[dict[str, str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, posted = webhook
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = failing_job().execute_in_process(instance=instance, raise_on_error=False)
+        run = instance.get_run_by_id(result.run_id)
+        dead = instance.create_run_for_job(failing_job())
+        instance.report_run_failed(dead, "the process was killed")
+        monkeypatch.setenv("CITYLOOM_WEBHOOK", url)
+        for failed in (run, instance.get_run_by_id(dead.run_id)):
+            assert failed is not None
+            (event,) = instance.all_logs(failed.run_id, dg.DagsterEventType.RUN_FAILURE)
+            assert event.dagster_event is not None
+            context = dg.build_run_status_sensor_context(
+                "tell_of_dead_runs",
+                dagster_instance=instance,
+                dagster_run=failed,
+                dagster_event=event.dagster_event,
+            ).for_run_failure()
+            tell_of_dead_runs(context)
+    assert [p["run_id"] for p in posted] == [dead.run_id]
+    assert "the process was killed" in posted[0]["text"]
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "http://127.0.0.1:9/"])
