@@ -65,6 +65,9 @@ def _duckdb(path: str = "") -> Iterator[duckdb.DuckDBPyConnection]:
             yield connection
 
 
+_SLIVER = 1e-3  # share of a zone below which an overlap is a sliver of its border
+
+
 # --- points of interest --------------------------------------------------------------------------
 
 
@@ -405,7 +408,8 @@ def _reject_unknown_zones(
 def zone_shares(zones: Zones, regions: gpd.GeoDataFrame, root: str) -> pd.DataFrame:
     """Share of each zone's area in each region: columns zone, region (index), share.
 
-    Zones with the same id are one. Where regions overlap, a zone's shares are scaled to add up to 1
+    Zones with the same id are one. Overlaps below a thousandth of what a zone has in all regions are
+    slivers of its border, and do not count. Where regions overlap, a zone's shares are scaled to add up to 1
     at most, so that no trip is counted twice. A zone outside all regions has one row of share 0.
 
     Raises:
@@ -422,6 +426,11 @@ def zone_shares(zones: Zones, regions: gpd.GeoDataFrame, root: str) -> pd.DataFr
     common = shapely.area(shapely.intersection(shapes[zone], targets[region]))
     share = common / shapely.area(shapes)[zone]
     total = np.bincount(zone, share, len(ids))
+    # Two drawings of one border never agree: a sliver is no overlap, and what it holds is shared
+    # out among the zone's real ones.
+    real = share >= _SLIVER * total[zone]
+    zone, region, share = zone[real], region[real], share[real]
+    share *= (total / np.maximum(np.bincount(zone, share, len(ids)), 1e-300))[zone]
     # Within rounding of 1, a zone lies in the regions as a whole.
     scale = np.where(total > 1 - 1e-9, np.maximum(total, 1e-300), 1.0)
     outside = np.flatnonzero(total == 0)
