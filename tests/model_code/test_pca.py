@@ -29,18 +29,22 @@ def test_axes_are_those_of_the_covariance(matrix: np.ndarray) -> None:
 
 @pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("make", [np.asarray, sp.csr_array])
-def test_the_large_path_agrees_with_the_exact_one(
-    matrix: np.ndarray, make: type, wide: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("gram_limit", [4, 100])
+def test_the_large_paths_agree_with_the_exact_one(
+    matrix: np.ndarray, make: type, wide: bool, gram_limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     matrix = matrix.T if wide else matrix
     exact = principal_axes(matrix, 5)
     monkeypatch.setattr(pca, "_DENSE_LIMIT", 4)
+    monkeypatch.setattr(pca, "_GRAM_LIMIT", gram_limit)
     large = principal_axes(make(matrix), 5)
     for ours, theirs in zip(large, exact, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-8)
 
 
-def test_no_more_axes_than_the_rank() -> None:
+@pytest.mark.parametrize("dense_limit", [4, 1024])
+def test_no_more_axes_than_the_rank(dense_limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pca, "_DENSE_LIMIT", dense_limit)
     rng = np.random.default_rng(0)
     flat = rng.normal(size=(20, 2)) @ rng.normal(size=(2, 9))
     assert principal_axes(flat, 6)[1].shape == (2, 9)
