@@ -3,6 +3,7 @@
     <lake>/<city>/<asset>/<version>/<files>     the version is a digest of the files' content
     <lake>/<city>/<asset>/current.json          which version counts, its digests, why it was made
     <lake>/<city>/<asset>/timing.json           how long it took (never in a data file)
+    <lake>/<city>/<asset>/rows/                 rows that later versions need not pay for again
 
 `current.json` is the commit: it is put in place by one atomic rename (on an object store by one
 complete put) after all files are there and synced. Every file, and `current.json` itself, is checked
@@ -43,6 +44,7 @@ from model_code.errors import (
     ReplacedTableError,
 )
 from model_code.fingerprint import digest, file_digest
+from resources.rows import FOLDER as ROWS
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -329,7 +331,7 @@ class Lake:
         self.fs.invalidate_cache()
         for entry in self.fs.ls(folder, detail=True):
             name = entry["name"].rstrip("/").rsplit("/", 1)[-1]
-            if entry["type"] == "directory" and name != keep:
+            if entry["type"] == "directory" and name not in (keep, ROWS):
                 self.fs.rm(entry["name"], recursive=True)
             elif name.startswith((".current.json-", ".timing.json-")):
                 self.fs.rm(entry["name"])

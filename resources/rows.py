@@ -1,0 +1,106 @@
+"""Rows that were paid for once, kept by the digest of all that they rest on: a caption, a score.
+
+They stand beside an asset's versions, in shards that are only ever added, each complete or absent,
+named by its content and checked when it is read. So a killed run loses its last batch at most, and
+a changed image costs one row. What is wrong with a shard costs its rows again, and nothing else.
+"""
+
+from __future__ import annotations
+
+import io
+import uuid
+from collections.abc import Callable, Iterable
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from resources.lake import Lake
+
+FOLDER = "rows"
+_KEY = "row_key"
+# Above this many shards, reading them costs more than writing all rows as one.
+_MANY = 64
+
+
+class RowStore:
+    """The kept rows of one kind, below one asset of one city. The asset's lock is held by the caller.
+
+    Rows of a kind have the same columns; `warn` is told of a shard that cannot be used.
+    """
+
+    def __init__(
+        self, lake: Lake, city: str, asset: str, kind: str, warn: Callable[[str], None]
+    ) -> None:
+        self._lake, self._warn = lake, warn
+        self._folder = f"{lake.folder(city, asset)}/{FOLDER}/{kind}"
+        self._rows: pd.DataFrame | None = None
+
+    def known(self, keys: Iterable[str]) -> pd.DataFrame:
+        """Kept rows of these keys, indexed by key; a key without a row is left out."""
+        import pandas as pd
+
+        rows, wanted = self._all(), pd.Index(list(keys)).unique()
+        return rows.loc[rows.index.intersection(wanted)]
+
+    def add(self, rows: pd.DataFrame) -> None:
+        """Keep rows, indexed by their keys; the row of a key is the same for ever."""
+        import pandas as pd
+
+        if rows.empty:
+            return
+        self._write(rows)
+        kept = [part for part in (self._all(), rows) if len(part)]
+        together = pd.concat(kept)
+        self._rows = together[~together.index.duplicated()]
+
+    def _all(self) -> pd.DataFrame:
+        import pandas as pd
+
+        if self._rows is None:
+            shards = self._shards()
+            parts = [part for part in map(self._read, shards) if part is not None]
+            rows = pd.concat(parts) if parts else pd.DataFrame()
+            self._rows = rows[~rows.index.duplicated()]
+            if len(shards) > _MANY:
+                self._write(self._rows)
+                for shard in shards:
+                    self._lake.fs.rm(shard)
+        return self._rows
+
+    def _shards(self) -> list[str]:
+        fs = self._lake.fs
+        fs.invalidate_cache()
+        if not fs.exists(self._folder):
+            return []
+        return sorted(
+            path for path in fs.ls(self._folder, detail=False) if path.endswith(".parquet")
+        )
+
+    def _read(self, path: str) -> pd.DataFrame | None:
+        import pandas as pd
+
+        content = self._lake.fs.cat_file(path)
+        if sha256(content).hexdigest()[:32] != Path(path).stem:
+            self._warn(f"{path} is damaged; its rows are made again")
+            return None
+        return pd.read_parquet(io.BytesIO(content)).set_index(_KEY)
+
+    def _write(self, rows: pd.DataFrame) -> None:
+        buffer = io.BytesIO()
+        rows.rename_axis(_KEY).reset_index().to_parquet(buffer, index=False, compression="zstd")
+        content = buffer.getvalue()
+        target = f"{self._folder}/{sha256(content).hexdigest()[:32]}.parquet"
+        if not self._lake.local:
+            self._lake.fs.pipe_file(target, content)
+            return
+        path = Path(target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{uuid.uuid4().hex}")
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from resources import rows
+from resources.lake import Lake, bytes_writer
+from resources.rows import RowStore
+
+
+@pytest.fixture(params=["folder", "memory"])
+def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
+    return Lake(str(tmp_path) if request.param == "folder" else f"memory://{tmp_path}")
+
+
+def store(lake: Lake, said: list[str] | None = None) -> RowStore:
+    return RowStore(lake, "town", "captions", "texts", (said if said is not None else []).append)
+
+
+def frame(**texts: str) -> pd.DataFrame:
+    return pd.DataFrame({"text": list(texts.values())}, index=pd.Index(list(texts)))
+
+
+def test_kept_rows_are_found_by_key_in_another_process(lake: Lake) -> None:
+    assert store(lake).known(["a"]).empty
+    first = store(lake)
+    first.add(frame(a="one", b="two"))
+    first.add(frame(c="three"))
+    found = store(lake).known(["c", "a", "x"])
+    assert found["text"].to_dict() == {"a": "one", "c": "three"}
+    assert first.known(["b"])["text"].tolist() == ["two"]
+
+
+def test_rows_outlive_a_new_version_of_the_asset_and_go_with_the_city(lake: Lake) -> None:
+    store(lake).add(frame(a="one"))
+    for content in (b"1", b"2"):
+        staged = lake.stage("town", "captions", {"x.bin": bytes_writer(content)})
+        lake.commit(staged, fingerprint=content.decode())
+    assert len(store(lake).known(["a"])) == 1
+    lake.remove("town")
+    assert store(lake).known(["a"]).empty
+
+
+def test_a_damaged_shard_is_said_and_costs_its_rows_alone(tmp_path: Path) -> None:
+    lake, said = Lake(str(tmp_path)), list[str]()
+    store(lake).add(frame(a="one"))
+    (shard,) = (tmp_path / "town" / "captions" / "rows" / "texts").iterdir()
+    store(lake).add(frame(b="two"))
+    shard.write_bytes(shard.read_bytes()[:-9])
+    assert list(store(lake, said).known(["a", "b"]).index) == ["b"]
+    assert len(said) == 1 and str(shard) in said[0]
+
+
+def test_many_shards_become_one(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "_MANY", 3)
+    writing = store(lake)
+    for i in range(5):
+        writing.add(frame(**{f"k{i}": str(i)}))
+    assert len(store(lake).known([f"k{i}" for i in range(5)])) == 5
+    folder = f"{lake.folder('town', 'captions')}/rows/texts"
+    lake.fs.invalidate_cache()
+    assert len(lake.fs.ls(folder)) == 1
+    assert len(store(lake).known([f"k{i}" for i in range(5)])) == 5
