@@ -1,0 +1,338 @@
+"""CLIP, embedded: a small open_clip model of one view, trained on pairs of pictures and texts.
+
+Radford et al. 2021 (arXiv:2103.00020): a vision transformer and a text transformer into one space,
+symmetric InfoNCE with a learned, clamped temperature. B pictures or texts, L tokens, D the width of
+the shared space.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, cast
+
+import numpy as np
+import open_clip
+import torch
+from numpy.typing import NDArray
+from open_clip.tokenizer import SimpleTokenizer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model_code.backends import Identity, Picture
+from model_code.methods.base import NOWHERE, Checkpoint, Floats, Workspace
+from model_code.training import Settings, evaluating, fit, load_arrays, seeded, state_arrays
+from model_code.vision.clip_config import ClipConfig
+
+_MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+_MAX_SCALE = math.log(100)
+_HEAD_WIDTH = 32
+# Rows of the embedding table that words unseen in training share.
+_SPARE = 256
+_UNKNOWN_RATE = 0.03
+_ENCODE_BATCH = 64
+
+
+class Towers(nn.Module):
+    """Image and text tower with one space, for scoring and for further training.
+
+    `model` are the arguments of `open_clip.CLIP`; `vocabulary` [V] are the ids of open_clip's
+    tokenizer that have an embedding of their own. All others share a few rows, so that a word that
+    was never seen is an unknown word and not a random one, and further training can still tell
+    such words apart.
+
+    Attributes:
+        embed_dim: D, width of both global outputs.
+        image_width, text_width: widths of the patch tokens and of the text tokens.
+        context: how many tokens the text tower reads.
+    """
+
+    vocabulary: Tensor
+    rows: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: dict[str, Any], vocabulary: NDArray[np.int64]) -> None:
+        super().__init__()
+        tokenizer = _tokenizer()
+        ids = np.unique(np.append(vocabulary, tokenizer.all_special_ids))
+        # Row 0 pads; the end of a text keeps the highest row, by which open_clip finds it.
+        rows = 1 + np.arange(tokenizer.vocab_size) % _SPARE
+        rows[ids] = 1 + _SPARE + np.arange(len(ids))
+        text = {**model["text_cfg"], "vocab_size": 1 + _SPARE + len(ids)}
+        clip = open_clip.CLIP(**{**model, "text_cfg": text})
+        clip.visual.output_tokens = True
+        self.clip = clip
+        self.embed_dim: int = model["embed_dim"]
+        self.image_width: int = model["vision_cfg"]["width"]
+        self.text_width: int = text["width"]
+        self.context: int = clip.context_length
+        self.size_px: tuple[int, int] = clip.visual.image_size
+        self.register_buffer("vocabulary", torch.from_numpy(ids))
+        self.register_buffer("rows", torch.from_numpy(rows), persistent=False)
+        self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(_STD)[:, None, None], persistent=False)
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """One over the temperature, a scalar, clamped as CLIP's."""
+        return self.clip.logit_scale.clamp(max=_MAX_SCALE).exp()
+
+    def pixels(self, pictures: Tensor) -> Tensor:
+        """Pictures uint8 [B, H, W, 3] of any size as normalised floats [B, 3, h, w] of the tower's."""
+        x = pictures.permute(0, 3, 1, 2).float() / 255
+        if x.shape[2:] != self.size_px:
+            x = F.interpolate(x, self.size_px, mode="bilinear", antialias=True, align_corners=False)
+        return (x - self.mean) / self.std
+
+    def image(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Global output [B, D], not normalised, and patch tokens [B, L, image_width] of pictures
+        uint8 [B, H, W, 3], or of what `pixels` makes of them."""
+        pooled, tokens = self.clip.visual(self.pixels(x) if x.dtype == torch.uint8 else x)
+        return pooled, tokens
+
+    def text(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Global output [B, D], not normalised, token outputs [B, L, text_width] and their mask
+        [B, L] (False: padding) of ids [B, context]; L is the longest text of the batch. Start and
+        end are tokens too, so an empty text has two."""
+        clip = self.clip
+        mask = ids > 0
+        length = int(mask.sum(dim=1).max())
+        ids, mask = ids[:, :length], mask[:, :length]
+        x = clip.token_embedding(ids) + clip.positional_embedding[:length]
+        x = clip.transformer(x, attn_mask=clip.attn_mask[:length, :length])
+        tokens = clip.ln_final(x)  # [B, L, text_width]
+        pooled = tokens[torch.arange(len(ids), device=ids.device), ids.argmax(dim=1)]
+        return pooled @ clip.text_projection, tokens, mask
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """Ids int64 [B, context] for `text`, padded with 0; what is beyond the context is cut."""
+        tokenizer = _tokenizer()
+        start, end = tokenizer.all_special_ids
+        ids = np.zeros((len(texts), self.context), np.int64)
+        rows = self.rows.cpu().numpy()
+        for line, text in zip(ids, texts, strict=True):
+            found = [start, *tokenizer.encode(text)[: self.context - 2], end]
+            line[: len(found)] = rows[found]
+        return torch.from_numpy(ids)
+
+
+def open_towers(checkpoint: Checkpoint) -> Towers:
+    """The towers of a checkpoint of `train_clip`, on the CPU, in evaluation mode."""
+    with seeded(0):  # the weights are about to be replaced
+        towers = Towers(checkpoint.record["model"], checkpoint.tensors["vocabulary"])
+    load_arrays(towers, checkpoint.tensors)
+    return towers.eval()
+
+
+def encode_image_tokens(towers: Towers, pictures: Sequence[Picture]) -> tuple[Floats, Floats]:
+    """Global outputs [B, D] and patch tokens [B, L, image_width] of pictures, without gradients."""
+    parts = []
+    with evaluating(towers):
+        for start in range(0, len(pictures), _ENCODE_BATCH):
+            x = [
+                towers.pixels(torch.from_numpy(np.array(picture))[None])
+                for picture in pictures[start : start + _ENCODE_BATCH]
+            ]
+            parts.append(towers.image(torch.cat(x)))
+    return _joined([p[0] for p in parts]), _joined([p[1] for p in parts])
+
+
+def encode_text_tokens(towers: Towers, texts: Sequence[str]) -> tuple[Floats, Floats, NDArray[Any]]:
+    """Global outputs [B, D], token outputs [B, context, text_width] (0 where padded) and their mask
+    [B, context] of texts, without gradients."""
+    parts = []
+    ids = towers.tokenize(texts)
+    with evaluating(towers):
+        for batch in torch.split(ids, _ENCODE_BATCH):
+            pooled, tokens, mask = towers.text(batch)
+            beyond = (0, 0, 0, towers.context - tokens.shape[1])
+            parts.append((pooled, F.pad(tokens * mask[..., None], beyond)))
+    return _joined([p[0] for p in parts]), _joined([p[1] for p in parts]), (ids > 0).numpy()
+
+
+def _joined(parts: list[Tensor]) -> Floats:
+    return cast(Floats, torch.cat(parts).numpy())
+
+
+@cache
+def _tokenizer() -> SimpleTokenizer:
+    return SimpleTokenizer()
+
+
+def token_counts(texts: Sequence[str]) -> NDArray[np.int64]:
+    """Tokens of each text [B], start and end included, uncut."""
+    return np.array([2 + len(_tokenizer().encode(text)) for text in texts], np.int64)
+
+
+# --- training ------------------------------------------------------------------------------------
+
+
+def train_clip(
+    pictures: NDArray[np.uint8],
+    texts: Sequence[str],
+    config: ClipConfig,
+    *,
+    seed: int,
+    workspace: Workspace = NOWHERE,
+) -> Checkpoint:
+    """Towers fitted to pairs of pictures uint8 [B, H, W, 3], all of one size, and texts [B].
+
+    The last `config.held_out` pairs, at most a quarter of all, are not trained on: they set the
+    weight of CLIPScore. The record holds it, the model's arguments, and how often a held-out text
+    finds its picture first among them.
+    """
+    held = min(config.held_out, max(1, len(texts) // 4))
+    train = np.arange(len(texts) - held)
+    rest = np.arange(len(texts) - held, len(texts))
+    vocabulary = np.unique(
+        np.concatenate([np.array(_tokenizer().encode(texts[i]), np.int64) for i in train])
+    )
+    model = model_arguments(config, (pictures.shape[1], pictures.shape[2]))
+    with seeded(seed):
+        towers = Towers(model, vocabulary)
+    pairs = _Pairs(towers, pictures, texts)
+    settings = Settings(
+        epochs=config.epochs,
+        batch=config.batch,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        schedule="cosine",
+        drop_last=len(train) > config.batch,
+    )
+    fit(pairs, train, settings, seed=seed, resume=workspace.resume, progress=workspace.progress)
+    towers.eval()
+    images, words = pairs.encode(rest)
+    cosine = images @ words.T
+    record = {
+        "model": model,
+        "weight": clip_weight(np.diagonal(cosine), config.matched_score),
+        "matched_cosine": float(np.diagonal(cosine).mean()),
+        "unmatched_cosine": float(cosine[~np.eye(held, dtype=bool)].mean()) if held > 1 else 0.0,
+        "text_to_image_top1": float((cosine.argmax(axis=0) == np.arange(held)).mean()),
+        "image_to_text_top1": float((cosine.argmax(axis=1) == np.arange(held)).mean()),
+        "pairs": len(train),
+        "held_out": held,
+        "seed": seed,
+        "config": config.model_dump(),
+    }
+    return Checkpoint(state_arrays(towers), record)
+
+
+def model_arguments(config: ClipConfig, size_px: tuple[int, int]) -> dict[str, Any]:
+    """Arguments of `open_clip.CLIP` for pictures of (height, width) `size_px`."""
+    patch = config.patch_px
+    height, width = (max(patch, patch * round(side / patch)) for side in size_px)
+    return {
+        "embed_dim": config.embed_dim,
+        "vision_cfg": {
+            "image_size": [height, width],
+            "patch_size": patch,
+            "width": config.image_width,
+            "layers": config.image_layers,
+            "head_width": _HEAD_WIDTH,
+        },
+        "text_cfg": {
+            "context_length": config.context,
+            "width": config.text_width,
+            "heads": config.text_width // _HEAD_WIDTH,
+            "layers": config.text_layers,
+        },
+    }
+
+
+def clip_weight(cosine: Floats, target: float) -> float:
+    """The w at which min(w * max(cos, 0), 1) of matched pairs has the mean `target`, by bisection;
+    1 where no pair has a cosine above 0."""
+    positive = np.clip(np.asarray(cosine, np.float64), 0, None)
+    if not (positive > 0).mean() > target:
+        return 1.0
+    low, high = 0.0, 1 / positive[positive > 0].min()
+    for _ in range(60):
+        middle = (low + high) / 2
+        above = np.minimum(middle * positive, 1).mean() > target
+        low, high = (low, middle) if above else (middle, high)
+    return float(high)
+
+
+class _Pairs(nn.Module):
+    """Pairs in memory and their symmetric InfoNCE."""
+
+    pictures: Tensor
+    ids: Tensor
+
+    def __init__(self, towers: Towers, pictures: NDArray[np.uint8], texts: Sequence[str]) -> None:
+        super().__init__()
+        self.towers = towers
+        self.register_buffer("pictures", torch.from_numpy(np.array(pictures)), persistent=False)
+        self.register_buffer("ids", towers.tokenize(texts), persistent=False)
+
+    def loss(self, index: Tensor) -> Tensor:
+        pixels = _varied(self.towers.pixels(self.pictures[index]))
+        image = F.normalize(self.towers.image(pixels)[0], dim=-1)  # [B, D]
+        text = F.normalize(self.towers.text(_with_unknown(self.ids[index]))[0], dim=-1)
+        logits = self.towers.logit_scale * image @ text.T
+        own = torch.arange(len(index), device=logits.device)
+        return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+    def encode(self, index: NDArray[np.int64]) -> tuple[Floats, Floats]:
+        """Unit vectors [B, D] of the pictures and of the texts."""
+        images, texts = [], []
+        with evaluating(self.towers):
+            for batch in torch.split(torch.from_numpy(index), _ENCODE_BATCH):
+                images.append(F.normalize(self.towers.image(self.pictures[batch])[0], dim=-1))
+                texts.append(F.normalize(self.towers.text(self.ids[batch])[0], dim=-1))
+        return _joined(images), _joined(texts)
+
+
+def _varied(pixels: Tensor) -> Tensor:
+    """Half of the pictures mirrored; a little darker or lighter, harder or softer."""
+    b = len(pixels)
+    mirrored = (torch.rand(b) < 0.5).to(pixels.device)[:, None, None, None]
+    pixels = torch.where(mirrored, pixels.flip(-1), pixels)
+    contrast, light = (torch.randn(2, b, 1, 1, 1) * 0.06).to(pixels.device)
+    return pixels * (1 + contrast) + light
+
+
+def _with_unknown(ids: Tensor) -> Tensor:
+    """A few words of each text replaced by unknown ones, so that the rows of these are trained."""
+    replaced = (torch.rand(ids.shape) < _UNKNOWN_RATE).to(ids.device)
+    replaced &= (ids > 0) & (ids < ids.amax() - 1)  # neither padding nor start nor end
+    return torch.where(replaced, (1 + torch.randint(0, _SPARE, ids.shape)).to(ids.device), ids)
+
+
+# --- the protocol --------------------------------------------------------------------------------
+
+
+class EmbeddedClip:
+    """`model_code.backends.Clip` over a checkpoint of `train_clip`."""
+
+    def __init__(self, checkpoint: Checkpoint, name: str = "embedded_clip") -> None:
+        self._towers = open_towers(checkpoint)
+        self.weight: float = checkpoint.record["weight"]
+        self.context = self._towers.context
+        self.identity = Identity(name, _digest(checkpoint), {"weight": self.weight})
+
+    def encode_images(self, pictures: Sequence[Picture]) -> Floats:
+        return self._unit(encode_image_tokens(self._towers, pictures)[0] if len(pictures) else None)
+
+    def encode_texts(self, texts: Sequence[str]) -> Floats:
+        return self._unit(encode_text_tokens(self._towers, texts)[0] if len(texts) else None)
+
+    def tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        return token_counts(texts)
+
+    def _unit(self, vectors: Floats | None) -> Floats:
+        if vectors is None:
+            return np.zeros((0, self._towers.embed_dim), np.float32)
+        return cast(Floats, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+
+def _digest(checkpoint: Checkpoint) -> str:
+    content = hashlib.sha256(json.dumps(checkpoint.record["model"], sort_keys=True).encode())
+    for name in sorted(checkpoint.tensors):
+        content.update(name.encode() + np.ascontiguousarray(checkpoint.tensors[name]).tobytes())
+    return content.hexdigest()[:16]
