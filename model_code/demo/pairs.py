@@ -1,0 +1,348 @@
+"""Pictures with sentences that a person might write of them: what the embedded CLIP learns from.
+
+They stand in for the pairs of the web. Each picture is rendered from levels of its own, drawn
+independently, and belongs to no city; the sentences tell what is to be seen in it, unevenly: some
+name everything, some two things, in words or in percent. B pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_code.demo import street_scene
+from model_code.demo.fields import Floats, stream
+from model_code.demo.street_scene import Scenes
+
+Pictures = NDArray[np.uint8]
+View = Literal["satellite", "street_view"]
+Facts = Mapping[str, float]
+
+_BATCH = 32
+
+
+def street_pairs(count: int, seed: int) -> tuple[Pictures, list[str]]:
+    """Street scenes uint8 [B, 96, 128, 3] and a text each."""
+    pictures, facts = street_facts(count, seed)
+    return pictures, _texts("street_view", facts, seed)
+
+
+def _texts(view: View, facts: Sequence[Facts], seed: int) -> list[str]:
+    rng = stream(seed, f"pairs/{view}/texts")
+    return [say(view, mention(view, fact, rng), int(rng.integers(2**31))) for fact in facts]
+
+
+# --- what a picture shows ------------------------------------------------------------------------
+
+
+def street_facts(count: int, seed: int) -> tuple[Pictures, list[Facts]]:
+    """Street scenes, and of each the shares (0..1) and numbers of what is to be seen."""
+    pictures, facts = [], []
+    for start in range(0, count, _BATCH):
+        b = min(_BATCH, count - start)
+        rng = stream(seed, f"pairs/street_view/{start}")
+        # Most streets lack something: independent levels, pushed towards both ends.
+        levels = [rng.beta(0.7, 0.9, b).astype(np.float32) for _ in range(5)]
+        hour = rng.uniform(7, 20.5, b).astype(np.float32)
+        seen = _Seen(Scenes(*levels, hour=hour), rng)
+        images = seen.render()
+        pictures.append(images)
+        facts += seen.facts(images)
+    return np.concatenate(pictures), facts
+
+
+_KINDS = ("sky", "buildings", "road", "pavement", "greenery", "water", "shops", "people", "cars")
+
+
+class _Seen(street_scene._Batch):
+    """Keeps what each pixel shows while it is drawn, and how many things stand there."""
+
+    def __init__(self, scenes: Scenes, rng: np.random.Generator) -> None:
+        super().__init__(scenes, rng)
+        self.kind = "sky"
+        self.shows = np.zeros(self.grain.size, np.uint8)
+        self.numbers = {name: np.zeros(self.b) for name in ("people", "cars", "trucks")}
+
+    def put(self, at: Any, colour: Floats, shade: Floats | float = 0.0, glow: Any = 0.0) -> None:
+        super().put(at, colour, shade, glow)
+        kind = self.kind
+        if kind == "buildings" and np.ndim(glow):
+            kind = "shops"  # only lettered boards and lit fronts shine pixel by pixel
+        if colour is street_scene._LEAVES or colour is street_scene._GRASS:
+            kind = "greenery"
+        if kind == "water":
+            kind = "sky" if len(at) and np.array_equal(colour, self.open_sky[at]) else "water"
+        self.shows[at] = _KINDS.index(kind)
+
+    def box(self, there: Any, x: Any, z: Any, half: Any, high: Any, low: Any = 0.0) -> Any:
+        found = super().box(there, x, z, half, high, low)
+        seen = np.bincount(found[1], minlength=self.b) >= 12
+        if self.kind == "people":
+            self.numbers["people"] += seen
+        elif self.kind == "cars":
+            self.numbers["cars"] += seen & (half < 1)
+            self.numbers["trucks"] += seen & (half > 1)
+        return found
+
+    def ground(self) -> None:
+        self.kind = "pavement"
+        super().ground()
+        at = np.flatnonzero(np.broadcast_to(self.py[:, :, None] > 0, self.shape))
+        b, px, py = self.rays(at)
+        road = np.abs(px) * street_scene._EYE_M / py < self.road_half[b]
+        self.shows[at[road]] = _KINDS.index("road")
+
+    def walls(self) -> None:
+        self.kind = "buildings"
+        super().walls()
+
+    def waterside(self) -> None:
+        self.kind = "water"
+        super().waterside()
+
+    def trees(self) -> None:
+        self.kind = "greenery"
+        super().trees()
+
+    def people(self) -> None:
+        self.kind = "people"
+        super().people()
+
+    def cars(self) -> None:
+        self.kind = "cars"
+        super().cars()
+
+    def facts(self, pictures: Pictures) -> list[Facts]:
+        shows = self.shows.reshape(self.b, -1)
+        shares = {kind: (shows == code).mean(axis=1) for code, kind in enumerate(_KINDS)}
+        shares |= self.numbers
+        shares["sheds"] = np.clip(1.5 * self.scenes.industry - 0.3, 0, 1) * shares["buildings"]
+        shares["upkeep"] = self.scenes.income
+        shares["dark"] = self.night
+        top = pictures[:, :16].mean(axis=(1, 2))
+        shares["blue"] = (top[:, 2] - top[:, 0]) / (top.sum(axis=1) + 1)
+        return [{name: float(v[i]) for name, v in shares.items()} for i in range(self.b)]
+
+
+# --- what is said of it --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Mention:
+    """One thing that a text says: an element at a level (0: there is none), in percent if given;
+    `variant` chooses among the ways to put it."""
+
+    element: str
+    level: int
+    percent: int | None = None
+    variant: int = 0
+
+
+@dataclass(frozen=True)
+class Element:
+    """How people speak of an element: from which amount on each level counts, and its wordings by
+    level; a percentage may stand for a level where `percent` has wordings."""
+
+    steps: tuple[float, ...]
+    levels: tuple[tuple[str, ...], ...]
+    percent: tuple[str, ...] = ()
+
+    def level(self, amount: float) -> int:
+        return int(np.searchsorted(self.steps, amount, side="right"))
+
+
+STREET = {
+    "greenery": Element(
+        (0.01, 0.05, 0.11, 0.2),
+        (
+            ("no trees", "not a single tree", "no greenery whatsoever", "no plants"),
+            ("hardly any greenery", "a bit of green", "one or two small trees", "little foliage"),
+            ("some trees", "a few leafy trees", "some foliage", "a fair bit of greenery"),
+            ("lots of trees", "plenty of greenery", "many leafy trees", "rich foliage"),
+            ("trees nearly everywhere", "a lush canopy of trees", "greenery all around",
+             "mostly trees"),
+        ),
+        ("trees over about {} percent of the picture", "around {}% greenery",
+         "foliage on roughly {} % of the frame"),
+    ),
+    "buildings": Element(
+        (0.02, 0.1, 0.18, 0.28),
+        (
+            ("no buildings", "no houses"),
+            ("hardly any buildings", "a glimpse of a house", "a small bit of facade"),
+            ("some buildings", "a few houses", "some facades"),
+            ("many buildings", "rows of houses", "a lot of facade"),
+            ("mostly buildings", "houses towering all over", "facades that fill the view"),
+        ),
+        ("buildings over about {} percent of the picture", "around {}% facades",
+         "houses on roughly {} % of the frame"),
+    ),
+    "sky": Element(
+        (0.02, 0.24, 0.3, 0.36),
+        (
+            ("no sky",),
+            ("only a sliver of sky", "hardly any sky", "little sky"),
+            ("some sky", "a patch of sky", "a strip of sky"),
+            ("a lot of sky", "much sky", "a broad sky"),
+            ("a huge open sky", "mostly sky", "a vast sky overhead"),
+        ),
+        ("sky over about {} percent of the picture", "around {}% sky"),
+    ),
+    "road": Element(
+        (0.05, 0.27, 0.31, 0.34),
+        (
+            ("no road",),
+            ("little road", "a bit of road"),
+            ("a narrow road", "a modest strip of asphalt"),
+            ("a road", "a good deal of asphalt"),
+            ("a wide road", "a broad stretch of asphalt"),
+        ),
+        ("road over about {} percent of the picture", "around {}% asphalt"),
+    ),
+    "water": Element(
+        (0.005, 0.025, 0.045, 0.07),
+        (
+            ("no water", "no river"),
+            ("a glint of water", "a bit of river", "hardly any water"),
+            ("some water", "a stretch of river", "water behind a railing"),
+            ("much water", "a wide river", "a lot of water beside the road"),
+            ("a great expanse of water", "water nearly everywhere", "a huge river alongside"),
+        ),
+        ("water over about {} percent of the picture", "around {}% water"),
+    ),
+    "cars": Element(
+        (0.5, 1.5, 3.5, 90),
+        (
+            ("no cars", "no vehicles", "not a car"),
+            ("one car", "a single car", "a lone vehicle"),
+            ("a few cars", "two or three cars", "some vehicles"),
+            ("many cars", "lots of traffic", "plenty of vehicles"),
+            ("cars nearly everywhere",),
+        ),
+    ),
+    "trucks": Element(
+        (0.5, 1.5, 3.5, 90),
+        (
+            ("no trucks",),
+            ("a truck", "a lorry", "a delivery truck"),
+            ("a few trucks", "some lorries"),
+            ("many trucks", "lots of lorries"),
+            ("trucks nearly everywhere",),
+        ),
+    ),
+    "people": Element(
+        (0.5, 1.5, 3.5, 5.5),
+        (
+            ("no people", "nobody", "no pedestrians"),
+            ("one person", "a lone pedestrian", "somebody on foot"),
+            ("a few people", "a couple of pedestrians", "some passers-by"),
+            ("many people", "a lot of pedestrians", "plenty of passers-by"),
+            ("crowds of people", "a throng of pedestrians"),
+        ),
+    ),
+    "shops": Element(
+        (0.002, 0.008, 0.016, 0.03),
+        (
+            ("no shops", "no stores"),
+            ("a shop", "a small store", "one storefront"),
+            ("a few shops", "some storefronts", "some shop signs"),
+            ("many shops", "a lot of storefronts", "plenty of bright shop signs"),
+            ("shops nearly everywhere", "storefront after storefront"),
+        ),
+    ),
+    "sheds": Element(
+        (0.03, 0.1, 0.2, 0.9),
+        (
+            ("no warehouses", "no industry"),
+            ("a warehouse", "a metal shed"),
+            ("a few warehouses", "some metal sheds"),
+            ("many warehouses", "rows of industrial sheds"),
+            ("warehouses nearly everywhere",),
+        ),
+    ),
+    "upkeep": Element(
+        (0.3, 0.7),
+        (("run-down", "shabby", "neglected"), (), ("well-kept", "tidy", "smart")),
+    ),
+    "dark": Element(
+        (0.12, 0.45),
+        (("daytime", "sunlit"), ("dusky", "evening"), ("dark", "nightly")),
+    ),
+    "blue": Element(
+        (-1, 0.01, 0.08),
+        ((), ("an overcast sky", "grey clouds"), (), ("a clear blue sky", "fine weather")),
+    ),
+}  # fmt: skip
+
+ELEMENTS: dict[str, dict[str, Element]] = {"street_view": STREET}
+# Said as an adjective of the street.
+_ADJECTIVES = ("upkeep", "dark")
+
+_OPENERS = {
+    "street_view": (
+        "A {adj}street with {first}", "Looking down a {adj}street with {first}",
+        "Photo of a {adj}street showing {first}", "This {adj}street has {first}",
+        "View along a {adj}street: {first}", "Here we see a {adj}street with {first}",
+        "{first} on a {adj}street",
+    ),
+}  # fmt: skip
+_MORE = (
+    "There is also {}", "You can make out {} too", "One notices {} as well", "Besides that, {}",
+    "Also visible: {}", "I can see {} there",
+)  # fmt: skip
+_NONE = ("There are {}", "With {}", "And {}", "One sees {}")
+
+
+def mention(view: View, facts: Facts, rng: np.random.Generator) -> list[Mention]:
+    """What somebody says of a picture: most of what is there, and now and then what is not."""
+    said = []
+    chatty = rng.uniform(0.45, 1.0)
+    for name, element in ELEMENTS[view].items():
+        amount, level = facts[name], element.level(facts[name])
+        adjective = name in _ADJECTIVES
+        chance = 0.5 if adjective else chatty if level else 0.12
+        if rng.random() < chance and element.levels[level]:
+            percent = None
+            if element.percent and level and rng.random() < 0.25:
+                percent = max(5, 5 * round(20 * amount))
+            said.append(Mention(name, level, percent, int(rng.integers(2**31))))
+    order = rng.permutation(len(said))
+    return [said[i] for i in order[:8]]
+
+
+def say(view: View, mentions: Sequence[Mention], variant: int) -> str:
+    """The mentions as English sentences; the same mentions and variant give the same text."""
+    rng = np.random.default_rng(variant)
+    adjectives = [m for m in mentions if m.element in _ADJECTIVES]
+    there = [_phrase(view, m) for m in mentions if m.element not in _ADJECTIVES and m.level]
+    absent = [_phrase(view, m) for m in mentions if m.element not in _ADJECTIVES and not m.level]
+    adjective = "".join(f"{_phrase(view, m)} " for m in adjectives)
+    opener, more, none = (
+        options[int(rng.integers(len(options)))] for options in (_OPENERS[view], _MORE, _NONE)
+    )
+    cut = int(rng.integers(2, 5))
+    first = _list(there[:cut]) or "little to see"
+    sentences = [opener.format(adj=adjective, first=first)]
+    if there[cut:]:
+        sentences.append(more.format(_list(there[cut:])))
+    if absent:
+        sentences.append(none.format(_list(absent, "or" if len(absent) < 3 else "and")))
+    return " ".join(f"{s[0].upper()}{s[1:]}." for s in sentences).replace("a evening", "an evening")
+
+
+def _phrase(view: View, said: Mention) -> str:
+    element = ELEMENTS[view][said.element]
+    if said.percent is not None:
+        return element.percent[said.variant % len(element.percent)].format(said.percent)
+    wordings = element.levels[said.level]
+    return wordings[said.variant % len(wordings)]
+
+
+def _list(items: Sequence[str], conjunction: str = "and") -> str:
+    if len(items) < 2:
+        return "".join(items)
+    return f"{', '.join(items[:-1])} {conjunction} {items[-1]}"
