@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import io
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec
 
@@ -564,6 +565,69 @@ def _nothing(title: str) -> Figure:
     axes.set_axis_off()
     axes.set_title(title)
     axes.text(0, 0.5, "nothing to show", color=palette.FAINT, va="center")
+    return figure
+
+
+# --- captions ------------------------------------------------------------------------------------
+
+
+@_picture
+def caption_gallery(entries: pd.DataFrame, *, title: str = "Captions") -> Figure:
+    """Pictures with their captions, what a painter made of these, and how they were judged.
+
+    Args:
+        entries: picture and painted (uint8 [H, W, 3]), text, perception_score, clip_score,
+            cycle_score (NaN where there is none), kept, note; in the order in which they are shown.
+    """
+    if entries.empty:
+        return _nothing(title)
+    rows = -(-len(entries) // 2)
+    figure = _figure(11, 0.4 + 1.1 * rows)
+    _headed(figure, title)
+    grid = figure.subplots(rows, 6, width_ratios=[1, 1, 3] * 2, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for number, entry in enumerate(entries.itertuples()):
+        cells = grid[number // 2, 3 * (number % 2) :]
+        for axes, picture in zip(cells, (entry.picture, entry.painted), strict=False):
+            axes.imshow(picture, interpolation="nearest")
+        scores = (
+            ("PerceptionScore", entry.perception_score),
+            ("CLIP", entry.clip_score),
+            ("cycle", entry.cycle_score),
+        )
+        judged = ", ".join(f"{name} {score:.2f}" for name, score in scores if np.isfinite(score))
+        state = "" if entry.kept else " · not kept"
+        ink = palette.INK if entry.kept else palette.FAINT
+        text = "\n".join(textwrap.wrap(str(entry.text) or "(no caption)", 58)[:6])
+        cells[2].text(0, 1, text, va="top", fontsize=6.5, color=ink)
+        note = "\n".join(textwrap.wrap(f"{judged}{state} {entry.note}".strip(), 62)[:2])
+        cells[2].text(0, 0, note, va="bottom", fontsize=6, color=palette.FAINT)
+    grid[0, 0].set_title("picture", fontsize=7)
+    grid[0, 1].set_title("painted", fontsize=7)
+    return figure
+
+
+@_picture
+def score_histograms(scores: pd.DataFrame, *, title: str = "Scores of captions") -> Figure:
+    """How each score of the table `caption_scores` is spread, by view; every try counts."""
+    columns = [
+        c for c in ("clip_score", "cycle_score", "perception_score") if scores[c].notna().any()
+    ]
+    if not columns:
+        return _nothing(title)
+    figure = _figure(8.8, 2.6)
+    _headed(figure, title)
+    for axes, column in zip(
+        figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True
+    ):
+        views = sorted(scores["view"].unique())
+        values = [scores.loc[scores["view"] == view, column].dropna() for view in views]
+        colours = palette.qualitative(len(views))
+        axes.hist(values, bins=np.linspace(0, 1, 41), color=colours, label=views, stacked=True)
+        axes.set_xlabel(column.replace("_", " "))
+        axes.set_ylabel("tries")
+    axes.legend(fontsize=7)
     return figure
 
 

@@ -154,3 +154,38 @@ def _count(png: bytes, colour: str) -> int:
 def _middle(pixels: np.ndarray, colour: str) -> tuple[float, float]:
     y, x = np.nonzero(_mask(pixels, colour))
     return float(np.median(y)), float(np.median(x))
+
+
+def gallery(count: int) -> pd.DataFrame:
+    pictures = list(np.random.default_rng(0).integers(0, 255, (count, 12, 16, 3), np.uint8))
+    return pd.DataFrame(
+        {
+            "picture": pictures,
+            "painted": pictures,
+            "text": ["A wide road under a grey sky. " * 9, ""][:count] + ["Trees."] * (count - 2),
+            "perception_score": 0.5,
+            "clip_score": 0.25,
+            "cycle_score": [np.nan] + [0.75] * (count - 1) if count else [],
+            "kept": [False] + [True] * (count - 1) if count else [],
+            "note": "",
+        }
+    )
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_a_gallery_of_captions_of_any_length(count):
+    drawn = figures.caption_gallery(gallery(count))
+    assert drawn.startswith(b"\x89PNG") and drawn == figures.caption_gallery(gallery(count))
+
+
+def test_score_histograms_leave_out_a_score_that_nothing_has():
+    scores = pd.DataFrame(
+        {
+            "view": ["satellite", "street_view"],
+            "clip_score": [0.2, 0.8],
+            "cycle_score": [np.nan, np.nan],
+            "perception_score": [0.2, np.nan],
+        }
+    )
+    both, none = figures.score_histograms(scores), figures.score_histograms(scores[:0])
+    assert both.startswith(b"\x89PNG") and none.startswith(b"\x89PNG") and len(none) < len(both)
