@@ -15,9 +15,21 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 if TYPE_CHECKING:
     from model_code.methods.base import Method
 
-Modality = Literal["imagery", "street_views", "pois", "flows", "buildings", "location"]
+Modality = Literal[
+    "imagery",
+    "street_views",
+    "pois",
+    "flows",
+    "buildings",
+    "location",
+    "chip_captions",
+    "view_captions",
+    "view_locations",
+    "shares",
+    "towers",
+]
 
-# Keys of `sources` that give a modality; location needs none.
+# Keys of `sources` that give a modality; location and pretrained towers need none.
 SOURCES_OF: dict[Modality, tuple[str, ...]] = {
     "imagery": ("imagery",),
     "street_views": ("street_views",),
@@ -25,6 +37,11 @@ SOURCES_OF: dict[Modality, tuple[str, ...]] = {
     "flows": ("od", "trips"),
     "buildings": ("buildings",),
     "location": (),
+    "chip_captions": ("imagery",),
+    "view_captions": ("street_views",),
+    "view_locations": ("street_views",),
+    "shares": ("imagery", "street_views"),
+    "towers": (),
 }
 
 
@@ -32,6 +49,10 @@ class MethodConfig(BaseModel):
     """Base of every method's hyper-parameters: unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    def switched_off(self) -> frozenset[Modality]:
+        """Modalities that these settings leave unread."""
+        return frozenset()
 
 
 # Settings of what comes after an embedding: they touch neither checkpoint nor embedding.
@@ -113,6 +134,76 @@ class VitConfig(MethodConfig):
         return self
 
 
+class TowerSize(MethodConfig):
+    """The towers' networks where no pretrained ones are given."""
+
+    patch_px: int = Field(16, ge=1)
+    image_width: int = Field(128, ge=32, multiple_of=32)
+    image_layers: int = Field(3, ge=1)
+    text_width: int = Field(96, ge=32, multiple_of=32)
+    text_layers: int = Field(2, ge=1)
+    embed_dim: int = Field(96, ge=2)
+    context: int = Field(77, ge=8, description="tokens that a text tower reads")
+
+
+class Pictured(Tuned):
+    """What all methods share that read a region's pictures through CLIP towers."""
+
+    chip_px: int = Field(64, ge=8, description="where no pretrained towers say their size")
+    view_px: tuple[int, int] = Field((96, 128), description="likewise; height and width")
+    width: int = Field(96, ge=2, description="of each modality's feature")
+    views_per_step: int = Field(2, ge=1, description="street views of a region in a training step")
+    absent_rate: float = Field(
+        0.05, gt=0, lt=1, description="modalities hidden in training: absent-tokens must learn"
+    )
+    tower: TowerSize = TowerSize()
+
+
+class ContrastiveConfig(Pictured):
+    """What all methods share that are pretrained against captions."""
+
+    calibrated: bool = Field(True, description="only captions that calibration keeps")
+    epochs: int = Field(4, ge=1)
+    batch: int = Field(64, ge=2)
+    learning_rate: float = Field(3e-4, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+
+
+class UrbanVlpConfig(ContrastiveConfig):
+    """`satellite`, `street_views`, `location` and `text` switch the paper's ablations; without text
+    there is no contrast, and the towers stay as they come."""
+
+    satellite: bool = True
+    street_views: bool = True
+    location: bool = True
+    text: bool = True
+    aggregate: Literal["mean", "attention", "linear"] = "mean"
+    slots: int = Field(8, ge=1, description="learned weights of `aggregate: linear`")
+    fusion: Literal["sum", "gate", "concat"] = "sum"
+    alpha: float = Field(0.5, ge=0, description="weight of the regions' contrast")
+    beta: float = Field(0.5, ge=0, description="weight of the street views' contrast by tokens")
+    budget_mib: int = Field(64, ge=1, description="memory of one block of token similarities")
+
+    @model_validator(mode="after")
+    def _has_pictures(self) -> UrbanVlpConfig:
+        if not (self.satellite or self.street_views or self.location):
+            raise ValueError("at least one of satellite, street_views and location must be true")
+        return self
+
+
+class UrbanClipConfig(ContrastiveConfig):
+    pass
+
+
+class ClipProbeConfig(Pictured):
+    satellite: bool = True
+    street_views: bool = True
+
+
+class SharesConfig(Probed):
+    pass
+
+
 @dataclass(frozen=True)
 class MethodSpec:
     """What the pipeline knows of a method before it runs.
@@ -129,6 +220,7 @@ class MethodSpec:
     module: str
     about: str
     seeded: bool = True  # False: every seed gives the same numbers, so one fit serves them all
+    optional: tuple[Modality, ...] = ()
 
     def load(self) -> Method:
         """The method's code; imports torch where the method needs it."""
@@ -161,6 +253,33 @@ METHODS: dict[str, MethodSpec] = {
         MethodSpec(
             "vit", "ViT from scratch", "supervised", ("imagery",), VitConfig,
             f"{_BASELINES}.vit", "A small vision transformer on chips, trained on the labels alone.",
+        ),
+        MethodSpec(
+            "urbanvlp", "UrbanVLP", "pretrained",
+            ("imagery", "street_views", "chip_captions", "view_captions", "view_locations", "towers"),
+            UrbanVlpConfig, "model_code.methods.urbanvlp",
+            "Satellite chips, street views and their places against calibrated captions.",
+            optional=("street_views", "chip_captions", "view_captions", "view_locations"),
+        ),
+        MethodSpec(
+            "urbanclip", "UrbanCLIP", "pretrained", ("imagery", "chip_captions", "towers"),
+            UrbanClipConfig, f"{_BASELINES}.urbanclip", "Satellite chips against their captions.",
+        ),
+        MethodSpec(
+            "urbanclip_sv", "UrbanCLIP-SV", "pretrained",
+            ("street_views", "view_captions", "towers"),
+            UrbanClipConfig, f"{_BASELINES}.urbanclip_sv", "Street views against their captions.",
+        ),
+        MethodSpec(
+            "clip_probe", "CLIP", "pretrained", ("imagery", "street_views", "towers"),
+            ClipProbeConfig, f"{_BASELINES}.clip_probe",
+            "Features of the CLIP towers as they come.", seeded=False, optional=("street_views",),
+        ),
+        MethodSpec(
+            "shares", "Segmentation shares", "pretrained", ("shares",), SharesConfig,
+            f"{_BASELINES}.shares",
+            "Shares of what satellite chips and street views show: the control for captions.",
+            seeded=False,
         ),
     )
 }  # fmt: skip

@@ -100,16 +100,17 @@ def needs_check(
     floor: float,
 ) -> tuple[Modality, ...]:
     """The modalities of a method that are to be left out (given as None) because they reach less
-    than the share `floor` of the regions; `coverage` is that share by modality.
+    than the share `floor` of the regions, or because the city lacks them and the method can do
+    without; `coverage` is that share by modality. What needs no source is always there.
 
     Raises:
         CityloomError: the city lacks a modality, or nothing would be left of the method's inputs.
     """
-    needed = [m for m in spec.needs if m != "location"]
+    needed = [m for m in spec.needs if SOURCES_OF[m]]
     key: dict[Modality, str] = {
         m: " or ".join(f"`sources.{source}`" for source in SOURCES_OF[m]) for m in needed
     }
-    missing = [m for m in needed if m not in available]
+    missing = [m for m in needed if m not in available and m not in spec.optional]
     if missing:
         raise CityloomError(
             f"method {spec.name!r} needs {' and '.join(missing)}, which city {city!r} does not have",
@@ -117,7 +118,7 @@ def needs_check(
             f"or remove `methods.{spec.name}`",
         )
     thin = tuple(m for m in needed if coverage.get(m, 0.0) < floor)
-    if thin and len(thin) == len(spec.needs):
+    if thin and len(thin) == len([m for m in spec.needs if m != "towers"]):  # weights, no input
         shares = ", ".join(
             f"{m} ({key[m]}) reaches {coverage.get(m, 0.0):.0%} of the regions" for m in thin
         )
@@ -126,6 +127,15 @@ def needs_check(
             fix=f"remove `methods.{spec.name}`, or lower `min_modality_share`",
         )
     return thin
+
+
+def inputs_of(
+    spec: MethodSpec, config: MethodConfig, left_out: Collection[str] = ()
+) -> tuple[Modality, ...]:
+    """The modalities that a variant reads: what its method needs, less what the config switches off
+    and what the city cannot give. Pretrained weights are none of the city's."""
+    gone = {"towers", *left_out, *config.switched_off()}
+    return tuple(m for m in spec.needs if m not in gone)
 
 
 def variant_name(variant: str, left_out: Sequence[Modality]) -> str:

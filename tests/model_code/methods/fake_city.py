@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from model_code.methods.base import Parts, RegionData, Targets, Task
@@ -40,6 +42,7 @@ def fake_city(
         flow_origin=origin,
         flow_destination=destination,
         flow_count=trips[origin, destination].astype(float),
+        **_pictured(latents, seed),
     )
     hours = np.linspace(0, 1, 24)
     values = {
@@ -54,6 +57,40 @@ def fake_city(
     order = rng.permutation(regions) / regions
     parts = Parts(order < 0.6, (order >= 0.6) & (order < 0.8), order >= 0.8)
     return data, Targets(TASKS, values), parts
+
+
+WORDS = (("grey", "brown", "red"), ("quiet", "lively", "busy"), ("bare", "leafy", "green"))
+
+
+def _pictured(latents: np.ndarray, seed: int) -> dict[str, Any]:
+    """Street views (none to three a region, shuffled) with their places, captions that name each
+    latent in three steps, and shares. One caption in ten is empty, one in five is not kept."""
+    rng = np.random.default_rng((seed, 1))
+    region = rng.permutation(np.repeat(np.arange(len(latents)), rng.integers(0, 4, len(latents))))
+    seen = latents[region]
+    pixels = seen[:, None, None, :] + 0.1 * rng.standard_normal((len(region), 16, 24, 3))
+    places = np.sin(rng.standard_normal((3, 512)).T @ seen.T).T
+
+    def texts(of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        steps = np.minimum((3 * of).astype(int), 2)
+        words = [" ".join(WORDS[k][step] for k, step in enumerate(row)) for row in steps]
+        empty = rng.random(len(of)) < 0.1
+        return np.where(empty, "", np.array(words)), rng.random(len(of)) >= 0.2
+
+    chip_texts, chip_kept = texts(latents)
+    view_texts, view_kept = texts(seen)
+    return {
+        "views": (255 * pixels.clip(0, 1)).astype(np.uint8),
+        "view_region": region,
+        "view_lonlat": rng.random((len(region), 2)),
+        "chip_texts": chip_texts,
+        "chip_text_kept": chip_kept,
+        "view_texts": view_texts,
+        "view_text_kept": view_kept,
+        "chip_shares": (latents / latents.sum(axis=1, keepdims=True)).astype(np.float32),
+        "view_shares": (seen / seen.sum(axis=1, keepdims=True)).astype(np.float32),
+        "view_location_features": places.astype(np.float32),
+    }
 
 
 def r2(predicted: np.ndarray, true: np.ndarray, rows: np.ndarray) -> float:
