@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ from scipy import fft
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
+Shape = int | tuple[int, ...]
 
 
 def stream(seed: int, name: str) -> np.random.Generator:
@@ -18,6 +20,37 @@ def stream(seed: int, name: str) -> np.random.Generator:
     digest = hashlib.sha256(name.encode()).digest()
     key = tuple(int.from_bytes(digest[i : i + 4], "little") for i in range(0, 16, 4))
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)))
+
+
+class Streams:
+    """Draws of a batch of which each row has a generator of its own, so that no row depends on who
+    else is drawn with it. The first axis of every shape is the batch."""
+
+    def __init__(self, generators: Sequence[np.random.Generator]) -> None:
+        self.generators = generators
+
+    def random(self, shape: Shape, dtype: Any = np.float64) -> npt.NDArray[Any]:
+        """Uniform in [0, 1)."""
+        return self._stack(lambda rng, rest: rng.random(rest, dtype=dtype), shape)
+
+    def standard_normal(self, shape: Shape, dtype: Any = np.float64) -> npt.NDArray[Any]:
+        """Mean 0, variance 1."""
+        return self._stack(lambda rng, rest: rng.standard_normal(rest, dtype=dtype), shape)
+
+    def integers(
+        self, low: int, high: int, shape: Shape, dtype: Any = np.int64
+    ) -> npt.NDArray[Any]:
+        """Whole numbers from low to below high."""
+        return self._stack(lambda rng, rest: rng.integers(low, high, rest, dtype=dtype), shape)
+
+    def _stack(
+        self, draw: Callable[[np.random.Generator, tuple[int, ...]], Any], shape: Shape
+    ) -> npt.NDArray[Any]:
+        rest = () if isinstance(shape, int) else shape[1:]
+        return np.stack([np.asarray(draw(rng, rest)) for rng in self.generators])
+
+
+Draws = np.random.Generator | Streams
 
 
 def gaussian_field(
@@ -55,6 +88,25 @@ def gaussian_field(
     noise = rng.standard_normal((rows, columns), dtype=np.float32)
     field: Floats = fft.irfft2(fft.rfft2(noise) * amplitude, s=(rows, columns))
     return np.ascontiguousarray(field[: shape[0], : shape[1]], dtype=np.float32)
+
+
+def bilinear_grid(nodes: Floats, u: Doubles, v: Doubles, wrap: bool) -> Floats:
+    """Nodes at the grid of fractional columns u [W] and rows v [H]: [H, W]."""
+
+    def split(position: Doubles, size: int) -> tuple[np.ndarray, np.ndarray, Floats]:
+        if not wrap:
+            position = np.clip(position, 0, size - 1)
+        low = np.floor(position).astype(np.int64)
+        share = (position - low).astype(np.float32)
+        if wrap:
+            return low % size, (low + 1) % size, share
+        return low, np.minimum(low + 1, size - 1), share
+
+    left, right, a = split(u, nodes.shape[1])
+    below, above, b = split(v, nodes.shape[0])
+    line = nodes[below] * (1 - b)[:, None] + nodes[above] * b[:, None]  # [H, all columns]
+    out: Floats = line[:, left] * (1 - a) + line[:, right] * a
+    return out
 
 
 def _wrapped(n: int, step_m: float) -> Doubles:

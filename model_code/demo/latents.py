@@ -11,7 +11,7 @@ from scipy.ndimage import map_coordinates
 from scipy.spatial import cKDTree
 from scipy.special import ndtr
 
-from model_code.demo.fields import Doubles, Floats, gaussian_field, stream
+from model_code.demo.fields import Doubles, Floats, bilinear_grid, gaussian_field, stream
 from model_code.demo.place import Place
 
 NAMES = (
@@ -206,22 +206,3 @@ def _river(
     dy, dx = np.gradient(level, step_m)
     slope = np.sqrt(dx**2 + dy**2 + (0.12 / 4000) ** 2)
     return np.asarray(level / slope, np.float32)
-
-
-def bilinear_grid(nodes: Floats, u: Doubles, v: Doubles, wrap: bool) -> Floats:
-    """Nodes at the grid of fractional columns u [W] and rows v [H]: [H, W]."""
-
-    def split(position: Doubles, size: int) -> tuple[np.ndarray, np.ndarray, Floats]:
-        if not wrap:
-            position = np.clip(position, 0, size - 1)
-        low = np.floor(position).astype(np.int64)
-        share = (position - low).astype(np.float32)
-        if wrap:
-            return low % size, (low + 1) % size, share
-        return low, np.minimum(low + 1, size - 1), share
-
-    left, right, a = split(u, nodes.shape[1])
-    below, above, b = split(v, nodes.shape[0])
-    line = nodes[below] * (1 - b)[:, None] + nodes[above] * b[:, None]  # [H, all columns]
-    out: Floats = line[:, left] * (1 - a) + line[:, right] * a
-    return out

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from model_code.demo.fields import Floats
+from model_code.demo.fields import Draws, Floats
 
 HEIGHT_PX, WIDTH_PX = 96, 128
 
@@ -62,13 +62,13 @@ class Scenes:
     hour: Floats
 
 
-def render(scenes: Scenes, rng: np.random.Generator) -> Pictures:
+def render(scenes: Scenes, rng: Draws) -> Pictures:
     """Pictures of the scenes, uint8 [B, H, W, 3]; everything that the scenes leave open is drawn."""
     return _Batch(scenes, rng).render()
 
 
 class _Batch:
-    def __init__(self, scenes: Scenes, rng: np.random.Generator) -> None:
+    def __init__(self, scenes: Scenes, rng: Draws) -> None:
         self.scenes, self.rng = scenes, rng
         self.b = b = len(scenes.hour)
         self.shape = (b, HEIGHT_PX, WIDTH_PX)

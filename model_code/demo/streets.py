@@ -15,14 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from model_code.demo.aerial import BLOCK_M, LOT_M, building_height_m, footprints
 from model_code.demo.fields import Doubles, Floats, gaussian_field, stream
 from model_code.demo.files import quads_wkb
 from model_code.demo.latents import Latents
 
-BLOCK_M = 500.0 / 3  # streets are this far apart; every third is a main road
-MAIN_EVERY = 3
-STREET_WIDTH_M, MAIN_WIDTH_M = 9.0, 16.0
-LOT_M = (BLOCK_M / 3, BLOCK_M / 2)  # along u and along v
 _BEND_M, _BEND_LENGTH_M = 380.0, 3000.0
 _NULL_HEIGHT_SHARE = 0.02
 _CHUNK_LOTS = 2_000_000
@@ -143,12 +140,8 @@ def draw_lots(streets: Streets) -> Lots:
         centrality = latents.at("centrality", x, y)
         # The river is the one thing besides density that a footprint knows: none stands in water.
         dry = latents.shore_at(x, y) > 45
-        stands = (built < 0.06 + 0.92 * density**0.8) & dry
-        size = np.clip(0.25 * size + 0.85 * density, 0, 1)
-        half_u[rows] = stands * LOT_M[0] * (0.17 + 0.15 * size + 0.06 * shape_u)
-        half_v[rows] = stands * LOT_M[1] * (0.14 + 0.19 * size + 0.06 * shape_v)
-        storey = 1.3 + 5.0 * density**1.5 + 22.0 * density * centrality**2.2
-        height[rows] = stands * 3.2 * np.clip(storey * np.exp(0.28 * tall), 1, 90)
+        stands, half_u[rows], half_v[rows] = footprints(density, dry, built, size, shape_u, shape_v)
+        height[rows] = stands * building_height_m(density, centrality, tall)
     return lots
 
 
