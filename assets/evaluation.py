@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from assets.methods import named_predictions
 from assets.regions import locator
 from assets.stage import Context, Product, Written, stage
 from model_code.city import City
@@ -54,7 +55,7 @@ def comparisons(ctx: Context) -> Product:
     predictions = {}
     for name, handle in sorted(ctx.inputs.items()):
         if name.endswith("_predictions"):
-            for variant, rows in handle.frame().groupby("variant"):
+            for variant, rows in named_predictions(handle)[0].groupby("variant"):
                 predictions[name.removesuffix("_predictions"), str(variant)] = rows
     return Product(compare(predictions, catalogue, splits=ctx.inputs["splits"].frame()))
 

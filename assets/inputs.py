@@ -10,6 +10,7 @@ from resources.lake import Handle
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
     import pyarrow as pa
 
     from model_code.methods.base import RegionData, Targets
@@ -21,6 +22,11 @@ TABLE_OF = {
     "pois": "poi_counts",
     "flows": "flows",
     "buildings": "heights",
+    "chip_captions": "calibrated_captions",
+    "view_captions": "calibrated_captions",
+    "view_locations": "location_features",
+    "shares": "image_shares",
+    "towers": "clip_checkpoint",
 }
 
 
@@ -51,6 +57,11 @@ def region_data(
         "pois": lambda table: _poi_counts(table, ids),
         "flows": lambda table: _flows(table, ids),
         "buildings": lambda table: _heights(table, ids),
+        "chip_captions": lambda table: _chip_captions(table, ids),
+        "view_captions": lambda table: _view_captions(table, _view_ids(handles)),
+        "view_locations": lambda table: _locations(table, _view_ids(handles)),
+        "shares": lambda table: _shares(table, ids, handles),
+        "towers": lambda table: {"towers": {n: table.checkpoint(n) for n in table.checkpoints}},
     }
     loaded: dict[str, Any] = {}
     for modality in modalities:
@@ -111,6 +122,27 @@ def check_regions(ids: Any, found: Any) -> None:
             "a table was made for other regions than those that stand in the lake now",
             fix="run the job whole_city (or what `make explain` calls to do)",
         )
+
+
+def picture_arrays(
+    handle: Handle, view: str, min_valid_share: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ids [B], regions [B] and pixels uint8 [B, H, W, 3] of the pictures of a view, ordered by id: the
+    region's of a chip (those with too few valid pixels are left out), the view's of a street view."""
+    import numpy as np
+
+    table = handle.arrow()
+    key, size, channels = "view_id", ("height_px", "width_px"), (3,)
+    if view == "satellite":
+        key, size, channels = "region_id", (*size, "bands"), ()
+        table = table.filter(np.asarray(table.column("valid_share")) >= min_valid_share)
+    table = table.sort_by(key)
+    pixels = _images(table, "uint8", size, channels)
+    colours = pixels[..., :3] if pixels.shape[3] >= 3 else pixels[..., :1].repeat(3, axis=3)
+    ids, regions = (
+        table.column(name).to_numpy(zero_copy_only=False) for name in (key, "region_id")
+    )
+    return ids, regions, colours
 
 
 def _chips(handle: Handle, ids: np.ndarray, min_valid_share: float) -> dict[str, Any]:
@@ -174,6 +206,58 @@ def _heights(handle: Handle, ids: np.ndarray) -> dict[str, Any]:
     present = np.zeros(len(ids), bool)
     heights[rows], present[rows] = images, True
     return {"heights": heights, "height_present": present}
+
+
+def _view_ids(handles: Mapping[str, Handle]) -> np.ndarray:
+    """Ids of the street views [M] in the order of `RegionData.views`."""
+    views = handles[TABLE_OF["street_views"]]
+    return views.arrow(["view_id"]).column("view_id").to_numpy(zero_copy_only=False)
+
+
+def _captions(table: pd.DataFrame, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Text and `kept` of each image; one without a caption has an empty text that is not kept."""
+    rows = table.set_index("image_id").reindex(ids)
+    return rows["text"].fillna("").to_numpy(str), rows["kept"].eq(True).to_numpy(bool)
+
+
+def _chip_captions(handle: Handle, ids: np.ndarray) -> dict[str, Any]:
+    texts, kept = _captions(handle.frame().query("view == 'satellite'"), ids)
+    return {"chip_texts": texts, "chip_text_kept": kept}
+
+
+def _view_captions(handle: Handle, ids: np.ndarray) -> dict[str, Any]:
+    texts, kept = _captions(handle.frame().query("view == 'street_view'"), ids)
+    return {"view_texts": texts, "view_text_kept": kept}
+
+
+def _vectors(table: pd.DataFrame, column: str, ids: np.ndarray) -> np.ndarray:
+    """Vectors float32 [B, D] of `ids`; a row of NaN for one that the table lacks, or has empty."""
+    import numpy as np
+
+    found = table.loc[table[column].map(len) > 0, column]
+    width = len(found.iloc[0]) if len(found) else 0
+    vectors = np.full((len(ids), width), np.nan, np.float32)
+    position = found.index.get_indexer(ids)
+    if width:
+        there = position >= 0
+        vectors[there] = np.stack(found.iloc[position[there]].to_list())
+    return vectors
+
+
+def _locations(handle: Handle, ids: np.ndarray) -> dict[str, Any]:
+    table = handle.frame().set_index("view_id")
+    return {"view_location_features": _vectors(table, "feature", ids)}
+
+
+def _shares(handle: Handle, ids: np.ndarray, handles: Mapping[str, Handle]) -> dict[str, Any]:
+    table = handle.frame().set_index("image_id")
+    found = {}
+    for view, name in (("satellite", "chip_shares"), ("street_view", "view_shares")):
+        rows = table[table["view"] == view]
+        if len(rows):
+            images = ids if view == "satellite" else _view_ids(handles)
+            found[name] = _vectors(rows, "shares", images)
+    return found
 
 
 def labels(targets: Handle, ids: Any) -> Targets:

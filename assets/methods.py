@@ -24,6 +24,7 @@ from model_code.tables import contract
 from resources.lake import Handle, Writer, checkpoint_writers, plain_table_writer
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
     from model_code.methods.base import Checkpoint, RegionData, Workspace
@@ -68,15 +69,20 @@ def _config(spec: MethodSpec, settings: dict[str, Any], variant: str) -> Any:
 
 def _data(spec: MethodSpec, ctx: Context) -> RegionData:
     """The method's inputs; a modality below the floor is refused or left out, as the rules say."""
+    return _data_and_left_out(spec, ctx)[0]
+
+
+def _data_and_left_out(spec: MethodSpec, ctx: Context) -> tuple[RegionData, tuple[str, ...]]:
+    """The method's inputs, and which of its modalities are left out of them."""
     from dataclasses import replace
 
     from model_code.methods.run import needs_check
 
-    data = region_data(ctx.inputs, spec.needs, ctx.city.chips.min_valid_share)
-    shares = _shares(data)
-    thin = needs_check(spec, ctx.name, shares, set(shares), ctx.city.min_modality_share)
+    here = [m for m in spec.needs if m not in TABLE_OF or ctx.has(TABLE_OF[m])]
+    data = region_data(ctx.inputs, here, ctx.city.chips.min_valid_share)
+    thin = needs_check(spec, ctx.name, _shares(data), here, ctx.city.min_modality_share)
     gone = {name: None for modality in thin for name in _FIELDS[modality]}
-    return replace(data, **gone) if gone else data
+    return (replace(data, **gone) if gone else data), thin
 
 
 _FIELDS = {
@@ -85,6 +91,10 @@ _FIELDS = {
     "pois": ("poi_counts",),
     "flows": ("flow_origin", "flow_destination", "flow_count"),
     "buildings": ("heights", "height_present"),
+    "chip_captions": ("chip_texts", "chip_text_kept"),
+    "view_captions": ("view_texts", "view_text_kept"),
+    "view_locations": ("view_location_features",),
+    "shares": ("chip_shares", "view_shares"),
 }
 
 
@@ -105,7 +115,27 @@ def _shares(data: RegionData) -> dict[str, float]:
         shares["flows"] = len(moving) / total
     if data.height_present is not None:
         shares["buildings"] = float(data.height_present.mean())
+    if data.chip_texts is not None:
+        shares["chip_captions"] = float((data.chip_texts != "").mean())
+    if data.view_texts is not None and data.view_region is not None:
+        shares["view_captions"] = len(np.unique(data.view_region[data.view_texts != ""])) / total
+    if data.view_location_features is not None:
+        shares["view_locations"] = shares["street_views"]
+    if data.chip_shares is not None or data.view_shares is not None:
+        shares["shares"] = float(_with_shares(data).mean())
     return shares
+
+
+def _with_shares(data: RegionData) -> Any:
+    """Regions [N] of which a chip or a street view could be segmented."""
+    import numpy as np
+
+    there = np.zeros(len(data), bool)
+    if data.chip_shares is not None:
+        there |= np.isfinite(data.chip_shares).all(axis=1)
+    if data.view_shares is not None and data.view_region is not None:
+        there[data.view_region[np.isfinite(data.view_shares).all(axis=1)]] = True
+    return there
 
 
 # --- fits and their names ------------------------------------------------------------------------
@@ -339,7 +369,7 @@ def _predict(spec: MethodSpec, ctx: Context) -> Product:
 
     from model_code.methods.run import parts_for, predict, prediction_rows
 
-    data = _data(spec, ctx)
+    data, left_out = _data_and_left_out(spec, ctx)
     ids = data.region_ids
     embeddings = None
     if spec.kind == "pretrained":
@@ -353,29 +383,54 @@ def _predict(spec: MethodSpec, ctx: Context) -> Product:
         predicted = predict(spec, config, predictor, embedding, data)
         parts = parts_for(splits, ids, fit.split, fit.fold)
         frames.append(prediction_rows(predicted, targets, parts, ids, fit, seed))
-    return Product(pd.concat(frames, ignore_index=True))
+    rows = pd.concat(frames, ignore_index=True)
+    return Product(rows, metadata={"left_out": list(left_out)})
+
+
+def named_predictions(handle: Handle) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """A method's predictions, the variants named with what the city could not give them, and what
+    that is."""
+    from model_code.methods.run import variant_name
+
+    left_out = tuple(handle.metadata("left_out") or ())
+    rows = handle.frame()
+    return rows.assign(variant=rows["variant"].map(lambda v: variant_name(v, left_out))), left_out
 
 
 def _score(spec: MethodSpec, ctx: Context) -> Product:
     """The method's rows of the leaderboard."""
     from model_code.evaluation.leaderboard import leaderboard_rows, training_sizes
     from model_code.evaluation.metrics import score
-    from model_code.methods.run import protocol
+    from model_code.methods.run import inputs_of, protocol, variant_name
 
     catalogue = ctx.inputs["targets"].frame(file="indicators.parquet")
-    variants = ctx.settings["variants"]
+    predictions, left_out = named_predictions(ctx.inputs[f"{spec.name}_predictions"])
+    configs = {
+        variant_name(v, left_out): _config(spec, ctx.settings, v) for v in ctx.settings["variants"]
+    }
+    inputs = {v: inputs_of(spec, config, left_out) for v, config in configs.items()}
+    captioner = _captioner(ctx) if _CAPTIONS in ctx.inputs else ""
     return Product(
         leaderboard_rows(
-            score(ctx.inputs[f"{spec.name}_predictions"].frame(), catalogue),
+            score(predictions, catalogue),
             city=ctx.name,
             method=spec.name,
-            inputs=dict.fromkeys(variants, spec.needs),
-            protocol={v: protocol(spec, _config(spec, ctx.settings, v)) for v in variants},
-            captioner={},
+            inputs=inputs,
+            protocol={v: protocol(spec, config) for v, config in configs.items()},
+            captioner={v: captioner for v, m in inputs.items() if TEXTS & set(m)},
             contained_in=dict(zip(catalogue["indicator"], catalogue["contained_in"], strict=True)),
             n_train=training_sizes(ctx.inputs["targets"].frame(), ctx.inputs["splits"].frame()),
         )
     )
+
+
+_CAPTIONS = "calibrated_captions"
+TEXTS = frozenset(modality for modality, table in TABLE_OF.items() if table == _CAPTIONS)
+
+
+def _captioner(ctx: Context) -> str:
+    captioners = ctx.inputs[_CAPTIONS].frame(["captioner"])["captioner"].unique()
+    return ", ".join(sorted(captioners))
 
 
 # --- pictures ------------------------------------------------------------------------------------
@@ -418,7 +473,8 @@ def _errors(spec: MethodSpec, ctx: Context, written: Written) -> bytes:
 
 
 def _tables(spec: MethodSpec) -> tuple[str, ...]:
-    return tuple(TABLE_OF[modality] for modality in spec.needs if modality in TABLE_OF)
+    tables = [TABLE_OF[modality] for modality in spec.needs if modality in TABLE_OF]
+    return tuple(dict.fromkeys(tables))
 
 
 def _reads_for_fit(spec: MethodSpec, tables: tuple[str, ...], city: City) -> tuple[str, ...]:
@@ -542,7 +598,10 @@ def method_stages(spec: MethodSpec) -> list[Any]:
             "its rows of the leaderboard.",
             "evaluation",
             _score,
-            inputs=("regions", f"{name}_predictions", "splits", "targets"),
+            inputs=(
+                *("regions", f"{name}_predictions", "splits", "targets"),
+                *((_CAPTIONS,) if _CAPTIONS in tables else ()),
+            ),
             settings=partial(_all_settings, spec),
             table=contract("leaderboard"),
             picture=partial(_errors, spec),

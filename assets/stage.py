@@ -43,6 +43,7 @@ from resources.lake import (
 )
 from resources.notify import tell_of_failure
 from resources.raw import RawFiles
+from resources.rows import RowStore
 
 CITIES = dg.StaticPartitionsDefinition(sorted(Cities.load().good))
 
@@ -59,6 +60,7 @@ class Context:
     work: Path
     settings: Any = None
     rejections: Rejections = field(default_factory=Rejections)
+    rows: Callable[[str], RowStore] | None = None
 
     def has(self, table: str) -> bool:
         """Whether the city has an optional input; one that was never made is an error."""
@@ -274,6 +276,7 @@ def _run(
             progress,
             lake.workspace(name, declared.name, fingerprint),
             declared.settings(city) if declared.settings else None,
+            rows=lambda kind: RowStore(lake, name, declared.name, kind, context.log.warning),
         )
 
     with lake.lock(name, declared.name, on_wait=waiting):

@@ -27,6 +27,7 @@ from pydantic import (
 )
 
 from model_code.errors import ConfigError, Problem, UnknownCityError
+from model_code.vision.clip_config import ClipConfig
 
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,62}$"
 
@@ -463,6 +464,17 @@ class StreetViewImages(Model):
     width_px: int = Field(96, ge=8, le=2048)
 
 
+class Captions(Model):
+    """Who writes captions of chips and street views, and who judges them. What is named here runs
+    anywhere, without a download."""
+
+    captioner: Literal["template"] = "template"
+    segmenter: Literal["embedded"] = "embedded"
+    painter: Literal["embedded"] = "embedded"
+    clip: ClipConfig = ClipConfig()
+    seed: Seed = 0
+
+
 class RandomSplit(Model):
     train: float = Field(0.6, gt=0, lt=1)
     val: float = Field(0.2, gt=0, lt=1)
@@ -525,6 +537,7 @@ class City(Model):
     simulator: Simulator | None = None
     chips: Chips = Chips()
     street_view_images: StreetViewImages = StreetViewImages()
+    captions: Captions | None = None
     indicators: dict[Annotated[str, Field(pattern=NAME_PATTERN)], Indicator] = Field(min_length=1)
     splits: Splits = Splits()
     methods: dict[str, MethodChoice] = Field(min_length=1)
@@ -817,13 +830,21 @@ def _setting_problems(
 
 def _source_problems(raw: Any) -> Iterator[Problem]:
     """Methods and indicators that need a source which this city does not have."""
-    from model_code.methods import METHODS, SOURCES_OF
+    from model_code.methods import BY_CAPTIONS, METHODS, SOURCES_OF
 
     given = {name for name, source in _section(raw, "sources").items() if source}
     for name in _section(raw, "methods"):
-        for modality in METHODS[name].needs if name in METHODS else ():
+        needs = METHODS[name].needs if name in METHODS else ()
+        if "captions" not in raw and not BY_CAPTIONS.isdisjoint(needs):
+            yield Problem(
+                f"methods.{name}",
+                f"the method needs {' and '.join(m for m in needs if m in BY_CAPTIONS)}, and this "
+                "city has no captions",
+                "add `captions: {}`, or take the method out",
+            )
+        for modality in needs:
             sources = SOURCES_OF[modality]
-            if sources and given.isdisjoint(sources):
+            if modality not in METHODS[name].optional and sources and given.isdisjoint(sources):
                 yield Problem(
                     f"methods.{name}",
                     f"the method needs {modality}, and this city has no source of it",

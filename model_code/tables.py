@@ -322,20 +322,6 @@ _ALL = (
         Column("captioner", "string", "model and revision"),
     ),
     _table(
-        "image_features",
-        "Frozen features of chips and street views, of the towers that methods start from.",
-        ["view", "image_id"],
-        *_IMAGE,
-        Column("feature", "vector", "float32 unit vector [D]"),
-    ),
-    _table(
-        "text_features",
-        "Frozen features of calibrated captions; an image without a caption has no row.",
-        ["view", "image_id"],
-        *_IMAGE,
-        Column("feature", "vector", "float32 unit vector [D]"),
-    ),
-    _table(
         "location_features",
         "GeoCLIP's features of the places of street views.",
         ["region_id", "view_id"],

@@ -552,6 +552,11 @@ class Handle:
     def fingerprint(self) -> str:
         return self.manifest.fingerprint if self.manifest else ""
 
+    def metadata(self, name: str) -> Any:
+        """What the asset noted of itself when it was made; None where it did not."""
+        entries = self.manifest.metadata if self.manifest else []
+        return next((entry["value"] for entry in entries if entry["name"] == name), None)
+
     @property
     def files(self) -> list[str]:
         return sorted(self.manifest.files) if self.manifest else []

@@ -45,6 +45,10 @@ SOURCES_OF: dict[Modality, tuple[str, ...]] = {
 }
 
 
+# Modalities that the section `captions` of a city's YAML makes.
+BY_CAPTIONS = frozenset({"chip_captions", "view_captions", "shares", "towers"})
+
+
 class MethodConfig(BaseModel):
     """Base of every method's hyper-parameters: unknown keys are errors."""
 
@@ -190,6 +194,12 @@ class UrbanVlpConfig(ContrastiveConfig):
             raise ValueError("at least one of satellite, street_views and location must be true")
         return self
 
+    def switched_off(self) -> frozenset[Modality]:
+        off: set[Modality] = set() if self.text else {"chip_captions", "view_captions"}
+        off |= set() if self.satellite else {"imagery", "chip_captions"}
+        off |= set() if self.street_views else {"street_views", "view_captions"}
+        return frozenset(off if self.location else {*off, "view_locations"})
+
 
 class UrbanClipConfig(ContrastiveConfig):
     pass
@@ -198,6 +208,10 @@ class UrbanClipConfig(ContrastiveConfig):
 class ClipProbeConfig(Pictured):
     satellite: bool = True
     street_views: bool = True
+
+    def switched_off(self) -> frozenset[Modality]:
+        off: set[Modality] = set() if self.satellite else {"imagery"}
+        return frozenset(off if self.street_views else {*off, "street_views"})
 
 
 class SharesConfig(Probed):

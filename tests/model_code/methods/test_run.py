@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from model_code import tables
 from model_code.errors import CityloomError, DataError
-from model_code.methods import METHODS, MethodSpec, PoiConfig, Tuned, VitConfig
+from model_code.methods import METHODS, MethodSpec, PoiConfig, Tuned, VitConfig, method_config
 from model_code.methods.base import Checkpoint, Parts, Tunable
 from model_code.methods.run import (
     Fit,
@@ -18,6 +18,7 @@ from model_code.methods.run import (
     fit_predictor,
     fits,
     folds,
+    inputs_of,
     needs_check,
     parts_for,
     predict,
@@ -226,3 +227,13 @@ def test_a_supervised_fit_needs_labels_in_training() -> None:
     none = Parts(np.zeros_like(parts.train), parts.val, parts.test)
     with pytest.raises(DataError, match="no label"):
         fit_checkpoint(METHODS["vit"], VitConfig(), data, seed=0, targets=targets, parts=none)
+
+
+def test_inputs_are_what_a_variant_reads_and_the_city_has():
+    spec = METHODS["urbanvlp"]
+    assert "towers" not in inputs_of(spec, method_config("urbanvlp", {}))
+    plain = inputs_of(spec, method_config("urbanvlp", {"text": False, "location": False}))
+    assert plain == ("imagery", "street_views")
+    thin = inputs_of(spec, method_config("urbanvlp", {}), ("street_views", "view_captions"))
+    assert thin == ("imagery", "chip_captions", "view_locations")
+    assert inputs_of(METHODS["poi"], method_config("poi", {})) == ("pois",)
