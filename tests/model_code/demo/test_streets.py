@@ -75,7 +75,7 @@ def test_roofs_of_the_picture_are_the_footprints(city: Path, place: Place, lots:
     x = np.arange(4, 1500, PIXEL_M)
     y = np.arange(4, 1500, PIXEL_M)
     painter = _Painter(lots)
-    roof, *_ = painter._lookup(*lots.streets.lattice_grid(x, y))
+    roof, *_ = painter.roofs.find(*lots.streets.lattice_grid(x, y))
     polygons = gpd.read_parquet(city / "buildings.parquet").to_crs(EPSG).geometry.to_numpy()
     grid_x, grid_y = np.meshgrid(x + place.easting_m, y + place.northing_m)
     points = shapely.points(grid_x.ravel(), grid_y.ravel())
