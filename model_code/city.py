@@ -522,6 +522,7 @@ class Simulator(Model):
     path: str
     regions: int = Field(ge=10, le=100_000)
     seed: Seed = 0
+    north_km: float = Field(0.0, ge=0, le=4000)
 
 
 class City(Model):

@@ -20,6 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for the raw files")
     parser.add_argument("--cell-m", type=float, default=1000.0, help="side of a cell, metres")
     parser.add_argument("--no-images", action="store_true", help="no orthophoto, no street views")
+    parser.add_argument("--north-km", type=float, default=0.0, help="how far from the usual place")
     parser.add_argument(
         "--city-yaml", type=Path,
         help="also write this config; its name is the file's, its sources lie in the folder --out",
@@ -34,11 +35,11 @@ def main(arguments: list[str] | None = None) -> int:
         # The config first: a name that cannot be used should not cost a simulation.
         text = args.city_yaml and city_yaml(
             args.city_yaml.stem, regions=args.regions, seed=args.seed, cell_m=args.cell_m,
-            images=not args.no_images, path=str(args.out.absolute()),
+            images=not args.no_images, path=str(args.out.absolute()), north_km=args.north_km,
         )  # fmt: skip
         simulate(
             args.out, regions=args.regions, seed=args.seed, cell_m=args.cell_m,
-            images=not args.no_images, progress=progress,
+            images=not args.no_images, north_km=args.north_km, progress=progress,
         )  # fmt: skip
     except CityloomError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -21,6 +21,7 @@ def city_yaml(
     images: bool = True,
     path: str | None = None,
     spatial_repeats: int = 1,
+    north_km: float = 0.0,
 ) -> str:
     """A city's YAML. Without `path` its raw files are made by the pipeline when they are needed;
     with it they are there already.
@@ -33,6 +34,7 @@ def city_yaml(
         images: whether there are an orthophoto and street views.
         path: folder of the raw files, absolute or in the data root; by default the name.
         spatial_repeats: foldings of the spatial split.
+        north_km: how far north of the usual place it lies.
 
     Raises:
         DataError: the name cannot be used, or the city cannot be made on demand.
@@ -47,7 +49,7 @@ def city_yaml(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         keep_trailing_newline=True,
     )  # fmt: skip
-    place = Place(regions, cell_m)
+    place = Place(regions, cell_m, north_km)
     if path is None and not (images and cell_m == 1000):
         # The section `simulator` of a config knows neither other cells nor a city without pictures.
         raise DataError(
@@ -64,6 +66,7 @@ def city_yaml(
         made_on_demand=path is None,
         path=path or name,
         spatial_repeats=spatial_repeats,
+        north_km=north_km,
         epsg=EPSG,
         timezone=TIMEZONE,
     )

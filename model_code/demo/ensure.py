@@ -37,6 +37,7 @@ def ensure(root: str, settings: Simulator, progress: Callable[[str], None]) -> b
     wanted = {
         "regions": settings.regions,
         "seed": settings.seed,
+        "north_km": settings.north_km,
         "code": digest(code_digests(["model_code.demo.simulate:simulate"])),
     }
     with FileLock(folder.parent / f".{folder.name}.lock"):
@@ -47,7 +48,13 @@ def ensure(root: str, settings: Simulator, progress: Callable[[str], None]) -> b
             shutil.rmtree(left)
         from model_code.demo.simulate import simulate
 
-        simulate(folder, regions=settings.regions, seed=settings.seed, progress=progress)
+        simulate(
+            folder,
+            regions=settings.regions,
+            seed=settings.seed,
+            north_km=settings.north_km,
+            progress=progress,
+        )
         (folder / NOTE).write_text(json.dumps(wanted, sort_keys=True) + "\n", encoding="utf-8")
         return True
 

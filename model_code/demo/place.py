@@ -38,6 +38,7 @@ class Place:
 
     regions: int
     cell_m: float = 1000.0
+    north_km: float = 0.0  # how far from the usual place, so that two cities need not overlap
 
     def __post_init__(self) -> None:
         if not MIN_REGIONS <= self.regions <= MAX_REGIONS:
@@ -48,6 +49,10 @@ class Place:
         if not (math.isfinite(self.cell_m) and 100 <= self.cell_m <= 5000):
             raise DataError(
                 f"cannot simulate cells of {self.cell_m} m", fix="choose 100 to 5000 metres"
+            )
+        if not 0 <= self.north_km <= 4000:
+            raise DataError(
+                f"cannot simulate a city {self.north_km} km north", fix="choose 0 to 4000 km"
             )
         if self.columns * self.cell_m > 700_000:
             raise DataError(
@@ -79,7 +84,8 @@ class Place:
     @property
     def northing_m(self) -> float:
         """Northing of the block's southern edge."""
-        return math.floor(_SOUTH_NORTHING_M / self.cell_m) * self.cell_m
+        south = _SOUTH_NORTHING_M + 1000 * self.north_km
+        return math.floor(south / self.cell_m) * self.cell_m
 
     @cached_property
     def corner(self) -> Doubles:

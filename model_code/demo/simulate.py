@@ -37,6 +37,7 @@ def simulate(
     seed: int,
     cell_m: float = 1000.0,
     images: bool = True,
+    north_km: float = 0.0,
     progress: Callable[[str], None] | None = None,
 ) -> None:
     """Write the raw files of an embedded city into `folder`; same arguments, same bytes.
@@ -50,12 +51,13 @@ def simulate(
         seed: of all random streams.
         cell_m: side of a cell in metres.
         images: also make the orthophoto and the street views.
+        north_km: how far north of the usual place it lies, 0 to 4000.
         progress: is told what is being made.
 
     Raises:
         DataError: the size is out of bounds, or `folder` holds something else.
     """
-    place = Place(regions, cell_m)
+    place = Place(regions, cell_m, north_km)
     if seed < 0:
         raise DataError(f"a seed of {seed} cannot be used", fix="choose 0 or more")
     folder = folder.absolute()
@@ -69,7 +71,13 @@ def simulate(
     beside.mkdir()
     try:
         write_files(beside, draw_latents(place, seed), images, progress or (lambda _: None))
-        settings = {"regions": regions, "seed": seed, "cell_m": float(cell_m), "images": images}
+        settings = {
+            "regions": regions,
+            "seed": seed,
+            "cell_m": float(cell_m),
+            "images": images,
+            "north_km": float(north_km),
+        }
         (beside / MARKER).write_text(json.dumps(settings, sort_keys=True) + "\n", encoding="utf-8")
         _move_into_place(beside, folder)
     finally:

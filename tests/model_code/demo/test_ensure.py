@@ -45,7 +45,14 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """(regions, seed) of each simulation. Its files are those that stood, to be quick."""
     noted: list[tuple[int, int]] = []
 
-    def simulate(folder: Path, *, regions: int, seed: int, progress: Callable[[str], None]) -> None:
+    def simulate(
+        folder: Path,
+        *,
+        regions: int,
+        seed: int,
+        north_km: float,
+        progress: Callable[[str], None],
+    ) -> None:
         noted.append((regions, seed))
         folder.mkdir(parents=True, exist_ok=True)
         (folder / simulator.MARKER).write_text("{}")

@@ -7,6 +7,7 @@ import shapely
 
 from model_code.city import Boundary, Squares
 from model_code.demo.place import EPSG, Place
+from model_code.errors import DataError
 from model_code.geo.regions import make_boundary, make_regions
 
 from .reading import cells
@@ -21,6 +22,14 @@ def test_the_boundary_is_the_union_of_the_cells(regions: int, cell_m: float) -> 
     x, y = place.centre.T
     inside = shapely.contains_xy(outline, x + place.easting_m, y + place.northing_m)
     assert inside.all()
+
+
+def test_a_city_further_north_does_not_overlap() -> None:
+    usual, north = Place(156), Place(156, north_km=50.0)
+    assert north.northing_m - usual.northing_m == 50_000
+    assert not usual.boundary().intersects(north.boundary())
+    with pytest.raises(DataError, match="choose 0 to 4000 km"):
+        Place(156, north_km=-1.0)
 
 
 def test_the_pipeline_finds_exactly_the_cells(city) -> None:

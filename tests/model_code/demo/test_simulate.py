@@ -82,7 +82,8 @@ def _flip(values):
 
 def test_settings_are_noted(city: Path) -> None:
     noted = json.loads((city / "simulated.json").read_text())
-    assert noted == {"regions": REGIONS, "seed": SEED, "cell_m": CELL_M, "images": True}
+    expected = {"regions": REGIONS, "seed": SEED, "cell_m": CELL_M, "images": True}
+    assert noted == {**expected, "north_km": 0.0}
 
 
 @pytest.mark.parametrize("regions", [-1, 0, 9, 100_001])
