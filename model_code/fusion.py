@@ -11,6 +11,7 @@ from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 Aggregation = Literal["mean", "attention", "linear"]
 Fusing = Literal["sum", "gate", "concat"]
@@ -19,7 +20,8 @@ Fusing = Literal["sum", "gate", "concat"]
 class Aggregate(nn.Module):
     """Vectors of views [M, D] to vectors of regions [B, D] (Aggr in UrbanVLP, eq 4).
 
-    `mean`; `attention`: a softmax over the region's views of w . tanh(U x); `linear`: a learned
+    `mean`; `attention`: a softmax over the region's views of w . tanh(U x + b), where x is the view's
+    vector, standardised so that its length does not matter to how fast this learns; `linear`: a learned
     weight for each of `slots` slots, which the region's views share out among them in their order:
     a view of few fills several slots, a slot of many views holds their mean, and with as many views
     as slots each has its own. No view is padded, so that none leaks; the order matters to `linear`
@@ -51,7 +53,8 @@ class Aggregate(nn.Module):
     def _weight(self, views: Tensor, region: Tensor, regions: int) -> Tensor:
         """Weight [M] of each view in its region."""
         if self.kind == "attention":
-            score = self.score(torch.tanh(self.hidden(views)))[:, 0]
+            standardised = F.layer_norm(views, views.shape[1:])
+            score = self.score(torch.tanh(self.hidden(standardised)))[:, 0]
             return segment_softmax(score, region, regions)
         count = torch.bincount(region, minlength=regions)  # [B]
         if self.kind == "mean":

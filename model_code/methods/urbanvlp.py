@@ -72,7 +72,9 @@ class ImageTower(nn.Module):
 
     def vectors(self, pictures: Tensor, index: Tensor) -> Tensor:
         """Unit vectors [V, E] of `pictures[index]`, in parts where no gradient has to be kept."""
-        size = max(len(index), 1) if torch.is_grad_enabled() else _PICTURES
+        if not len(index):
+            return self.mean.new_zeros(0, self.width)
+        size = len(index) if torch.is_grad_enabled() else _PICTURES
         return torch.cat([self(pictures[part])[0] for part in torch.split(index, size)])
 
     def shared(self, tokens: Tensor) -> Tensor:
@@ -112,6 +114,7 @@ class PicturedRegions(nn.Module):
             assert data.view_region is not None
             places = data.view_location_features[self.view_order]
             scaler = Scaler.fit(data.view_location_features, seen[data.view_region])
+            self.placed = torch.from_numpy(np.isfinite(places).all(axis=1))
             self.places = torch.from_numpy(np.array(places, np.float32))
             widths["location"] = places.shape[1]
             self.register_buffer("location_mean", torch.from_numpy(scaler.mean).float())
@@ -164,28 +167,26 @@ class PicturedRegions(nn.Module):
         regions `owner`; `pictured` [V, E] are these views' vectors, if they are known."""
         parts = []
         device = next(self.parameters()).device
-        on_device = owner.to(device)
-        viewed = torch.zeros(len(index), dtype=torch.bool).index_fill(0, owner, True)
         for name, projection in self.projections.items():
-            present = viewed
             if name == "satellite":
-                present = self.chip_present[index]
-                tower = cast(ImageTower, self.towers[name])
-                vectors = tower.vectors(self.chips, index[present])
+                own = self.chip_present[index].nonzero()[:, 0]  # a chip is the one view of its kind
+                vectors = cast(ImageTower, self.towers[name]).vectors(self.chips, index[own])
                 values = vectors.new_zeros(len(index), vectors.shape[1])
-                values = values.index_copy(0, present.nonzero()[:, 0].to(device), vectors)
+                values = values.index_copy(0, own.to(device), vectors)
+            elif name == "location":
+                placed = self.placed[view]
+                own, vectors = owner[placed], self.places[view[placed]].to(device)
+                vectors = (vectors - self.location_mean) / self.location_scale
+                vectors = vectors * vectors.shape[1] ** -0.5  # of length one, like a tower's
+                values = self.aggregates[name](vectors, own.to(device), len(index))
             else:
-                if name == "location":
-                    vectors = self.places[view].to(device)
-                    vectors = (vectors - self.location_mean) / self.location_scale
-                    vectors = vectors * vectors.shape[1] ** -0.5  # of length one, like a tower's
-                elif pictured is None:
-                    vectors = cast(ImageTower, self.towers[name]).vectors(self.views, view)
-                else:
-                    vectors = pictured
-                values = self.aggregates[name](vectors, on_device, len(index))
+                own = owner
+                if pictured is None:
+                    pictured = cast(ImageTower, self.towers[name]).vectors(self.views, view)
+                values = self.aggregates[name](pictured, own.to(device), len(index))
+            present = torch.zeros(len(index), dtype=torch.bool).index_fill(0, own, True)
             if self.training:
-                present = present & (torch.rand(len(index)) >= self.absent_rate)
+                present &= torch.rand(len(index)) >= self.absent_rate
             parts.append(projection(values, present.to(device)))
         return parts
 
@@ -300,7 +301,7 @@ class UrbanVlp:
             towers = make_towers(data, config, visible)
             for view, pair in towers.items():
                 if data.towers is not None:
-                    load_arrays(pair, data.towers[view].tensors)
+                    load_arrays(pair, _given(data.towers, view).tensors)
             regions = PicturedRegions(data, config, towers, visible)
             alignment = Alignment(regions, data, config, towers) if config.text else None
         record: dict[str, Any] = {"features": list(regions.projections), "loss": []}
@@ -363,13 +364,23 @@ def make_towers(data: RegionData, config: UrbanVlpConfig, visible: Mask) -> dict
     towers: dict[View, Towers] = {}
     for view in pictures:
         if data.towers is not None:
-            given = data.towers[view]
+            given = _given(data.towers, view)
             towers[view] = Towers(given.record["model"], given.tensors["vocabulary"])
         else:
             size = ClipConfig.model_validate(config.tower.model_dump())
             px = (config.chip_px, config.chip_px) if view == "satellite" else config.view_px
             towers[view] = Towers(model_arguments(size, px), _vocabulary(data, view, visible))
     return towers
+
+
+def _given(towers: dict[str, Checkpoint], view: View) -> Checkpoint:
+    if view not in towers:
+        raise DataError(
+            f"there are no pretrained towers of the view {view}, only of "
+            f"{', '.join(sorted(towers)) or 'none'}",
+            fix="make the towers of this city anew",
+        )
+    return towers[view]
 
 
 def captions(

@@ -33,7 +33,8 @@ def naive(aggregate: Aggregate, views: Tensor) -> Tensor:
     if aggregate.kind == "mean":
         weights = [1 / len(views)] * len(views)
     elif aggregate.kind == "attention":
-        scores = [aggregate.score(torch.tanh(aggregate.hidden(view)))[0] for view in views]
+        unit = [(v - v.mean()) / (v.var(correction=0) + 1e-5).sqrt() for v in views]
+        scores = [aggregate.score(torch.tanh(aggregate.hidden(v)))[0] for v in unit]
         weights = [score.exp() / sum(s.exp() for s in scores) for score in scores]
     else:  # in steps so fine that each lies in one slot and one view
         steps = SLOTS * len(views)

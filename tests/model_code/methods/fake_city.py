@@ -69,7 +69,8 @@ def _pictured(latents: np.ndarray, seed: int) -> dict[str, Any]:
     region = rng.permutation(np.repeat(np.arange(len(latents)), rng.integers(0, 4, len(latents))))
     seen = latents[region]
     pixels = seen[:, None, None, :] + 0.1 * rng.standard_normal((len(region), 16, 24, 3))
-    places = np.sin(rng.standard_normal((3, 512)).T @ seen.T).T
+    places = np.sin(seen @ rng.standard_normal((3, 512)))
+    places += 0.1 * rng.standard_normal(places.shape)
 
     def texts(of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         steps = np.minimum((3 * of).astype(int), 2)
