@@ -102,7 +102,9 @@ class PicturedRegions(nn.Module):
             assert data.chips is not None and data.chip_present is not None
             self.chips = resized(data.chips, towers["satellite"].size_px)
             self.chip_present = torch.from_numpy(np.array(data.chip_present))
-        if data.view_region is not None:
+        placed = config.location and data.view_location_features is not None
+        if placed or "street_view" in towers:
+            assert data.view_region is not None
             self.view_order = np.argsort(data.view_region, kind="stable")
             self.view_count = torch.from_numpy(np.bincount(data.view_region, minlength=len(data)))
             self.view_first = self.view_count.cumsum(0) - self.view_count
@@ -110,8 +112,8 @@ class PicturedRegions(nn.Module):
             assert data.views is not None
             size_px = towers["street_view"].size_px
             self.views = resized(data.views, size_px, self.view_order)
-        if config.location and data.view_location_features is not None:
-            assert data.view_region is not None
+        if placed:
+            assert data.view_location_features is not None and data.view_region is not None
             places = data.view_location_features[self.view_order]
             scaler = Scaler.fit(data.view_location_features, seen[data.view_region])
             self.placed = torch.from_numpy(np.isfinite(places).all(axis=1))

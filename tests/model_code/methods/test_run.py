@@ -98,6 +98,21 @@ def test_a_method_without_another_input_refuses_a_thin_one() -> None:
     assert needs_check(METHODS["location"], "x", {}, set(), 0.2) == ()
 
 
+def test_what_a_method_can_do_without_is_left_out_where_the_city_lacks_it() -> None:
+    spec = METHODS["urbanvlp"]
+    streets = ("street_views", "view_captions", "view_locations")
+    every = {"imagery": 1.0, "chip_captions": 0.9} | dict.fromkeys(streets, 0.5)
+    assert needs_check(spec, "x", every, set(every), 0.2) == ()  # towers come from no source
+    satellite = {"imagery": 1.0, "chip_captions": 0.9}
+    assert needs_check(spec, "x", satellite, set(satellite), 0.2) == streets
+    assert variant_name("default", streets[:1]) == "default_without_street_views"
+    with pytest.raises(CityloomError, match=r"(?s)needs imagery.*sources\.imagery"):
+        needs_check(spec, "x", dict.fromkeys(streets, 1.0), set(streets), 0.2)
+    thin = dict.fromkeys(every, 0.1)
+    with pytest.raises(CityloomError, match="below the floor"):
+        needs_check(spec, "x", thin, set(thin), 0.2)
+
+
 # --- from tables ---------------------------------------------------------------------------------
 
 

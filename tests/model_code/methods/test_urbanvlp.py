@@ -310,18 +310,11 @@ def test_goes_on_after_a_kill(data: RegionData, checkpoint: Checkpoint, tmp_path
         pass
 
     def cut(line: str) -> None:
-        raise PowerCut
+        if line.startswith("epoch 2"):  # the state of the first is kept
+            raise PowerCut
 
     with pytest.raises(PowerCut):
         pretrained(data, workspace=Workspace(cut, tmp_path))
-    pretrained(data, workspace=Workspace(None, tmp_path / "other"))
-    with pytest.raises(PowerCut):  # the first epoch's line comes before its state is kept
-
-        def later(line: str) -> None:
-            if line.startswith("epoch 2"):
-                raise PowerCut
-
-        pretrained(data, workspace=Workspace(later, tmp_path))
     assert list(tmp_path.glob("*.ckpt"))
     resumed = pretrained(data, workspace=Workspace(None, tmp_path))
     assert equal(resumed, checkpoint) and resumed.record == checkpoint.record
