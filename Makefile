@@ -31,8 +31,9 @@ demo: setup ## build the embedded city, and say where its report is
 run: setup ## build one city: make run CITY=manhattan
 	@$(RUN) cityloom run $(CITY)
 
-test: setup ## all tests with branch coverage
-	$(RUN) pytest --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+test: setup ## all tests with branch coverage, one process a core
+	OMP_NUM_THREADS=1 $(RUN) pytest -n auto --dist loadfile --cov --cov-report=term:skip-covered \
+	  $(PYTEST_ARGS)
 
 lint: setup ## ruff (check and format) and mypy
 	$(RUN) ruff check .

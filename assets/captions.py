@@ -7,14 +7,16 @@ so that one changed picture costs one segmentation, one caption and one score.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from assets.inputs import picture_arrays
 from assets.stage import Context, Product, stage
 from model_code.city import City
+from model_code.fingerprint import code_digests, digest
 from model_code.methods import METHODS
+from resources import backends
 from resources.lake import checkpoint_writers
 
 if TYPE_CHECKING:
@@ -99,11 +101,75 @@ def _kept(
     return store.known(keys).loc[list(keys)]
 
 
-# --- towers and frozen features ------------------------------------------------------------------
+# --- what pictures show --------------------------------------------------------------------------
+
+
+@stage(group="captions", kinds=("scipy",), absent=_no_captions, inputs=tuple(_TABLE_OF.values()),
+       reads=_pictures_of(), config=("captions.segmenter", "chips.min_valid_share"),
+       code=backends.CODE["segmenter"])  # fmt: skip
+def image_shares(ctx: Context) -> Product:
+    """What chips and street views show, measured by the segmenter of their view."""
+    import pandas as pd
+
+    parts = []
+    for images in _images(ctx):
+        segmenter = backends.segmenter(ctx.city.captions.segmenter, images.view)
+        who = digest([asdict(segmenter.identity), code_digests(backends.CODE["segmenter"])])
+
+        def segment(batch: np.ndarray, images: _Images = images, segmenter: Any = segmenter) -> Any:
+            found = segmenter.segment(list(images.pixels[batch]))
+            there = [
+                row if not why else row[:0]
+                for row, why in zip(found.shares, found.reasons, strict=True)
+            ]
+            return pd.DataFrame({"shares": there, "note": found.reasons})
+
+        keys = [digest([sha, who]) for sha in images.sha256]
+        rows = _kept(ctx, "shares", keys, segment, f"{images.view}: segmented")
+        named = f"{segmenter.identity.model} {segmenter.identity.revision}"
+        parts.append(
+            images.named(
+                sha256=images.sha256,
+                segmenter=named,
+                classes=[list(segmenter.classes)] * len(images.sha256),
+                shares=rows["shares"].to_list(),
+                note=rows["note"].to_list(),
+            )
+        )
+    table = pd.concat(parts, ignore_index=True)
+    return Product(table, metadata={"not_judged": int((table["note"] != "").sum())})
+
+
+# --- captions and their scores -------------------------------------------------------------------
+
+
+@stage(group="captions", kinds=("jinja",), absent=_no_captions,
+       inputs=("clip_checkpoint", "image_shares", *_TABLE_OF.values()),
+       reads=_pictures_of("clip_checkpoint", "image_shares"),
+       config=("captions", "chips.min_valid_share"),
+       code=tuple(code for codes in backends.CODE.values() for code in codes))  # fmt: skip
+def captions(ctx: Context) -> Product:
+    """Every caption of every image: one that scores too low is written again."""
+    raise NotImplementedError
+
+
+@stage(group="captions", kinds=("numpy",), absent=_no_captions, inputs=("captions",))
+def caption_scores(ctx: Context) -> Product:
+    """How well each caption fits its image."""
+    return Product(ctx.inputs["captions"].arrow(file="caption_scores.parquet"))
+
+
+@stage(group="captions", kinds=("numpy",), absent=_no_captions, inputs=("captions",))
+def calibrated_captions(ctx: Context) -> Product:
+    """The best try of each image, and whether it is fit for pretraining."""
+    return Product(ctx.inputs["captions"].arrow(file="calibrated_captions.parquet"))
+
+
+# --- towers and places ---------------------------------------------------------------------------
 
 
 @stage(group="captions", kinds=("safetensors",), table=None, absent=_no_captions,
-       config=("captions.clip",), code=("model_code.demo.pairs",))  # fmt: skip
+       config=("captions.clip", "captions.seed"), code=("model_code.demo.pairs",))  # fmt: skip
 def clip_checkpoint(ctx: Context) -> Product:
     """A small CLIP a view, trained on generic pictures and sentences of no city; it scores captions,
     and methods start from its towers."""
@@ -111,18 +177,13 @@ def clip_checkpoint(ctx: Context) -> Product:
     from model_code.methods.base import Workspace
     from model_code.vision.clip import train_clip
 
-    config = ctx.city.captions.clip
+    config, seed = ctx.city.captions.clip, ctx.city.captions.seed
     files, metadata = {}, {}
     for view, pairs in (("satellite", satellite_pairs), ("street_view", street_pairs)):
         ctx.progress(f"{view}: rendering {config.pairs + config.held_out:,} pairs")
-        pictures, texts = pairs(config.pairs + config.held_out, config.seed)
-        fitted = train_clip(
-            pictures,
-            texts,
-            config,
-            seed=config.seed,
-            workspace=Workspace(partial(_say, ctx, view), ctx.work / f"{view}.resume"),
-        )
+        pictures, texts = pairs(config.pairs + config.held_out, seed)
+        workspace = Workspace(partial(_say, ctx, view), ctx.work / f"{view}.resume")
+        fitted = train_clip(pictures, texts, config, seed=seed, workspace=workspace)
         files |= checkpoint_writers(view, fitted)
         metadata[view] = {k: v for k, v in fitted.record.items() if isinstance(v, int | float)}
     return Product(files=files, metadata=metadata)

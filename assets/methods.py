@@ -67,7 +67,7 @@ def _config(spec: MethodSpec, settings: dict[str, Any], variant: str) -> Any:
     return spec.config.model_validate(settings["variants"][variant])
 
 
-def _data(spec: MethodSpec, ctx: Context) -> RegionData:
+def method_data(spec: MethodSpec, ctx: Context) -> RegionData:
     """The method's inputs; a modality below the floor is refused or left out, as the rules say."""
     return _data_and_left_out(spec, ctx)[0]
 
@@ -153,7 +153,7 @@ def _noted(checkpoint: Checkpoint, fit: Fit, seed: int) -> Checkpoint:
     return Checkpoint(checkpoint.tensors, {**checkpoint.record, "fit": about})
 
 
-def _stored(handle: Handle) -> Iterator[tuple[Fit, int, Checkpoint]]:
+def stored(handle: Handle) -> Iterator[tuple[Fit, int, Checkpoint]]:
     """All checkpoints of an asset, in the order of the embeddings' key."""
     from model_code.methods.run import Fit
 
@@ -198,7 +198,7 @@ def _fit(spec: MethodSpec, ctx: Context) -> Product:
     """Checkpoints of a method: one a variant, fold (where it reads one) and seed."""
     from model_code.methods.run import fit_checkpoint, fits, parts_for
 
-    data = _data(spec, ctx)
+    data = method_data(spec, ctx)
     splits = ctx.inputs["splits"].frame() if "splits" in ctx.inputs else None
     targets = labels(ctx.inputs["targets"], data.region_ids) if "targets" in ctx.inputs else None
     jobs = [
@@ -266,10 +266,10 @@ def _embed(spec: MethodSpec, source: str, ctx: Context) -> Product:
 
     from model_code.evaluation.embedding_map import embedding_map
 
-    data = _data(spec, ctx)
+    data = method_data(spec, ctx)
     method = spec.load()
     tables, first = [], None
-    for fit, seed, checkpoint in _stored(ctx.inputs[source]):
+    for fit, seed, checkpoint in stored(ctx.inputs[source]):
         config = _config(spec, ctx.settings, fit.variant)
         embedding = np.asarray(method.embed(checkpoint, data, config), np.float32)
         if first is None or (fit.variant == "default" and first[0] != "default"):
@@ -333,7 +333,7 @@ def _heads(spec: MethodSpec, ctx: Context) -> Product:
     splits = ctx.inputs["splits"].frame()
     targets = labels(ctx.inputs["targets"], ids)
     fitted = ctx.inputs.get(f"{spec.name}_checkpoint")  # only where an encoder is trained on
-    data = _data(spec, ctx) if fitted else None
+    data = method_data(spec, ctx) if fitted else None
     checkpoints = _by_fit(fitted) if fitted else {}
     jobs = [
         (Fit(variant, split, fold), seed)
@@ -359,7 +359,7 @@ def _heads(spec: MethodSpec, ctx: Context) -> Product:
 
 
 def _by_fit(handle: Handle) -> dict[tuple[str, str, int, int], Checkpoint]:
-    found = ((fit, seed, checkpoint) for fit, seed, checkpoint in _stored(handle))
+    found = ((fit, seed, checkpoint) for fit, seed, checkpoint in stored(handle))
     return {(fit.variant, fit.split, fit.fold, seed): checkpoint for fit, seed, checkpoint in found}
 
 
@@ -377,7 +377,7 @@ def _predict(spec: MethodSpec, ctx: Context) -> Product:
     splits = ctx.inputs["splits"].frame()
     targets = labels(ctx.inputs["targets"], ids)
     frames = []
-    for fit, seed, predictor in _stored(ctx.inputs[f"{spec.name}_finetuned"]):
+    for fit, seed, predictor in stored(ctx.inputs[f"{spec.name}_finetuned"]):
         config = _config(spec, ctx.settings, fit.variant)
         embedding = _of_fit(embeddings, fit, seed) if embeddings else None
         predicted = predict(spec, config, predictor, embedding, data)
@@ -502,7 +502,7 @@ def method_stages(spec: MethodSpec) -> list[Any]:
     name, tables = spec.name, _tables(spec)
     heads = f"{name}_finetuned"
     fitted = heads if spec.kind == "supervised" else f"{name}_checkpoint"
-    own = (spec.module, f"{__name__}:_data")
+    own = (spec.module, f"{__name__}:method_data")
 
     def make(
         asset: str,

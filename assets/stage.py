@@ -61,6 +61,7 @@ class Context:
     settings: Any = None
     rejections: Rejections = field(default_factory=Rejections)
     rows: Callable[[str], RowStore] | None = None
+    elsewhere: dict[tuple[str, str], Handle] = field(default_factory=dict)
 
     def has(self, table: str) -> bool:
         """Whether the city has an optional input; one that was never made is an error."""
@@ -121,6 +122,7 @@ class Stage:
     data_files: tuple[str, ...] = ()
     reads: Callable[[City], tuple[str, ...]] | None = None
     settings: Callable[[City], Any] | None = None
+    elsewhere: Callable[[City], tuple[tuple[str, str], ...]] | None = None  # (city, asset)
     publish: str = ""
 
     def why_absent(self, city: City) -> str:
@@ -138,8 +140,13 @@ class Stage:
         body = self.picture.func if isinstance(self.picture, partial) else self.picture
         return digest(_code_of((f"{body.__module__}:{body.__name__}",), ()))
 
+    def read_elsewhere(self, city: City, lake: Lake) -> dict[tuple[str, str], Handle]:
+        """Assets of other cities that the stage reads, by city and name."""
+        places = self.elsewhere(city) if self.elsewhere else ()
+        return {place: lake.handle(*place) for place in places}
+
     def depends_on(
-        self, city: City, raw: RawFiles, upstream: Callable[[str], str]
+        self, city: City, raw: RawFiles, lake: Lake, upstream: Callable[[str], str]
     ) -> dict[str, Any]:
         """Everything that the result depends on; its digest is the fingerprint.
 
@@ -151,7 +158,12 @@ class Stage:
         code = dict(_code_of(self.code, self.data_files))
         if self.table:
             code["contract"] = digest(asdict(self.table))
+        elsewhere = {
+            f"{name}/{asset}": handle.fingerprint
+            for (name, asset), handle in self.read_elsewhere(city, lake).items()
+        }
         return {
+            **({"elsewhere": elsewhere} if elsewhere else {}),
             "upstream": {name: upstream(name) for name in self.read_inputs(city)},
             "raw": {
                 section: {path: value[:16] for path, value in files.items()}
@@ -277,13 +289,14 @@ def _run(
             lake.workspace(name, declared.name, fingerprint),
             declared.settings(city) if declared.settings else None,
             rows=lambda kind: RowStore(lake, name, declared.name, kind, context.log.warning),
+            elsewhere=declared.read_elsewhere(city, lake),
         )
 
     with lake.lock(name, declared.name, on_wait=waiting):
         try:
             if declared.before:
                 declared.before(city, cities.root, progress)
-            inputs = declared.depends_on(city, raw, lambda asset: handles[asset].fingerprint)
+            inputs = declared.depends_on(city, raw, lake, lambda asset: handles[asset].fingerprint)
             fingerprint = digest(inputs)
             try:
                 manifest = lake.manifest(name, declared.name)
@@ -484,11 +497,11 @@ def _rows(checker: Any) -> str:
     return f"{checker.rows:,} rows, " if checker else ""
 
 
-def fingerprints(city: City, raw: RawFiles) -> dict[str, str]:
+def fingerprints(city: City, lake: Lake, raw: RawFiles) -> dict[str, str]:
     """By asset, the fingerprint that a run would give it now."""
     found: dict[str, str] = {}
     for declared in in_order():
-        found[declared.name] = digest(declared.depends_on(city, raw, found.__getitem__))
+        found[declared.name] = digest(declared.depends_on(city, raw, lake, found.__getitem__))
     return found
 
 
@@ -502,7 +515,7 @@ def explain(
     found = []
     for declared in in_order():
         name = declared.name
-        inputs = declared.depends_on(city, raw, lambda asset: fingerprints[asset])
+        inputs = declared.depends_on(city, raw, lake, lambda asset: fingerprints[asset])
         fingerprints[name] = digest(inputs)
         try:
             manifest = lake.manifest(city.name, name)

@@ -542,6 +542,7 @@ class City(Model):
     indicators: dict[Annotated[str, Field(pattern=NAME_PATTERN)], Indicator] = Field(min_length=1)
     splits: Splits = Splits()
     methods: dict[str, MethodChoice] = Field(min_length=1)
+    transfer: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     seeds: Annotated[tuple[Seed, ...], AfterValidator(_differ)] = Field((0, 1, 2), min_length=1)
     min_modality_share: float = Field(0.2, ge=0, le=1)
     schedule: Schedule | None = None
@@ -698,6 +699,7 @@ def load_city(path: Path | str) -> City:
         problems += _problems(error, raw, City)
     problems += _method_problems(raw)
     problems += _source_problems(raw)
+    problems += _transfer_problems(raw)
     name = raw.get("name")
     if isinstance(name, str) and name != path.stem and re.fullmatch(NAME_PATTERN, name):
         what = f"the file is {path.name}, the name is {name!r}"
@@ -860,6 +862,21 @@ def _source_problems(raw: Any) -> Iterator[Problem]:
                 f"{source['count']} are counted from a table that this city has no source of",
                 f"add {' or '.join(f'`sources.{s}`' for s in needed)}, or take the indicator out",
             )
+
+
+def _transfer_problems(raw: Any) -> Iterator[Problem]:
+    """Transfers of methods that this city does not run, that need labels, or from itself."""
+    from model_code.methods import METHODS
+
+    chosen = _section(raw, "methods")
+    able = sorted(n for n in chosen if n in METHODS and METHODS[n].kind == "pretrained")
+    for name, sources in _section(raw, "transfer").items():
+        if name not in able:
+            what = "the city runs no such pretrained method"
+            yield Problem(f"transfer.{name}", what, _nearest(name, able))
+        if isinstance(sources, list) and raw.get("name") in sources:
+            what = "a city cannot be transferred to itself"
+            yield Problem(f"transfer.{name}", what, f"take {raw['name']!r} out")
 
 
 class Cities:

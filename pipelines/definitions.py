@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dagster as dg
 
-from assets import evaluation, methods, raw, regions, report
+from assets import captions, evaluation, methods, raw, regions, report, transfer
 from pipelines.console import console
 from pipelines.jobs import EXECUTOR, JOBS, SCHEDULES, changed_raw_files, tell_of_dead_runs
 from resources.dagster import CityResource, lake_io
 
 defs = dg.Definitions(
     assets=[
-        *dg.load_assets_from_modules([raw, regions, evaluation, report]),
+        *dg.load_assets_from_modules([raw, regions, captions, evaluation, report, transfer]),
         *methods.ASSETS,
     ],
     jobs=JOBS,

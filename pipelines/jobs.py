@@ -17,7 +17,7 @@ from resources.notify import post
 from resources.raw import RawFiles
 
 # Groups in the order in which data flows through them.
-GROUPS = ("raw", "regions", "features", "targets", "pretraining", "embeddings", "finetuning",
+GROUPS = ("raw", "regions", "features", "captions", "targets", "pretraining", "embeddings", "finetuning",
           "predictions", "evaluation", "report")  # fmt: skip
 
 
@@ -51,6 +51,13 @@ JOBS = [
     _job("from_features", "features", "Chips, counts, flows and all that follows."),
     _job("from_pretraining", "pretraining", "Pretraining and all that follows."),
     _job("fine_tune", "finetuning", "Heads on the embeddings that stand, and all that follows."),
+    dg.define_asset_job(
+        "transfer",
+        selection=dg.AssetSelection.groups("transfer"),
+        description="Encoders that were pretrained in the cities that the YAML's `transfer` names, "
+        "tested in this one.",
+        executor_def=EXECUTOR,
+    ),
 ]
 WHOLE_CITY = JOBS[0]
 
@@ -120,6 +127,6 @@ def _busy(instance: dg.DagsterInstance, city: str) -> bool:
 def _state_key(city: City, lake: Lake, raw: RawFiles) -> str:
     """Differs whenever what stands or what is wanted differs: the same change is requested once,
     and again when it comes back later."""
-    wanted = fingerprints(city, raw)
+    wanted = fingerprints(city, lake, raw)
     standing = {name: lake.handle(city.name, name).fingerprint for name in wanted}
     return digest([wanted, standing])[:16]

@@ -1,0 +1,171 @@
+"""Pretrained in one city, tested in another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from assets.inputs import TABLE_OF, labels
+from assets.methods import method_data, stored
+from assets.stage import Context, Product, Written, stage
+from model_code.city import City
+from model_code.errors import DataError
+from model_code.methods import HEAD_KEYS, METHODS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from model_code.methods.base import RegionData, Targets
+    from resources.lake import Handle
+
+
+def _nothing_named(city: City) -> str:
+    return "" if city.transfer else "the city's YAML names no `transfer`"
+
+
+def _sources(city: City) -> tuple[tuple[str, str], ...]:
+    """The assets of other cities that the transfer reads."""
+    pairs = [(source, method) for method, sources in city.transfer.items() for source in sources]
+    checkpoints = [(source, f"{method}_checkpoint") for source, method in pairs]
+    return tuple(dict.fromkeys([*checkpoints, *((source, "regions") for source, _ in pairs)]))
+
+
+def _inputs(methods: Iterable[str]) -> tuple[str, ...]:
+    needs = [m for name in methods for m in METHODS[name].needs if m in TABLE_OF]
+    tables = [TABLE_OF[modality] for modality in needs]
+    metrics = [f"{name}_metrics" for name in methods]
+    return tuple(dict.fromkeys(["regions", "splits", "targets", *tables, *metrics]))
+
+
+_PRETRAINED = [name for name, spec in METHODS.items() if spec.kind == "pretrained"]
+
+
+def _heatmap(ctx: Context, written: Written) -> bytes:
+    from model_code.evaluation.leaderboard import summary
+    from model_code.report import figures
+
+    rows = written.frame()
+    return figures.leaderboard_heatmap(
+        summary(rows.assign(variant="pretrained on " + rows["pretrained_on"]))
+    )
+
+
+@stage(group="transfer", kinds=("torch",), absent=_nothing_named, elsewhere=_sources,
+       inputs=_inputs(_PRETRAINED), reads=lambda city: _inputs(city.transfer),
+       config=("transfer", "methods", "chips.min_valid_share", "min_modality_share"), picture=_heatmap,
+       code=tuple(METHODS[name].module for name in _PRETRAINED))  # fmt: skip
+def transfer(ctx: Context) -> Product:
+    """Encoders that were pretrained in other cities, with heads of this one: a row a figure, beside
+    the encoder that was pretrained here."""
+    import pandas as pd
+
+    targets = ctx.inputs["targets"]
+    catalogue = targets.frame(file="indicators.parquet")
+    parts = []
+    for method, sources in sorted(ctx.city.transfer.items()):
+        data = method_data(METHODS[method], ctx)
+        labelled = labels(targets, data.region_ids)
+        own = ctx.inputs[f"{method}_metrics"].frame()
+        own = own[own["variant"].str.split("_without_").str[0] == "default"]
+        parts.append(own.assign(pretrained_on=ctx.name, variant="default"))
+        for source in sources:
+            _check_apart(ctx, source)
+            ctx.progress(f"{method}: pretrained on {source}")
+            checkpoints = ctx.elsewhere[source, f"{method}_checkpoint"]
+            parts.append(_scores(ctx, method, source, checkpoints, data, labelled, catalogue))
+    return Product(pd.concat(parts, ignore_index=True))
+
+
+def _check_apart(ctx: Context, source: str) -> None:
+    """A leak: pretraining in a city that shares ground with this one has seen its test regions."""
+    import geopandas as gpd
+
+    other = ctx.elsewhere[source, "regions"]
+    if not other.exists:
+        raise DataError(
+            f"`transfer` of {ctx.name!r} names {source!r}, which was never built",
+            fix=f"make run CITY={source}",
+        )
+    here = ctx.inputs["regions"].geo().geometry
+    there = other.geo().to_crs(here.crs).geometry
+    shared = gpd.GeoSeries(here).intersects(there.union_all().buffer(-1.0))
+    if shared.any():
+        raise DataError(
+            f"{int(shared.sum())} regions of {ctx.name!r} lie in {source!r}, so that an encoder "
+            "pretrained there has seen them",
+            fix="take that city out of `transfer`",
+        )
+
+
+def _scores(
+    ctx: Context,
+    method: str,
+    source: str,
+    checkpoints: Handle,
+    data: RegionData,
+    targets: Targets,
+    catalogue: pd.DataFrame,
+) -> pd.DataFrame:
+    import pandas as pd
+
+    from model_code.evaluation.leaderboard import leaderboard_rows, training_sizes
+    from model_code.evaluation.metrics import score
+    from model_code.methods.run import (
+        Fit,
+        fit_predictor,
+        folds,
+        inputs_of,
+        parts_for,
+        predict,
+        prediction_rows,
+        variant_configs,
+    )
+
+    spec, choice = METHODS[method], ctx.city.methods[method]
+    config = variant_configs(method, choice.config, {})["default"]
+    _check_alike(ctx, method, source, checkpoints, config)
+    splits = ctx.inputs["splits"].frame()
+    encoder: Any = spec.load()
+    frames = []
+    for fit, seed, checkpoint in stored(checkpoints):
+        if fit.fold >= 0 or fit.variant != "default":
+            continue
+        embedding = encoder.embed(checkpoint, data, config)
+        for split, fold in folds(splits):
+            parts = parts_for(splits, data.region_ids, split, fold)
+            predictor = fit_predictor(
+                spec, config, checkpoint, embedding,
+                seed=seed, targets=targets, parts=parts, data=data,
+            )  # fmt: skip
+            predicted = predict(spec, config, predictor, embedding, data)
+            where = Fit("default", split, fold)
+            frames.append(prediction_rows(predicted, targets, parts, data.region_ids, where, seed))
+    rows = leaderboard_rows(
+        score(pd.concat(frames, ignore_index=True), catalogue),
+        city=ctx.name,
+        method=method,
+        inputs={"default": inputs_of(spec, config)},
+        protocol={"default": "inductive"},
+        captioner={},
+        contained_in=dict(zip(catalogue["indicator"], catalogue["contained_in"], strict=True)),
+        n_train=training_sizes(ctx.inputs["targets"].frame(), splits),
+    )
+    return rows.assign(pretrained_on=source)
+
+
+def _check_alike(ctx: Context, method: str, source: str, found: Handle, config: Any) -> None:
+    """Encoders of other settings would not fit these weights."""
+    manifest = found.manifest
+    if manifest is None or manifest.absent:
+        raise DataError(
+            f"`transfer.{method}` of {ctx.name!r} names {source!r}, which has no such checkpoint",
+            fix=f"add `methods.{method}` to that city's YAML, and make run CITY={source}",
+        )
+    own = config.model_dump(mode="json", exclude=set(HEAD_KEYS))
+    theirs = manifest.inputs["config"]["settings"]["variants"]["default"]
+    differ = sorted(key for key in own if own[key] != theirs.get(key))
+    if differ:
+        raise DataError(
+            f"`methods.{method}` of {ctx.name!r} and of {source!r} differ in {', '.join(differ)}",
+            fix="give both cities the same settings of the encoder",
+        )
