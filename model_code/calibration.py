@@ -1,0 +1,278 @@
+"""Scores of captions without a reference, and the loop that writes poor captions again.
+
+PerceptionScore: Hao et al. 2025, UrbanVLP, Eq 1-3; CLIPScore: Hessel et al. 2021
+(arXiv:2104.08718). B captions, K classes of a segmenter.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from model_code.backends import Ask, Captioner, Clip, Painter, Picture, Segmenter
+from model_code.methods.base import Floats
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCORES = (
+    "clip_cosine", "clip_score", "clip_by", "cycle_paper", "cycle_present", "cycle_score",
+    "perception_score", "note",
+)  # fmt: skip
+
+
+class CalibrationConfig(BaseModel):
+    """What a caption must reach.
+
+    Under `threshold` it is written again with another seed and `warmer` by that temperature each
+    time, at most `retries` times; the best of its tries stays, and is not kept for pretraining
+    under `floor`. PerceptionScore weighs CLIPScore with `clip_share`, CycleScore with the rest
+    (0.5: the paper's mean).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    threshold: float = Field(0.6, ge=0, le=1)
+    floor: float = Field(0.45, ge=0, le=1)
+    retries: int = Field(2, ge=0, le=20)
+    warmer: float = Field(0.3, ge=0, le=2)
+    clip_share: float = Field(0.5, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> CalibrationConfig:
+        if self.floor > self.threshold:
+            raise ValueError("floor must not be above threshold")
+        return self
+
+
+# --- scores --------------------------------------------------------------------------------------
+
+
+def score(
+    pictures: Sequence[Picture],
+    shares: Floats,
+    texts: Sequence[str],
+    painter: Painter | None,
+    segmenter: Segmenter | None,
+    clip: Clip,
+    config: CalibrationConfig,
+    seeds: Sequence[int],
+) -> pd.DataFrame:
+    """Columns `SCORES`, a row a caption; a row depends on its own picture, text and seed alone.
+
+    `shares` [B, K] are what `segmenter` measures in the pictures (a row of NaN: not applicable);
+    `seeds` [B] are the painter's. Where nothing can be painted or segmented, CLIPScore stands alone
+    and `note` says why; an empty text has no score at all.
+    """
+    import pandas as pd
+
+    b = len(texts)
+    if not b == len(pictures) == len(seeds) or (segmenter is not None and len(shares) != b):
+        raise ValueError("pictures, shares, texts and seeds must be of one length")
+    written = np.array([bool(text.strip()) for text in texts], bool)
+    table = pd.DataFrame(
+        {name: "" if name in ("clip_by", "note") else np.full(b, np.nan) for name in SCORES},
+        index=range(b),
+    )
+    table["note"] = np.where(written, "", "no caption")
+    at = np.flatnonzero(written)
+    if len(at):
+        whole = clip_scores([pictures[i] for i in at], [texts[i] for i in at], clip)
+        table.loc[at, list(whole.columns)] = whole.set_axis(at)
+    if segmenter is None or painter is None:
+        what = "segmenter" if segmenter is None else "painter"
+        table.loc[at, "note"] = _joined(table.loc[at, "note"], f"CLIPScore alone: no {what}")
+    else:
+        judged = at[~np.isnan(np.asarray(shares)[at]).any(axis=1)]
+        unjudged = np.setdiff1d(at, judged)
+        table.loc[unjudged, "note"] = _joined(
+            table.loc[unjudged, "note"], "CLIPScore alone: the segmenter cannot judge the picture"
+        )
+        if len(judged):
+            painted = segmenter.segment(
+                painter.paint([texts[i] for i in judged], [seeds[i] for i in judged])
+            )
+            cycles = cycle_scores(np.asarray(shares)[judged], painted.shares)
+            for name, values in cycles.items():
+                table.loc[judged, name] = values
+            missed = np.isnan(cycles["cycle_score"])
+            for i, why in zip(judged[missed], np.array(painted.reasons)[missed], strict=True):
+                table.loc[[i], "note"] = _joined(
+                    table.loc[[i], "note"],
+                    f"CLIPScore alone: the segmenter cannot judge the painted picture ({why})",
+                )
+    alone = table["cycle_score"].isna()
+    mixed = config.clip_share * table["clip_score"] + (1 - config.clip_share) * table["cycle_score"]
+    table["perception_score"] = table["clip_score"].where(alone, mixed)
+    return table
+
+
+def clip_scores(pictures: Sequence[Picture], texts: Sequence[str], clip: Clip) -> pd.DataFrame:
+    """`clip_cosine`, `clip_score` = min(w * max(cos, 0), 1), `clip_by` and `note`, a row a text.
+
+    A text longer than the text tower reads is scored sentence by sentence, and averaged.
+    """
+    import pandas as pd
+
+    long = clip.tokens(texts) > clip.context
+    pieces = [sentences(text) if cut else [text] for text, cut in zip(texts, long, strict=True)]
+    owner = np.repeat(np.arange(len(texts)), [len(p) for p in pieces])
+    flat = [piece for p in pieces for piece in p]
+    cosine = np.einsum(
+        "bd,bd->b", clip.encode_images(pictures)[owner], clip.encode_texts(flat), dtype=np.float64
+    )
+    points = np.clip(clip.weight * cosine, 0, 1)
+    number = np.bincount(owner)
+    cut = np.bincount(owner, clip.tokens(flat) > clip.context) > 0
+    return pd.DataFrame(
+        {
+            "clip_cosine": np.bincount(owner, cosine) / number,
+            "clip_score": np.bincount(owner, points) / number,
+            "clip_by": np.where(long, "sentences", "whole"),
+            "note": np.where(cut, "a sentence is longer than the text tower reads", ""),
+        }
+    )
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text that is not empty."""
+    return [s for s in re.split(r"(?<=[.!?])\s+|\n+", text.strip()) if s.strip()]
+
+
+def cycle_scores(shares: Floats, painted: Floats) -> dict[str, Floats]:
+    """Three readings of Eq 2 from pixel shares [B, K] of two pictures, each [B] in 0..1; NaN where
+    either row is.
+
+    `cycle_paper` is 1 - the mean difference over all classes, as printed, which K classes keep above
+    1 - 2/K; `cycle_present` takes the classes that either picture shows; `cycle_score` is 1 - total
+    variation, which spans 0 to 1.
+    """
+    difference = np.abs(np.asarray(shares, np.float64) - np.asarray(painted, np.float64))
+    present = ((np.asarray(shares) > 0) | (np.asarray(painted) > 0)).sum(axis=1)
+    total = difference.sum(axis=1)
+    found = {
+        "cycle_paper": 1 - total / difference.shape[1],
+        "cycle_present": 1 - total / np.maximum(present, 1),
+        "cycle_score": 1 - total / 2,
+    }
+    return {name: np.clip(values, 0, 1) for name, values in found.items()}
+
+
+def _joined(notes: pd.Series, more: str) -> pd.Series:
+    return notes.where(notes == "", notes + "; ") + more
+
+
+# --- calibration ---------------------------------------------------------------------------------
+
+
+class Scorer(Protocol):
+    """Scores captions of the asks at `positions` [B]."""
+
+    def __call__(
+        self, positions: NDArray[np.int64], texts: Sequence[str], seeds: Sequence[int]
+    ) -> pd.DataFrame:
+        """The columns of `SCORES`, a row a text."""
+
+
+def calibrate(
+    asks: Sequence[Ask], captioner: Captioner, scorer: Scorer, config: CalibrationConfig
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Every try, and the best one of each ask.
+
+    All asks go round by round: those without a caption, without a score, or under the threshold
+    are asked again.
+
+    Returns:
+        tries: `position` (of the ask), `attempt` from 0, `text`, `error`, `seed`, `temperature`,
+            `tokens_in`, `tokens_out`, and `SCORES`; ordered by position and attempt.
+        best: `position`, `attempt` (-1: no try gave a caption), `tries`, `text`,
+            `perception_score`, `kept`, `reason` (empty where kept); a row an ask, in order.
+    """
+    import pandas as pd
+
+    rounds, waiting = [], np.arange(len(asks))
+    for attempt in range(config.retries + 1):
+        tries = _round(asks, waiting, attempt, captioner, scorer, config)
+        rounds.append(tries)
+        waiting = waiting[~(tries["perception_score"].to_numpy() >= config.threshold)]
+        if not len(waiting):
+            break
+    table = pd.concat(rounds).sort_values(["position", "attempt"], ignore_index=True)
+    return table, _best(table, config)
+
+
+def _round(
+    asks: Sequence[Ask],
+    positions: NDArray[np.int64],
+    attempt: int,
+    captioner: Captioner,
+    scorer: Scorer,
+    config: CalibrationConfig,
+) -> pd.DataFrame:
+    import pandas as pd
+
+    now = [_again(asks[i], attempt, config.warmer) for i in positions]
+    answers = captioner.caption(now)
+    if len(answers) != len(now):
+        raise ValueError(f"{len(now)} captions were asked for, {len(answers)} came")
+    errors = [a.error or ("" if a.text.strip() else "an empty caption") for a in answers]
+    texts = ["" if error else a.text for a, error in zip(answers, errors, strict=True)]
+    seeds = [ask.seed for ask in now]
+    tries = pd.DataFrame(
+        {
+            "position": positions,
+            "attempt": np.int32(attempt),
+            "text": np.array(texts, object),
+            "error": np.array(errors, object),
+            "seed": np.array(seeds, np.int64),
+            "temperature": np.array([ask.temperature for ask in now], np.float64),
+            "tokens_in": np.array([a.tokens_in for a in answers], np.int64),
+            "tokens_out": np.array([a.tokens_out for a in answers], np.int64),
+        }
+    )
+    scores = scorer(positions, texts, seeds)
+    return pd.concat([tries, scores[list(SCORES)].set_axis(tries.index)], axis=1)
+
+
+def _again(ask: Ask, attempt: int, warmer: float) -> Ask:
+    """The same ask with another seed, and warmer; the first try is the ask as it is."""
+    if attempt == 0:
+        return ask
+    seed = int(np.random.SeedSequence((ask.seed, attempt)).generate_state(1)[0] >> 1)
+    return replace(ask, seed=seed, temperature=ask.temperature + attempt * warmer)
+
+
+def _best(tries: pd.DataFrame, config: CalibrationConfig) -> pd.DataFrame:
+    """Highest score first, the earlier of equals; a caption without a score before none at all."""
+    order = tries.assign(missing=tries["text"] == "").sort_values(
+        ["position", "missing", "perception_score", "attempt"],
+        ascending=[True, True, False, True],
+        na_position="last",
+        kind="stable",
+    )
+    best = order.drop_duplicates("position").reset_index(drop=True)
+    points, missing = best["perception_score"], best["missing"]
+    kept = (points >= config.floor).to_numpy()
+    number = tries.groupby("position").size().reindex(best["position"]).to_numpy(np.int32)
+    reasons = [
+        ""
+        if keep
+        else f"no caption: {error}"
+        if none
+        else "no score"
+        if np.isnan(value)
+        else f"PerceptionScore {value:.3f} is under the floor of {config.floor:g}"
+        for keep, none, value, error in zip(kept, missing, points, best["error"], strict=True)
+    ]
+    return best[["position", "text", "perception_score"]].assign(
+        attempt=best["attempt"].where(~missing, -1).astype(np.int32),
+        tries=number,
+        kept=kept,
+        reason=np.array(reasons, object),
+    )[["position", "attempt", "tries", "text", "perception_score", "kept", "reason"]]
