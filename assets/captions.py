@@ -6,30 +6,43 @@ so that one changed picture costs one segmentation, one caption and one score.
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from assets.inputs import picture_arrays
-from assets.stage import Context, Product, stage
+from assets.stage import Context, Product, Written, stage
 from model_code.city import City
 from model_code.fingerprint import code_digests, digest
 from model_code.methods import METHODS
+from model_code.tables import contract
 from resources import backends
-from resources.lake import checkpoint_writers
+from resources.lake import Writer, checkpoint_writers, plain_table_writer
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from model_code.backends import Answer, Ask, Captioner, Identity, View
+    from model_code.calibration import Scorer
 
-_SOURCE_OF = {"satellite": "imagery", "street_view": "street_views"}
-_TABLE_OF = {"satellite": "region_chips", "street_view": "region_street_views"}
+
+_SAY_EVERY_S = 5.0
+_SOURCE_OF: dict[View, str] = {"satellite": "imagery", "street_view": "street_views"}
+_TABLE_OF: dict[View, str] = {"satellite": "region_chips", "street_view": "region_street_views"}
 _BATCH = 128
+_SCORING = tuple(
+    dict.fromkeys(
+        ["model_code.calibration:score", *(c for cs in backends.CODE.values() for c in cs)]
+    )
+)
 
 
-def _views(city: City) -> list[str]:
+def _views(city: City) -> list[View]:
     return [view for view, source in _SOURCE_OF.items() if getattr(city.sources, source)]
 
 
@@ -48,7 +61,7 @@ def _pictures_of(*others: str) -> Any:
 class _Images:
     """Pictures of one view, ordered by id: `pixels` [B, H, W, 3]."""
 
-    view: str
+    view: View
     image_id: np.ndarray
     region_id: np.ndarray
     pixels: np.ndarray
@@ -59,20 +72,23 @@ class _Images:
         import pandas as pd
 
         ids = {"view": self.view, "image_id": self.image_id, "region_id": self.region_id}
-        return pd.DataFrame({**ids, **columns})
+        return pd.DataFrame({**ids, "sha256": self.sha256, **columns})
+
+    def of(self, table: pd.DataFrame) -> pd.DataFrame:
+        """A table whose `position` counts images, with their names."""
+        names = self.named().loc[table["position"]].set_axis(table.index)
+        return table.join(names)
 
 
 def _images(ctx: Context) -> list[_Images]:
     """The pictures of each view that the city has, in the order of their keys."""
-    from hashlib import sha256
-
     found = []
     for view, table in sorted(_TABLE_OF.items()):
         if table in ctx.inputs and ctx.has(table):
             ids, regions, pixels = picture_arrays(
                 ctx.inputs[table], view, ctx.city.chips.min_valid_share
             )
-            digests = [sha256(picture.tobytes()).hexdigest() for picture in pixels]
+            digests = [_sha256(picture) for picture in pixels]
             found.append(_Images(view, ids, regions, pixels, digests))
     return found
 
@@ -93,11 +109,13 @@ def _kept(
     store = ctx.rows(kind)
     new = np.flatnonzero(~pd.Index(keys).isin(store.known(keys).index))
     new = new[~pd.Index(keys).take(new).duplicated()]
+    said = time.monotonic()
     for start in range(0, len(new), _BATCH):
         batch = new[start : start + _BATCH]
-        rows = make(batch).set_axis([keys[i] for i in batch])
-        store.add(rows)
-        ctx.progress(f"{about}: {start + len(batch):,} of {len(new):,}")
+        store.add(make(batch).set_axis([keys[i] for i in batch]))
+        if time.monotonic() - said > _SAY_EVERY_S:
+            ctx.progress(f"{about}: {start + len(batch):,} of {len(new):,}")
+            said = time.monotonic()
     return store.known(keys).loc[list(keys)]
 
 
@@ -126,11 +144,9 @@ def image_shares(ctx: Context) -> Product:
 
         keys = [digest([sha, who]) for sha in images.sha256]
         rows = _kept(ctx, "shares", keys, segment, f"{images.view}: segmented")
-        named = f"{segmenter.identity.model} {segmenter.identity.revision}"
         parts.append(
             images.named(
-                sha256=images.sha256,
-                segmenter=named,
+                segmenter=_named(segmenter.identity),
                 classes=[list(segmenter.classes)] * len(images.sha256),
                 shares=rows["shares"].to_list(),
                 note=rows["note"].to_list(),
@@ -146,23 +162,185 @@ def image_shares(ctx: Context) -> Product:
 @stage(group="captions", kinds=("jinja",), absent=_no_captions,
        inputs=("clip_checkpoint", "image_shares", *_TABLE_OF.values()),
        reads=_pictures_of("clip_checkpoint", "image_shares"),
-       config=("captions", "chips.min_valid_share"),
-       code=tuple(code for codes in backends.CODE.values() for code in codes))  # fmt: skip
+       config=("captions", "chips.min_valid_share"), code=_SCORING)  # fmt: skip
 def captions(ctx: Context) -> Product:
     """Every caption of every image: one that scores too low is written again."""
-    raise NotImplementedError
+    import pandas as pd
+
+    from model_code.calibration import SCORES, calibrate
+
+    config = ctx.city.captions
+    captioner = _Remembering(ctx, backends.captioner(config.captioner))
+    shares = ctx.inputs["image_shares"].frame()
+    tries, best = [], []
+    for images in _images(ctx):
+        measured = shares[shares["view"] == images.view].set_index("image_id")
+        measured = measured.loc[images.image_id]
+        asks = _asks(images, measured, config.seed)
+        scorer = _scorer(ctx, images, measured)
+        captioner.about = f"{images.view}: captions"
+        every, top = calibrate(asks, captioner, scorer, config.calibration)
+        tries.append(images.of(every).assign(captioner=captioner.name, prompt=""))
+        best.append(images.of(top).assign(captioner=captioner.name))
+    every, top = (pd.concat(part, ignore_index=True) for part in (tries, best))
+    scored = contract("caption_scores")
+    files = {
+        "caption_scores.parquet": plain_table_writer(scored, every[scored.names()]),
+        "calibrated_captions.parquet": plain_table_writer(
+            contract("calibrated_captions"), top[contract("calibrated_captions").names()]
+        ),
+    }
+    settings = json.dumps(dict(captioner.identity.settings), sort_keys=True)
+    table = every.drop(columns=list(SCORES)).assign(settings=settings)
+    about = {"kept_share": round(float(top["kept"].mean()), 4), "tries": len(every)}
+    return Product(table[contract("captions").names()], files=files, metadata=about)
 
 
-@stage(group="captions", kinds=("numpy",), absent=_no_captions, inputs=("captions",))
+def _asks(images: _Images, measured: pd.DataFrame, seed: int) -> list[Ask]:
+    """What is asked of the captioner: the picture, and the shares of what it shows."""
+    from model_code.backends import Ask
+
+    asks = []
+    for picture, content, classes, shares in zip(
+        images.pixels, images.sha256, measured["classes"], measured["shares"], strict=True
+    ):
+        seen = zip(classes, shares, strict=False) if len(shares) else ()
+        ranked = sorted(((str(c), float(s)) for c, s in seen if s > 0), key=lambda pair: -pair[1])
+        # Of the content, so that equal pictures get equal captions wherever they are.
+        own = int(digest([content, seed])[:8], 16)
+        asks.append(Ask(images.view, picture, dict(ranked), seed=own))
+    return asks
+
+
+_ANSWER = ["text", "error", "tokens_in", "tokens_out"]
+
+
+class _Remembering:
+    """A captioner that is asked for each caption once, whichever run asked."""
+
+    def __init__(self, ctx: Context, captioner: Captioner) -> None:
+        self._ctx, self._captioner = ctx, captioner
+        self.identity, self.about = captioner.identity, ""
+        self.name = _named(captioner.identity)
+        self._who = digest([asdict(captioner.identity), code_digests(backends.CODE["captioner"])])
+
+    def caption(self, asks: Sequence[Ask]) -> list[Answer]:
+        import pandas as pd
+
+        from model_code.backends import Answer
+
+        def write(batch: np.ndarray) -> pd.DataFrame:
+            return pd.DataFrame(
+                [asdict(a) for a in self._captioner.caption([asks[i] for i in batch])]
+            )
+
+        keys = [
+            digest([self._who, ask.kind, _sha256(ask.picture), dict(ask.shares), ask.prompt, ask.seed,
+                    ask.temperature])
+            for ask in asks
+        ]  # fmt: skip
+        rows = _kept(self._ctx, "texts", keys, write, self.about)
+        return [Answer(*row) for row in rows[_ANSWER].itertuples(index=False)]
+
+
+def _scorer(ctx: Context, images: _Images, measured: pd.DataFrame) -> Scorer:
+    """Scores captions of pictures, each once."""
+    import numpy as np
+
+    from model_code.calibration import score
+
+    config = ctx.city.captions
+    segmenter = backends.segmenter(config.segmenter, images.view)
+    painter = backends.painter(config.painter, images.view, images.pixels.shape[1:3])
+    clip = backends.clip(ctx.inputs["clip_checkpoint"], images.view)
+    identities = [asdict(model.identity) for model in (segmenter, painter, clip)]
+    who = digest([identities, code_digests(_SCORING), config.calibration.clip_share])
+    shares = np.full((len(measured), len(segmenter.classes)), np.nan, np.float32)
+    for row, found in zip(shares, measured["shares"], strict=True):
+        if len(found):
+            row[:] = found
+
+    def scorer(positions: np.ndarray, texts: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
+        def judge(batch: np.ndarray) -> pd.DataFrame:
+            at = positions[batch]
+            return score(
+                list(images.pixels[at]),
+                shares[at],
+                [texts[i] for i in batch],
+                painter,
+                segmenter,
+                clip,
+                config.calibration,
+                [seeds[i] for i in batch],
+            )
+
+        keys = [
+            digest([who, images.sha256[at], text, seed])
+            for at, text, seed in zip(positions, texts, seeds, strict=True)
+        ]
+        return _kept(ctx, "scores", keys, judge, f"{images.view}: scored")
+
+    return scorer
+
+
+def _named(identity: Identity) -> str:
+    return f"{identity.model} {identity.revision}"
+
+
+def _sha256(picture: np.ndarray | None) -> str:
+    return sha256(b"" if picture is None else picture.tobytes()).hexdigest()
+
+
+def _histograms(ctx: Context, written: Written) -> bytes:
+    from model_code.report import figures
+
+    return figures.score_histograms(written.frame())
+
+
+@stage(group="captions", kinds=("numpy",), absent=_no_captions, inputs=("captions",),
+       picture=_histograms)  # fmt: skip
 def caption_scores(ctx: Context) -> Product:
     """How well each caption fits its image."""
     return Product(ctx.inputs["captions"].arrow(file="caption_scores.parquet"))
 
 
-@stage(group="captions", kinds=("numpy",), absent=_no_captions, inputs=("captions",))
+_SHOWN = 6  # best and worst captions of a view in the gallery
+
+
+def _gallery(ctx: Context, written: Written) -> bytes:
+    """The best and the worst captions of each view, with what the painter makes of them."""
+    import pandas as pd
+
+    from model_code.report import figures
+
+    table = written.frame().merge(
+        ctx.inputs["captions"].frame(["view", "image_id", "attempt", "seed"]),
+        on=["view", "image_id", "attempt"],
+    )
+    scores = ctx.inputs["captions"].frame(file="caption_scores.parquet")
+    table = table.merge(scores.drop(columns="perception_score"), on=["view", "image_id", "attempt"])
+    parts = []
+    for images in _images(ctx):
+        own = table[table["view"] == images.view].dropna(subset="perception_score")
+        own = own.sort_values("perception_score", ascending=False)
+        rows = pd.concat([own.head(_SHOWN), own.iloc[_SHOWN:].tail(_SHOWN)])
+        at = pd.Index(images.image_id).get_indexer(rows["image_id"])
+        painter = backends.painter(ctx.city.captions.painter, images.view, images.pixels.shape[1:3])
+        painted = painter.paint(rows["text"].to_list(), rows["seed"].to_list())
+        parts.append(rows.assign(picture=list(images.pixels[at]), painted=painted))
+    return figures.caption_gallery(
+        pd.concat(parts, ignore_index=True), title="Best and worst captions of each view"
+    )
+
+
+@stage(group="captions", kinds=("numpy",), absent=_no_captions,
+       inputs=("captions", *_TABLE_OF.values()), reads=_pictures_of("captions"),
+       config=("captions.painter", "chips.min_valid_share"), picture=_gallery)  # fmt: skip
 def calibrated_captions(ctx: Context) -> Product:
     """The best try of each image, and whether it is fit for pretraining."""
-    return Product(ctx.inputs["captions"].arrow(file="calibrated_captions.parquet"))
+    table = ctx.inputs["captions"].arrow(file="calibrated_captions.parquet")
+    kept = table.column("kept").to_numpy(zero_copy_only=False)
+    return Product(table, metadata={"kept_share": round(float(kept.mean()), 4)})
 
 
 # --- towers and places ---------------------------------------------------------------------------
@@ -178,7 +356,8 @@ def clip_checkpoint(ctx: Context) -> Product:
     from model_code.vision.clip import train_clip
 
     config, seed = ctx.city.captions.clip, ctx.city.captions.seed
-    files, metadata = {}, {}
+    files: dict[str, Writer] = {}
+    metadata = {}
     for view, pairs in (("satellite", satellite_pairs), ("street_view", street_pairs)):
         ctx.progress(f"{view}: rendering {config.pairs + config.held_out:,} pairs")
         pictures, texts = pairs(config.pairs + config.held_out, seed)

@@ -26,6 +26,7 @@ from pydantic import (
     model_validator,
 )
 
+from model_code.calibration import CalibrationConfig
 from model_code.errors import ConfigError, Problem, UnknownCityError
 from model_code.vision.clip_config import ClipConfig
 
@@ -472,6 +473,7 @@ class Captions(Model):
     segmenter: Literal["embedded"] = "embedded"
     painter: Literal["embedded"] = "embedded"
     clip: ClipConfig = ClipConfig()
+    calibration: CalibrationConfig = CalibrationConfig()
     seed: Seed = 0
 
 
