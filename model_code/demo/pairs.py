@@ -14,7 +14,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from model_code.demo import street_scene
+from model_code.demo import chip_scene, street_scene
+from model_code.demo.chip_scene import Grounds
 from model_code.demo.fields import Floats, stream
 from model_code.demo.street_scene import Scenes
 
@@ -23,36 +24,74 @@ View = Literal["satellite", "street_view"]
 Facts = Mapping[str, float]
 
 _BATCH = 32
+TEXTS = 16  # of each picture
 
 
-def street_pairs(count: int, seed: int) -> tuple[Pictures, list[str]]:
-    """Street scenes uint8 [B, 96, 128, 3] and a text each."""
+def street_pairs(count: int, seed: int) -> tuple[Pictures, list[list[str]]]:
+    """Street scenes uint8 [B, 96, 128, 3], and what `TEXTS` people say of each."""
     pictures, facts = street_facts(count, seed)
     return pictures, _texts("street_view", facts, seed)
 
 
-def _texts(view: View, facts: Sequence[Facts], seed: int) -> list[str]:
+def satellite_pairs(count: int, seed: int) -> tuple[Pictures, list[list[str]]]:
+    """Satellite chips uint8 [B, 64, 64, 3], and what `TEXTS` people say of each."""
+    pictures, facts = satellite_facts(count, seed)
+    return pictures, _texts("satellite", facts, seed)
+
+
+def _texts(view: View, facts: Sequence[Facts], seed: int) -> list[list[str]]:
     rng = stream(seed, f"pairs/{view}/texts")
-    return [say(view, mention(view, fact, rng), int(rng.integers(2**31))) for fact in facts]
+    return [
+        [say(view, mention(view, fact, rng), int(rng.integers(2**31))) for _ in range(TEXTS)]
+        for fact in facts
+    ]
 
 
 # --- what a picture shows ------------------------------------------------------------------------
 
 
-def street_facts(count: int, seed: int) -> tuple[Pictures, list[Facts]]:
-    """Street scenes, and of each the shares (0..1) and numbers of what is to be seen."""
+def street_facts(count: int, seed: int, use: str = "pairs") -> tuple[Pictures, list[Facts]]:
+    """Street scenes, and of each the shares (0..1) and numbers of what is to be seen; another `use`
+    draws other scenes from the same seed."""
     pictures, facts = [], []
     for start in range(0, count, _BATCH):
         b = min(_BATCH, count - start)
-        rng = stream(seed, f"pairs/street_view/{start}")
-        # Most streets lack something: independent levels, pushed towards both ends.
-        levels = [rng.beta(0.7, 0.9, b).astype(np.float32) for _ in range(5)]
+        rng = stream(seed, f"{use}/street_view/{start}")
+        greenery, water, industry, income, commerce = _levels(rng, b, 5)
         hour = rng.uniform(7, 20.5, b).astype(np.float32)
-        seen = _Seen(Scenes(*levels, hour=hour), rng)
+        seen = _Seen(Scenes(greenery, water, industry, income, commerce, hour), rng)
         images = seen.render()
         pictures.append(images)
         facts += seen.facts(images)
     return np.concatenate(pictures), facts
+
+
+def satellite_facts(count: int, seed: int, use: str = "pairs") -> tuple[Pictures, list[Facts]]:
+    """Satellite chips, and of each the levels (0..1) of what is to be seen, water as its share."""
+    pictures: list[Pictures] = []
+    facts: list[Facts] = []
+    for start in range(0, count, _BATCH):
+        b = min(_BATCH, count - start)
+        rng = stream(seed, f"{use}/satellite/{start}")
+        built, greenery, industry, wet = _levels(rng, b, 4)
+        water = np.clip(0.7 * wet - 0.2, 0, None)
+        pictures.append(chip_scene.render(Grounds(built, greenery, water, industry), rng))
+        land = 1 - water
+        yards = np.clip((industry - 0.35) / 0.3, 0, 1)
+        seen = {
+            "buildings": built * land,
+            "greenery": greenery * land,
+            "water": water,
+            "industry": yards * land,
+            "soil": (1 - greenery) * (1 - built) * (1 - yards) * land,
+        }
+        facts += [{name: float(v[i]) for name, v in seen.items()} for i in range(b)]
+    return np.concatenate(pictures), facts
+
+
+def _levels(rng: np.random.Generator, b: int, n: int) -> list[Floats]:
+    """Independent levels, more often near an end: most places lack something."""
+    return [rng.beta(0.7, 0.9, b).astype(np.float32) for _ in range(n)]
 
 
 _KINDS = ("sky", "buildings", "road", "pavement", "greenery", "water", "shops", "people", "cars")
@@ -278,7 +317,65 @@ STREET = {
     ),
 }  # fmt: skip
 
-ELEMENTS: dict[str, dict[str, Element]] = {"street_view": STREET}
+SATELLITE = {
+    "buildings": Element(
+        (0.04, 0.2, 0.42, 0.65),
+        (
+            ("no buildings", "no houses", "nothing built"),
+            ("hardly any buildings", "a few scattered roofs", "a handful of houses"),
+            ("some buildings", "some rows of roofs", "a moderate number of houses"),
+            ("many buildings", "closely set roofs", "lots of houses"),
+            ("buildings packed tightly", "houses nearly everywhere", "a dense carpet of roofs"),
+        ),
+        ("buildings over about {} percent of the picture", "around {}% roofs"),
+    ),
+    "greenery": Element(
+        (0.06, 0.22, 0.45, 0.68),
+        (
+            ("no trees", "no vegetation", "no greenery"),
+            ("hardly any greenery", "a few trees", "little vegetation"),
+            ("some trees", "patches of woodland", "some greenery"),
+            ("many trees", "plenty of vegetation", "large wooded areas"),
+            ("trees nearly everywhere", "thick forest all over", "mostly woodland"),
+        ),
+        ("trees over about {} percent of the picture", "around {}% vegetation"),
+    ),
+    "water": Element(
+        (0.01, 0.08, 0.2, 0.34),
+        (
+            ("no water", "no river"),
+            ("a thin stream", "a narrow river", "a little water"),
+            ("a river", "some water", "a waterway"),
+            ("a wide river", "much water", "a broad waterway"),
+            ("mostly water", "a huge river", "water nearly everywhere"),
+        ),
+        ("water over about {} percent of the picture", "around {}% river"),
+    ),
+    "industry": Element(
+        (0.05, 0.3, 0.6, 0.85),
+        (
+            ("no industry", "no factories"),
+            ("a bit of industry", "a few factory yards"),
+            ("some industry", "some factory yards", "some grey warehouses"),
+            ("much industry", "many warehouses", "large factory yards"),
+            ("industry nearly everywhere", "factory yards all over", "mostly warehouses"),
+        ),
+        ("factory yards over about {} percent of the picture", "around {}% industry"),
+    ),
+    "soil": Element(
+        (0.04, 0.15, 0.32, 0.55),
+        (
+            ("no bare ground", "no open soil"),
+            ("a bit of bare ground", "little dry soil"),
+            ("some bare ground", "patches of dry soil", "some sandy fields"),
+            ("much bare ground", "a lot of dry soil", "large sandy fields"),
+            ("bare ground nearly everywhere", "dry soil all over", "mostly sand"),
+        ),
+        ("bare ground over about {} percent of the picture", "around {}% dry soil"),
+    ),
+}
+
+ELEMENTS: dict[View, dict[str, Element]] = {"satellite": SATELLITE, "street_view": STREET}
 # Said as an adjective of the street.
 _ADJECTIVES = ("upkeep", "dark")
 
@@ -288,6 +385,11 @@ _OPENERS = {
         "Photo of a {adj}street showing {first}", "This {adj}street has {first}",
         "View along a {adj}street: {first}", "Here we see a {adj}street with {first}",
         "{first} on a {adj}street",
+    ),
+    "satellite": (
+        "An aerial photo of {first}", "Seen from above: {first}", "This area has {first}",
+        "A satellite picture showing {first}", "From the air one sees {first}",
+        "The land here has {first}", "{first}, seen from above",
     ),
 }  # fmt: skip
 _MORE = (
@@ -311,7 +413,7 @@ def mention(view: View, facts: Facts, rng: np.random.Generator) -> list[Mention]
                 percent = max(5, 5 * round(20 * amount))
             said.append(Mention(name, level, percent, int(rng.integers(2**31))))
     order = rng.permutation(len(said))
-    return [said[i] for i in order[:8]]
+    return [said[i] for i in order[:7]]
 
 
 def say(view: View, mentions: Sequence[Mention], variant: int) -> str:

@@ -1,8 +1,10 @@
 """CLIP, embedded: a small open_clip model of one view, trained on pairs of pictures and texts.
 
 Radford et al. 2021 (arXiv:2103.00020): a vision transformer and a text transformer into one space,
-symmetric InfoNCE with a learned, clamped temperature. B pictures or texts, L tokens, D the width of
-the shared space.
+symmetric InfoNCE with a learned, clamped temperature. A thousand pairs are few to start from nothing:
+patches enter by their principal components, and both towers also predict the topics of all that was
+said of a picture. B pictures or texts, T texts of a picture, L tokens, D the width of the shared
+space.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -79,7 +81,8 @@ class Towers(nn.Module):
     @property
     def logit_scale(self) -> Tensor:
         """One over the temperature, a scalar, clamped as CLIP's."""
-        return self.clip.logit_scale.clamp(max=_MAX_SCALE).exp()
+        scale: Tensor = self.clip.logit_scale.clamp(max=_MAX_SCALE).exp()
+        return scale
 
     def pixels(self, pictures: Tensor) -> Tensor:
         """Pictures uint8 [B, H, W, 3] of any size as normalised floats [B, 3, h, w] of the tower's."""
@@ -110,12 +113,11 @@ class Towers(nn.Module):
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Ids int64 [B, context] for `text`, padded with 0; what is beyond the context is cut."""
-        tokenizer = _tokenizer()
-        start, end = tokenizer.all_special_ids
+        start, end = _tokenizer().all_special_ids
         ids = np.zeros((len(texts), self.context), np.int64)
         rows = self.rows.cpu().numpy()
         for line, text in zip(ids, texts, strict=True):
-            found = [start, *tokenizer.encode(text)[: self.context - 2], end]
+            found = [start, *_encode(text)[: self.context - 2], end]
             line[: len(found)] = rows[found]
         return torch.from_numpy(ids)
 
@@ -163,9 +165,19 @@ def _tokenizer() -> SimpleTokenizer:
     return SimpleTokenizer()
 
 
+@lru_cache(maxsize=1 << 16)
+def _encode_word(word: str) -> tuple[int, ...]:
+    return tuple(_tokenizer().encode(word))
+
+
+def _encode(text: str) -> list[int]:
+    """The tokenizer's ids, word by word: no token of it spans white space."""
+    return [token for word in text.split() for token in _encode_word(word)]
+
+
 def token_counts(texts: Sequence[str]) -> NDArray[np.int64]:
     """Tokens of each text [B], start and end included, uncut."""
-    return np.array([2 + len(_tokenizer().encode(text)) for text in texts], np.int64)
+    return np.array([2 + len(_encode(text)) for text in texts], np.int64)
 
 
 # --- training ------------------------------------------------------------------------------------
@@ -173,28 +185,29 @@ def token_counts(texts: Sequence[str]) -> NDArray[np.int64]:
 
 def train_clip(
     pictures: NDArray[np.uint8],
-    texts: Sequence[str],
+    texts: Sequence[Sequence[str]],
     config: ClipConfig,
     *,
     seed: int,
     workspace: Workspace = NOWHERE,
 ) -> Checkpoint:
-    """Towers fitted to pairs of pictures uint8 [B, H, W, 3], all of one size, and texts [B].
+    """Towers fitted to pictures uint8 [B, H, W, 3], all of one size, and T texts of each [B][T].
 
-    The last `config.held_out` pairs, at most a quarter of all, are not trained on: they set the
+    The last `config.held_out` pictures, at most a quarter of all, are not trained on: they set the
     weight of CLIPScore. The record holds it, the model's arguments, and how often a held-out text
-    finds its picture first among them.
+    finds its picture first among them. Square pictures are taken as seen from above: they are turned
+    in training, others mirrored only.
     """
-    held = min(config.held_out, max(1, len(texts) // 4))
-    train = np.arange(len(texts) - held)
-    rest = np.arange(len(texts) - held, len(texts))
+    b = len(pictures)
+    held = min(config.held_out, max(1, b // 4))
+    train, rest = np.arange(b - held), np.arange(b - held, b)
     vocabulary = np.unique(
-        np.concatenate([np.array(_tokenizer().encode(texts[i]), np.int64) for i in train])
-    )
+        np.concatenate([_encode(text) for of in texts[: b - held] for text in of])
+    ).astype(np.int64)
     model = model_arguments(config, (pictures.shape[1], pictures.shape[2]))
     with seeded(seed):
         towers = Towers(model, vocabulary)
-    pairs = _Pairs(towers, pictures, texts)
+        pairs = _Pairs(towers, pictures, texts, train, config)
     settings = Settings(
         epochs=config.epochs,
         batch=config.batch,
@@ -205,13 +218,13 @@ def train_clip(
     )
     fit(pairs, train, settings, seed=seed, resume=workspace.resume, progress=workspace.progress)
     towers.eval()
-    images, words = pairs.encode(rest)
-    cosine = images @ words.T
+    cosine = pairs.cosines(rest)
+    own = np.diagonal(cosine)
     record = {
         "model": model,
-        "weight": clip_weight(np.diagonal(cosine), config.matched_score),
-        "matched_cosine": float(np.diagonal(cosine).mean()),
-        "unmatched_cosine": float(cosine[~np.eye(held, dtype=bool)].mean()) if held > 1 else 0.0,
+        "weight": clip_weight(own, config.matched_score),
+        "matched_cosine": float(own.mean()),
+        "unmatched_cosine": float((cosine.sum() - own.sum()) / max(1, held * (held - 1))),
         "text_to_image_top1": float((cosine.argmax(axis=0) == np.arange(held)).mean()),
         "image_to_text_top1": float((cosine.argmax(axis=1) == np.arange(held)).mean()),
         "pairs": len(train),
@@ -225,7 +238,7 @@ def train_clip(
 def model_arguments(config: ClipConfig, size_px: tuple[int, int]) -> dict[str, Any]:
     """Arguments of `open_clip.CLIP` for pictures of (height, width) `size_px`."""
     patch = config.patch_px
-    height, width = (max(patch, patch * round(side / patch)) for side in size_px)
+    height, width = (max(1, round(side / config.shrink / patch)) * patch for side in size_px)
     return {
         "embed_dim": config.embed_dim,
         "vision_cfg": {
@@ -234,6 +247,7 @@ def model_arguments(config: ClipConfig, size_px: tuple[int, int]) -> dict[str, A
             "width": config.image_width,
             "layers": config.image_layers,
             "head_width": _HEAD_WIDTH,
+            "pool_type": "avg",
         },
         "text_cfg": {
             "context_length": config.context,
@@ -259,40 +273,88 @@ def clip_weight(cosine: Floats, target: float) -> float:
 
 
 class _Pairs(nn.Module):
-    """Pairs in memory and their symmetric InfoNCE."""
+    """Pairs in memory, with their symmetric InfoNCE and the prediction of topics."""
 
-    pictures: Tensor
+    pixels: Tensor
     ids: Tensor
+    topics: Tensor
 
-    def __init__(self, towers: Towers, pictures: NDArray[np.uint8], texts: Sequence[str]) -> None:
+    def __init__(
+        self,
+        towers: Towers,
+        pictures: NDArray[np.uint8],
+        texts: Sequence[Sequence[str]],
+        train: NDArray[np.int64],
+        config: ClipConfig,
+    ) -> None:
         super().__init__()
         self.towers = towers
-        self.register_buffer("pictures", torch.from_numpy(np.array(pictures)), persistent=False)
-        self.register_buffer("ids", towers.tokenize(texts), persistent=False)
+        self.topic_weight = config.topic_weight
+        pixels = [towers.pixels(x) for x in torch.from_numpy(np.array(pictures)).split(256)]
+        self.register_buffer("pixels", torch.cat(pixels), persistent=False)
+        ids = [towers.tokenize(of) for of in texts]
+        self.register_buffer("ids", torch.stack(ids), persistent=False)  # [B, T, context]
+        topics = _topics(self.ids[train], config.topics)
+        self.register_buffer("topics", topics, persistent=False)  # [train, K]
+        self.topic_head = nn.Linear(towers.embed_dim, topics.shape[1])
+        _start_at_principal_components(towers.clip.visual.conv1, self.pixels[train])
 
     def loss(self, index: Tensor) -> Tensor:
-        pixels = _varied(self.towers.pixels(self.pictures[index]))
-        image = F.normalize(self.towers.image(pixels)[0], dim=-1)  # [B, D]
-        text = F.normalize(self.towers.text(_with_unknown(self.ids[index]))[0], dim=-1)
-        logits = self.towers.logit_scale * image @ text.T
+        chosen = torch.randint(0, self.ids.shape[1], index.shape)
+        image = self.towers.image(_varied(self.pixels[index]))[0]  # [B, D]
+        text = self.towers.text(_with_unknown(self.ids[index, chosen]))[0]
+        cosine = F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T
+        logits = self.towers.logit_scale * cosine
         own = torch.arange(len(index), device=logits.device)
-        return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+        contrast = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+        topics = self.topics[index]
+        misses = [F.mse_loss(self.topic_head(x), topics) for x in (image, text)]
+        return contrast + self.topic_weight * (misses[0] + misses[1])
 
-    def encode(self, index: NDArray[np.int64]) -> tuple[Floats, Floats]:
-        """Unit vectors [B, D] of the pictures and of the texts."""
+    def cosines(self, index: NDArray[np.int64]) -> Floats:
+        """[pictures, texts] of each picture with the first text of each."""
         images, texts = [], []
         with evaluating(self.towers):
-            for batch in torch.split(torch.from_numpy(index), _ENCODE_BATCH):
-                images.append(F.normalize(self.towers.image(self.pictures[batch])[0], dim=-1))
-                texts.append(F.normalize(self.towers.text(self.ids[batch])[0], dim=-1))
-        return _joined(images), _joined(texts)
+            for batch in torch.from_numpy(index).split(_ENCODE_BATCH):
+                images.append(F.normalize(self.towers.image(self.pixels[batch])[0], dim=-1))
+                texts.append(F.normalize(self.towers.text(self.ids[batch, 0])[0], dim=-1))
+        return cast(Floats, (torch.cat(images) @ torch.cat(texts).T).numpy())
+
+
+def _topics(ids: Tensor, number: int) -> Tensor:
+    """Latent semantic analysis (Deerwester et al. 1990) of all that is said of each picture, from
+    ids [B, T, L]: scores [B, K] on the main directions, scaled to the spread of the first."""
+    b = len(ids)
+    words = torch.zeros(b, int(ids.max()) + 1)
+    for said in ids.unbind(1):
+        words += torch.zeros_like(words).scatter_(1, said, 1.0)
+    spread = words.std(dim=0, correction=0)
+    words = (words - words.mean(dim=0))[:, spread > 0] / spread[spread > 0].sqrt()
+    u, s, _ = torch.linalg.svd(words, full_matrices=False)
+    return u[:, :number] * (s[:number] / s[0]).sqrt() * math.sqrt(b)
+
+
+def _start_at_principal_components(conv: nn.Conv2d, pixels: Tensor) -> None:
+    """The first patch features are the main components of patches, of about equal spread: at a
+    random start, noise and the light of the whole picture drown what patches show."""
+    size = conv.kernel_size
+    patches = F.unfold(pixels[:300], size, stride=size).mT.reshape(-1, conv.weight[0].numel())
+    power, axes = torch.linalg.eigh(patches.T @ patches / len(patches))
+    k = min(conv.out_channels, len(power))
+    scale = power[-k:].clamp(min=0).sqrt() + 0.03 * power[-1].sqrt()
+    with torch.no_grad():
+        conv.weight.zero_()
+        conv.weight[:k] = 0.3 * (axes[:, -k:] / scale).T.reshape(k, *conv.weight.shape[1:])
 
 
 def _varied(pixels: Tensor) -> Tensor:
-    """Half of the pictures mirrored; a little darker or lighter, harder or softer."""
+    """Mirrored or not, square ones in one of eight symmetries; a little darker or lighter, harder or
+    softer."""
     b = len(pixels)
-    mirrored = (torch.rand(b) < 0.5).to(pixels.device)[:, None, None, None]
-    pixels = torch.where(mirrored, pixels.flip(-1), pixels)
+    swaps = [lambda x: x.flip(-1), lambda x: x.flip(-2), lambda x: x.mT]
+    for swap in swaps if pixels.shape[2] == pixels.shape[3] else swaps[:1]:
+        swapped = (torch.rand(b) < 0.5).to(pixels.device)[:, None, None, None]
+        pixels = torch.where(swapped, swap(pixels), pixels)
     contrast, light = (torch.randn(2, b, 1, 1, 1) * 0.06).to(pixels.device)
     return pixels * (1 + contrast) + light
 
