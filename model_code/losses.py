@@ -51,7 +51,7 @@ def late_interaction_loss(
     scale: Tensor | float,
     *,
     picture_mask: Tensor | None = None,
-    budget_bytes: int = 2**26,
+    budget_bytes: int = 2**24,
 ) -> Tensor:
     """Symmetric InfoNCE of token-wise similarities (UrbanVLP, eq 6-8; see `late_interaction`)."""
     to_text, to_picture = late_interaction(
@@ -66,7 +66,7 @@ def late_interaction(
     text_mask: Tensor,
     *,
     picture_mask: Tensor | None = None,
-    budget_bytes: int = 2**26,
+    budget_bytes: int = 2**24,
 ) -> tuple[Tensor, Tensor]:
     """Similarities of every picture with every text by their tokens (FILIP, arXiv:2111.07783).
 

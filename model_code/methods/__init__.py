@@ -186,7 +186,7 @@ class UrbanVlpConfig(ContrastiveConfig):
     fusion: Literal["sum", "gate", "concat"] = "sum"
     alpha: float = Field(0.5, ge=0, description="weight of the regions' contrast")
     beta: float = Field(0.5, ge=0, description="weight of the street views' contrast by tokens")
-    budget_mib: int = Field(64, ge=1, description="memory of one block of token similarities")
+    budget_mib: int = Field(16, ge=1, description="memory of one block of token similarities")
 
     @model_validator(mode="after")
     def _has_pictures(self) -> UrbanVlpConfig:
