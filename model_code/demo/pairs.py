@@ -327,7 +327,6 @@ SATELLITE = {
             ("many buildings", "closely set roofs", "lots of houses"),
             ("buildings packed tightly", "houses nearly everywhere", "a dense carpet of roofs"),
         ),
-        ("buildings over about {} percent of the picture", "around {}% roofs"),
     ),
     "greenery": Element(
         (0.06, 0.22, 0.45, 0.68),
@@ -338,7 +337,6 @@ SATELLITE = {
             ("many trees", "plenty of vegetation", "large wooded areas"),
             ("trees nearly everywhere", "thick forest all over", "mostly woodland"),
         ),
-        ("trees over about {} percent of the picture", "around {}% vegetation"),
     ),
     "water": Element(
         (0.01, 0.08, 0.2, 0.34),
@@ -360,7 +358,6 @@ SATELLITE = {
             ("much industry", "many warehouses", "large factory yards"),
             ("industry nearly everywhere", "factory yards all over", "mostly warehouses"),
         ),
-        ("factory yards over about {} percent of the picture", "around {}% industry"),
     ),
     "soil": Element(
         (0.04, 0.15, 0.32, 0.55),
@@ -377,7 +374,7 @@ SATELLITE = {
 
 ELEMENTS: dict[View, dict[str, Element]] = {"satellite": SATELLITE, "street_view": STREET}
 # Said as an adjective of the street.
-_ADJECTIVES = ("upkeep", "dark")
+ADJECTIVES = ("upkeep", "dark")
 
 _OPENERS = {
     "street_view": (
@@ -405,7 +402,7 @@ def mention(view: View, facts: Facts, rng: np.random.Generator) -> list[Mention]
     chatty = rng.uniform(0.45, 1.0)
     for name, element in ELEMENTS[view].items():
         amount, level = facts[name], element.level(facts[name])
-        adjective = name in _ADJECTIVES
+        adjective = name in ADJECTIVES
         chance = 0.5 if adjective else chatty if level else 0.12
         if rng.random() < chance and element.levels[level]:
             percent = None
@@ -419,9 +416,9 @@ def mention(view: View, facts: Facts, rng: np.random.Generator) -> list[Mention]
 def say(view: View, mentions: Sequence[Mention], variant: int) -> str:
     """The mentions as English sentences; the same mentions and variant give the same text."""
     rng = np.random.default_rng(variant)
-    adjectives = [m for m in mentions if m.element in _ADJECTIVES]
-    there = [_phrase(view, m) for m in mentions if m.element not in _ADJECTIVES and m.level]
-    absent = [_phrase(view, m) for m in mentions if m.element not in _ADJECTIVES and not m.level]
+    adjectives = [m for m in mentions if m.element in ADJECTIVES]
+    there = [_phrase(view, m) for m in mentions if m.element not in ADJECTIVES and m.level]
+    absent = [_phrase(view, m) for m in mentions if m.element not in ADJECTIVES and not m.level]
     adjective = "".join(f"{_phrase(view, m)} " for m in adjectives)
     opener, more, none = (
         options[int(rng.integers(len(options)))] for options in (_OPENERS[view], _MORE, _NONE)

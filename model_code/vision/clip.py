@@ -290,7 +290,7 @@ class _Pairs(nn.Module):
         super().__init__()
         self.towers = towers
         self.topic_weight = config.topic_weight
-        pixels = [towers.pixels(x) for x in torch.from_numpy(np.array(pictures)).split(256)]
+        pixels = [towers.pixels(x) for x in torch.split(torch.from_numpy(np.array(pictures)), 256)]
         self.register_buffer("pixels", torch.cat(pixels), persistent=False)
         ids = [towers.tokenize(of) for of in texts]
         self.register_buffer("ids", torch.stack(ids), persistent=False)  # [B, T, context]
@@ -315,7 +315,7 @@ class _Pairs(nn.Module):
         """[pictures, texts] of each picture with the first text of each."""
         images, texts = [], []
         with evaluating(self.towers):
-            for batch in torch.from_numpy(index).split(_ENCODE_BATCH):
+            for batch in torch.split(torch.from_numpy(index), _ENCODE_BATCH):
                 images.append(F.normalize(self.towers.image(self.pixels[batch])[0], dim=-1))
                 texts.append(F.normalize(self.towers.text(self.ids[batch, 0])[0], dim=-1))
         return cast(Floats, (torch.cat(images) @ torch.cat(texts).T).numpy())
@@ -331,7 +331,8 @@ def _topics(ids: Tensor, number: int) -> Tensor:
     spread = words.std(dim=0, correction=0)
     words = (words - words.mean(dim=0))[:, spread > 0] / spread[spread > 0].sqrt()
     u, s, _ = torch.linalg.svd(words, full_matrices=False)
-    return u[:, :number] * (s[:number] / s[0]).sqrt() * math.sqrt(b)
+    scores: Tensor = u[:, :number] * (s[:number] / s[0]).sqrt() * math.sqrt(b)
+    return scores
 
 
 def _start_at_principal_components(conv: nn.Conv2d, pixels: Tensor) -> None:

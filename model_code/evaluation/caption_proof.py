@@ -1,0 +1,210 @@
+"""Does the score of captions work? Captions that are true and their corrupted twins, and how often
+each score ranks the true one higher.
+
+Pictures and sentences are those of `model_code.demo.pairs`: rendered apart from every city, from
+other draws than the scoring CLIP trains on, and in other words than the captioner's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from model_code.backends import Clip, Painter, Picture, Segmenter, View
+from model_code.calibration import CalibrationConfig, score
+from model_code.demo.fields import stream
+from model_code.demo.pairs import (
+    ADJECTIVES,
+    ELEMENTS,
+    Facts,
+    Mention,
+    mention,
+    satellite_facts,
+    say,
+    street_facts,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KINDS = ("drop", "add", "exaggerate", "swap")
+RANKED = ("perception_score", "clip_score", "cycle_score")
+
+
+@dataclass(frozen=True)
+class Twins:
+    """A true caption of the picture at `position` and the same caption made wrong."""
+
+    position: int
+    kind: str
+    true: str
+    wrong: str
+
+
+def proof(
+    view: View,
+    painter: Painter | None,
+    segmenter: Segmenter | None,
+    clip: Clip,
+    config: CalibrationConfig,
+    *,
+    count: int,
+    seed: int,
+) -> pd.DataFrame:
+    """How often each score ranks the true caption higher, over `count` held-out pictures.
+
+    Returns:
+        `view`, `kind` (of corruption; `all` of them together), `pairs`, and for each of `RANKED` the
+        share of the pairs that it ranks rightly (a tie is not right; NaN where it has no score).
+    """
+    pictures, twins = held_out(view, count, seed)
+    return ranked(view, judged(pictures, twins, painter, segmenter, clip, config, seed))
+
+
+def held_out(view: View, count: int, seed: int) -> tuple[list[Picture], list[Twins]]:
+    """Pictures that no CLIP trains on, and the corruptions that each of their captions allows."""
+    facts_of = street_facts if view == "street_view" else satellite_facts
+    pictures, facts = facts_of(count, seed, "proof")
+    rng = stream(seed, f"proof/{view}/texts")
+    said = [mention(view, fact, rng) for fact in facts]
+    return list(pictures), corrupted(view, facts, said, rng)
+
+
+def corrupted(
+    view: View, facts: Sequence[Facts], said: Sequence[Sequence[Mention]], rng: np.random.Generator
+) -> list[Twins]:
+    """The twins of each true caption `said` [B]; what stays true stays worded as it was."""
+    variants = [int(rng.integers(2**31)) for _ in said]
+    texts = [say(view, mentions, v) for mentions, v in zip(said, variants, strict=True)]
+    makers: dict[str, Callable[..., list[Mention] | None]] = {
+        "drop": _dropped, "add": _added, "exaggerate": _exaggerated,
+    }  # fmt: skip
+    twins = []
+    for i, mentions in enumerate(said):
+        for kind, make in makers.items():
+            wrong = make(view, facts[i], list(mentions), rng)
+            if wrong is not None:
+                twins.append(Twins(i, kind, texts[i], say(view, wrong, variants[i])))
+    # Each picture gets the caption of the next one in a random round.
+    order = rng.permutation(len(texts))
+    for i, other in zip(order, np.roll(order, 1), strict=True):
+        if texts[i] != texts[other]:
+            twins.append(Twins(int(i), "swap", texts[i], texts[other]))
+    return twins
+
+
+def _dropped(view: View, facts: Facts, said: list[Mention], rng: Any) -> list[Mention] | None:
+    """Without one thing that is there."""
+    there = [i for i, m in enumerate(said) if m.level and m.element not in ADJECTIVES]
+    if len(there) < 2:
+        return None
+    gone = int(rng.choice(there))
+    return said[:gone] + said[gone + 1 :]
+
+
+def _added(view: View, facts: Facts, said: list[Mention], rng: Any) -> list[Mention] | None:
+    """With a thing that is not there."""
+    named = {m.element for m in said}
+    absent = [
+        name
+        for name, element in ELEMENTS[view].items()
+        if name not in ADJECTIVES and name not in named and element.level(facts[name]) == 0
+    ]
+    if not absent:
+        return None
+    extra = Mention(
+        str(rng.choice(absent)), int(rng.integers(2, 4)), None, int(rng.integers(2**31))
+    )
+    place = int(rng.integers(len(said) + 1))
+    return [*said[:place], extra, *said[place:]]
+
+
+def _exaggerated(view: View, facts: Facts, said: list[Mention], rng: Any) -> list[Mention] | None:
+    """With far more of a thing than is there: two levels up, or 35 points."""
+    few = [
+        i
+        for i, m in enumerate(said)
+        if m.element not in ADJECTIVES
+        and (1 <= m.level <= 2 if m.percent is None else m.percent < 60)
+    ]
+    few = [i for i in few if said[i].element in _STRETCHABLE[view]]
+    if not few:
+        return None
+    i = int(rng.choice(few))
+    more = (
+        replace(said[i], level=said[i].level + 2)
+        if said[i].percent is None
+        else replace(said[i], percent=said[i].percent + 35)
+    )
+    return [*said[:i], more, *said[i + 1 :]]
+
+
+# Elements whose share of the picture a text can blow up; a number of cars is another matter.
+_STRETCHABLE: dict[View, tuple[str, ...]] = {
+    "satellite": ("buildings", "greenery", "water", "industry", "soil"),
+    "street_view": ("greenery", "buildings", "sky", "road", "water"),
+}
+
+
+def judged(
+    pictures: Sequence[Picture],
+    twins: Sequence[Twins],
+    painter: Painter | None,
+    segmenter: Segmenter | None,
+    clip: Clip,
+    config: CalibrationConfig,
+    seed: int,
+) -> pd.DataFrame:
+    """`position`, `kind`, `true`, `wrong` of each pair, and each of `RANKED` of both captions, with
+    `_true` and `_wrong` behind its name. Both captions are painted from one seed."""
+    import pandas as pd
+
+    shares = np.full((len(pictures), 1), np.nan)
+    if segmenter is not None:
+        shares = np.asarray(segmenter.segment(pictures).shares)
+    table = pd.DataFrame([vars(twin) for twin in twins])
+    # A true caption has several twins: each pair of picture and text is scored once.
+    asked = pd.concat(
+        [table[["position", side]].set_axis(["position", "text"], axis=1) for side in _SIDES]
+    ).drop_duplicates(ignore_index=True)
+    at = asked["position"].to_numpy()
+    scores = score(
+        [pictures[i] for i in at],
+        shares[at],
+        asked["text"].tolist(),
+        painter,
+        segmenter,
+        clip,
+        config,
+        [seed + int(i) for i in at],
+    )
+    scored = pd.concat([asked, scores[list(RANKED)]], axis=1)
+    for side in _SIDES:
+        named = scored.rename(columns={"text": side, **{c: f"{c}_{side}" for c in RANKED}})
+        table = table.merge(named, on=["position", side], how="left")
+    return table
+
+
+_SIDES = ("true", "wrong")
+
+
+def ranked(view: View, pairs: pd.DataFrame) -> pd.DataFrame:
+    """The shares of `proof` from the table of `judged`."""
+    import pandas as pd
+
+    def share(part: pd.DataFrame, name: str) -> float:
+        difference = part[f"{name}_true"] - part[f"{name}_wrong"]
+        return float((difference > 0).mean()) if difference.notna().any() else float("nan")
+
+    parts = [(kind, pairs[pairs["kind"] == kind]) for kind in KINDS]
+    return pd.DataFrame(
+        [
+            {"view": view, "kind": kind, "pairs": len(part)}
+            | {name: share(part, name) for name in RANKED}
+            for kind, part in [("all", pairs), *parts]
+            if len(part)
+        ]
+    )
