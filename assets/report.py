@@ -23,6 +23,8 @@ _PICTURES = {
     "heights": "Building heights",
     "flows": "Trips between regions",
     "mobility": "Trips by hour",
+    "calibrated_captions": "The best and the worst captions of each view, and what a painter makes of them",
+    "caption_scores": "How captions score",
 }
 
 
@@ -40,6 +42,7 @@ def _reads(city: City) -> tuple[str, ...]:
        publish="report.html")  # fmt: skip
 def report(ctx: Context) -> Product:
     """The city's page: one self-contained file that opens offline."""
+    from model_code.report import figures
     from model_code.report.html import Picture, ReportData, render_report
 
     tables = ctx.inputs
@@ -47,6 +50,14 @@ def report(ctx: Context) -> Product:
         Picture(caption, tables[name].path("picture.png").read_bytes())
         for name, caption in _PICTURES.items()
         if "picture.png" in tables[name].files
+    ]
+    comparisons = tables["comparisons"].frame()
+    pictures += [
+        Picture(
+            f"What the default of {METHODS[name].title} gains over each variant (pale: a tie)",
+            figures.ablation_bars(comparisons, name),
+        )
+        for name in figures.ablated_methods(comparisons)
     ]
     page = render_report(
         ReportData(

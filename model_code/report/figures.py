@@ -818,6 +818,55 @@ def leaderboard_heatmap(summary: pd.DataFrame, *, split: str = "spatial") -> Fig
     return figure
 
 
+def ablated_methods(comparisons: pd.DataFrame) -> list[str]:
+    """Methods that were compared with variants of themselves."""
+    own = comparisons[comparisons["method_a"] == comparisons["method_b"]]
+    return sorted(own["method_a"].unique())
+
+
+@_picture
+def ablation_bars(comparisons: pd.DataFrame, method: str, *, split: str = "spatial") -> Figure:
+    """What the default of a method gains over each of its variants, by task, with the interval of
+    the paired bootstrap; pale where the interval holds zero, which is a tie.
+
+    Args:
+        comparisons: as in `model_code.tables`.
+    """
+    title = f"{method_label(method, 'default')}: gain over its variants, {split} split"
+    own = comparisons[
+        (comparisons["method_a"] == method)
+        & (comparisons["method_b"] == method)
+        & (comparisons["split"] == split)
+        & ((comparisons["variant_a"] == "default") | (comparisons["variant_b"] == "default"))
+    ].dropna(subset="difference")
+    if own.empty:
+        return _nothing(title)
+    ahead = own["variant_a"] == "default"
+    sign = np.where(ahead, 1, -1)
+    gain = own["difference"] * sign
+    low = np.where(ahead, own["low"], -own["high"])
+    high = np.where(ahead, own["high"], -own["low"])
+    other = own["variant_b"].where(ahead, own["variant_a"])
+    variants, tasks = sorted(other.unique()), sorted(own["task"].unique())
+    figure = _figure(10, 0.9 + 0.2 * len(tasks) + 0.25)
+    _headed(figure, title)
+    panels = figure.subplots(1, len(variants), sharey=True, squeeze=False)[0]
+    for axes, variant in zip(panels, variants, strict=True):
+        at = (other == variant).to_numpy()
+        row = own.loc[at, "task"].map(tasks.index).to_numpy()
+        tie = (low[at] <= 0) & (high[at] >= 0)
+        colours = np.where(tie, palette.MISSING, palette.qualitative(1)[0])
+        axes.barh(row, gain[at], color=colours, height=0.7)
+        axes.hlines(row, low[at], high[at], color=palette.INK, linewidth=0.8)
+        axes.axvline(0, color=palette.LINE, linewidth=0.8)
+        axes.set_title(_short(variant.replace("_", " "), 24), fontsize=8)
+        axes.tick_params(labelsize=6.5)
+    panels[0].set_yticks(range(len(tasks)), [_short(task, 18) for task in tasks])
+    panels[0].invert_yaxis()
+    panels[0].set_xlabel("R² (classes: macro F1)", fontsize=7)
+    return figure
+
+
 def _headline(summary: pd.DataFrame, part: str) -> NDArray[np.float64]:
     """Of each row the `mean` or `sd` of the figure that its `headline` names."""
     found = np.full(len(summary), np.nan)

@@ -189,3 +189,26 @@ def test_score_histograms_leave_out_a_score_that_nothing_has():
     )
     both, none = figures.score_histograms(scores), figures.score_histograms(scores[:0])
     assert both.startswith(b"\x89PNG") and none.startswith(b"\x89PNG") and len(none) < len(both)
+
+
+def test_ablation_bars_know_which_side_the_default_is_on():
+    rows = pd.DataFrame(
+        {
+            "task": ["a", "b"],
+            "split": "spatial",
+            "metric": "r2",
+            "method_a": "urbanvlp",
+            "variant_a": ["default", "without_text"],
+            "method_b": "urbanvlp",
+            "variant_b": ["without_text", "default"],
+            "difference": [0.2, 0.1],
+            "low": [0.1, -0.1],
+            "high": [0.3, 0.3],
+            "regions": 40,
+        }
+    )
+    assert figures.ablated_methods(rows) == ["urbanvlp"]
+    drawn = figures.ablation_bars(rows, "urbanvlp")
+    swapped = rows.rename(columns={"variant_a": "variant_b", "variant_b": "variant_a"})
+    assert drawn != figures.ablation_bars(swapped, "urbanvlp")
+    assert len(figures.ablation_bars(rows, "poi")) < len(drawn)
