@@ -21,6 +21,7 @@ def city_yaml(
     images: bool = True,
     path: str | None = None,
     spatial_repeats: int = 1,
+    ablations: bool = False,
     north_km: float = 0.0,
 ) -> str:
     """A city's YAML. Without `path` its raw files are made by the pipeline when they are needed;
@@ -34,6 +35,7 @@ def city_yaml(
         images: whether there are an orthophoto and street views.
         path: folder of the raw files, absolute or in the data root; by default the name.
         spatial_repeats: foldings of the spatial split.
+        ablations: whether to run every ablation of UrbanVLP.
         north_km: how far north of the usual place it lies.
 
     Raises:
@@ -66,6 +68,7 @@ def city_yaml(
         made_on_demand=path is None,
         path=path or name,
         spatial_repeats=spatial_repeats,
+        ablations=ablations,
         north_km=north_km,
         epsg=EPSG,
         timezone=TIMEZONE,

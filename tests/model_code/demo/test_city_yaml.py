@@ -13,7 +13,7 @@ from model_code.methods import METHODS
 CITIES = Path(__file__).parents[3] / "cities"
 SHIPPED = {
     "demo": {"regions": 156, "seed": 7},
-    "demo_large": {"regions": 2500, "seed": 11, "spatial_repeats": 2},
+    "demo_large": {"regions": 2500, "seed": 11, "spatial_repeats": 2, "ablations": True},
 }
 
 

@@ -1,0 +1,132 @@
+"""Captions, what methods make of them, and transfer, through the real job on a tiny city."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from resources.lake import read
+from tests.tiny import Place, make_place
+
+SMALL_CLIP = {
+    "pairs": 64, "held_out": 16, "epochs": 1, "batch": 16, "image_width": 32, "image_layers": 1,
+    "text_width": 32, "text_layers": 1, "embed_dim": 16,
+}  # fmt: skip
+
+
+def with_captions(config: dict[str, Any]) -> dict[str, Any]:
+    methods = {"urbanvlp": {"config": {"epochs": 1, "width": 8, "batch": 8}}, "shares": {}}
+    splits = {"random": {}}
+    return {
+        **config, "captions": {"clip": SMALL_CLIP}, "methods": methods, "splits": splits, "seeds": [0],
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def captioned(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A tiny city with captions and UrbanVLP, built by the job."""
+    place = make_place(tmp_path_factory.mktemp("captioned") / "place", regions=12, seed=5)
+    place.write(with_captions(place.config()))
+    done = place.run(*place.job())
+    assert done.returncode == 0, done.stderr[-3000:]
+    return place
+
+
+def table(place: Place, name: str, city: str = "tiny") -> pd.DataFrame:
+    return read(name, city=city, lake=str(place.root / "lake"))
+
+
+def kept_rows(place: Place, asset: str, kind: str) -> int:
+    folder = place.root / "lake" / "tiny" / asset / "rows" / kind
+    return sum(len(pd.read_parquet(path)) for path in folder.iterdir())
+
+
+def test_every_picture_has_one_calibrated_caption_of_its_tries(captioned: Place) -> None:
+    chips, views = table(captioned, "region_chips"), table(captioned, "region_street_views")
+    best, tries = table(captioned, "calibrated_captions"), table(captioned, "captions")
+    pictures = {("satellite", r) for r in chips["region_id"]}
+    pictures |= {("street_view", v) for v in views["view_id"]}
+    assert set(zip(best["view"], best["image_id"], strict=True)) == pictures
+    counted = tries.groupby(["view", "image_id"])["attempt"].agg(["size", "max"])
+    assert (counted["size"] == counted["max"] + 1).all()
+    joined = best.set_index(["view", "image_id"])
+    assert (joined["tries"] == counted["size"].reindex(joined.index)).all()
+    key = ["view", "image_id", "attempt"]
+    scored = table(captioned, "caption_scores")
+    assert scored[key].equals(tries[key])
+    top = scored.groupby(key[:2])["perception_score"].max().reindex(joined.index)
+    assert (joined["perception_score"] == top)[joined["attempt"] >= 0].all()
+    assert (best["kept"] == (best["reason"] == "")).all()
+
+
+def test_the_leaderboard_says_who_wrote_the_texts_and_what_was_read(captioned: Place) -> None:
+    board = table(captioned, "leaderboard").groupby("method").first()
+    assert "template" in board.loc["urbanvlp", "captioner"]
+    assert board.loc["shares", "captioner"] == ""
+    assert set(board.loc["urbanvlp", "inputs"].split(",")) == {
+        "imagery", "street_views", "chip_captions", "view_captions", "view_locations",
+    }  # fmt: skip
+
+
+def test_one_changed_picture_costs_one_segmentation_and_its_own_tries(
+    captioned: Place, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    place = captioned.copy(tmp_path_factory.mktemp("changed") / "place")
+    before = [
+        kept_rows(place, *where) for where in (("image_shares", "shares"), ("captions", "texts"))
+    ]
+    images = sorted((place.root / "data" / "tiny" / "street_views" / "images").glob("view_*.jpg"))
+    shutil.copy(images[1], images[0])  # a picture that was seen costs nothing at all
+    done = place.run(*place.job())
+    assert done.returncode == 0, done.stderr[-3000:]
+    same = [
+        kept_rows(place, *where) for where in (("image_shares", "shares"), ("captions", "texts"))
+    ]
+    assert same == before
+    mirrored = images[0].read_bytes()
+    from PIL import Image, ImageOps
+
+    ImageOps.mirror(Image.open(images[1])).save(images[0], quality=95)
+    assert images[0].read_bytes() != mirrored
+    done = place.run(*place.job())
+    assert done.returncode == 0, done.stderr[-3000:]
+    after = [
+        kept_rows(place, *where) for where in (("image_shares", "shares"), ("captions", "texts"))
+    ]
+    tries = table(place, "calibrated_captions").set_index("image_id").loc[images[0].name, "tries"]
+    assert after[0] - before[0] == 1 and after[1] - before[1] == tries
+
+
+def test_an_encoder_is_carried_to_a_city_that_shares_no_ground(
+    captioned: Place, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    place = captioned.copy(tmp_path_factory.mktemp("transfer") / "place")
+    config = place.config()
+    north = {
+        **yaml.safe_load(place.yaml.read_text().replace("tiny/", "north/")),
+        "name": "north",
+        "simulator": {**config["simulator"], "path": "north", "seed": 9, "north_km": 100},
+        "transfer": {"urbanvlp": ["tiny"]},
+    }
+    other = Place(place.root, "north")
+    other.write(north)
+    failed = place.run(*other.job("transfer"))
+    assert failed.returncode != 0
+    for job in ("whole_city", "transfer"):
+        done = other.run(*other.job(job))
+        assert done.returncode == 0, done.stderr[-3000:]
+    rows = table(place, "transfer", "north")
+    assert set(rows["pretrained_on"]) == {"north", "tiny"}
+    figures = rows[(rows["metric"] == "r2") & (rows["scale"] == "transformed")]
+    assert figures.groupby("pretrained_on")["value"].count().nunique() == 1
+
+    other.write({**north, "simulator": {**north["simulator"], "north_km": 0}})
+    for job in ("whole_city", "transfer"):
+        done = other.run(*other.job(job))
+    assert (
+        done.returncode != 0 and "have seen them" in done.stderr or "has seen them" in done.stderr
+    )
