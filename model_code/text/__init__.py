@@ -1,0 +1,1 @@
+"""Captions: writing them, and reading what they say."""
