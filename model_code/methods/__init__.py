@@ -139,15 +139,16 @@ class VitConfig(MethodConfig):
 
 
 class TowerSize(MethodConfig):
-    """The towers' networks where no pretrained ones are given."""
+    """The towers' networks where no pretrained ones are given; see `vision.clip_config`."""
 
+    shrink: int = Field(2, ge=1)
     patch_px: int = Field(16, ge=1)
-    image_width: int = Field(128, ge=32, multiple_of=32)
-    image_layers: int = Field(3, ge=1)
-    text_width: int = Field(96, ge=32, multiple_of=32)
-    text_layers: int = Field(2, ge=1)
-    embed_dim: int = Field(96, ge=2)
-    context: int = Field(77, ge=8, description="tokens that a text tower reads")
+    image_width: int = Field(64, ge=32, multiple_of=32)
+    image_layers: int = Field(2, ge=1)
+    text_width: int = Field(64, ge=32, multiple_of=32)
+    text_layers: int = Field(1, ge=1)
+    embed_dim: int = Field(64, ge=2)
+    context: int = Field(77, ge=8)
 
 
 class Pictured(Tuned):
@@ -155,7 +156,7 @@ class Pictured(Tuned):
 
     chip_px: int = Field(64, ge=8, description="where no pretrained towers say their size")
     view_px: tuple[int, int] = Field((96, 128), description="likewise; height and width")
-    width: int = Field(96, ge=2, description="of each modality's feature")
+    width: int = Field(64, ge=2, description="of each modality's feature")
     views_per_step: int = Field(2, ge=1, description="street views of a region in a training step")
     absent_rate: float = Field(
         0.05, gt=0, lt=1, description="modalities hidden in training: absent-tokens must learn"

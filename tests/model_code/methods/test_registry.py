@@ -26,7 +26,7 @@ from model_code.methods.run import Fit, fit_checkpoint, prediction_rows
 from tests.model_code.methods.fake_city import fake_city
 
 TOWER = {
-    "patch_px": 8, "image_width": 32, "image_layers": 1, "text_width": 32, "text_layers": 1,
+    "shrink": 1, "patch_px": 8, "image_width": 32, "image_layers": 1, "text_width": 32, "text_layers": 1,
     "embed_dim": 8,
 }  # fmt: skip
 TOWERS = {"chip_px": 16, "view_px": (16, 24), "width": 8, "tower": TOWER}

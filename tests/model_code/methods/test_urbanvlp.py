@@ -19,7 +19,7 @@ from model_code.training import seeded, state_arrays
 from tests.model_code.methods.fake_city import fake_city, r2
 
 TOWER = {
-    "patch_px": 8, "image_width": 32, "image_layers": 1, "text_width": 32, "text_layers": 1,
+    "shrink": 1, "patch_px": 8, "image_width": 32, "image_layers": 1, "text_width": 32, "text_layers": 1,
     "embed_dim": 16, "context": 12,
 }  # fmt: skip
 CONFIG = UrbanVlpConfig.model_validate(
