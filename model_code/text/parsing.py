@@ -311,7 +311,7 @@ def _shares_of(text: str, elements: Sequence[_Span]) -> dict[int, float]:
             pairs.append((len(between) + (30 if stopped else 0), j, after))
         if prior >= 0:
             between = text[elements[prior].end : span.start]
-            plain = between.strip(" (:-,=") == "" and "," not in between
+            plain = _HEDGES.sub("", between).strip(" (:-=") == ""
             joined = plain or (_COVERS.search(between) and not _STOPS.search(between))
             pairs.append((len(between) // 2 if joined else len(between) + 25, j, prior))
     found: dict[int, float] = {}
@@ -323,6 +323,10 @@ def _shares_of(text: str, elements: Sequence[_Span]) -> dict[int, float]:
     return found
 
 
+_HEDGES = re.compile(
+    r"\b(?:about|around|roughly|some|nearly|almost|approximately|circa|just|over|under|another|an?|"
+    r"the|only|maybe|perhaps|more than|less than)\b"
+)
 _STOPS = re.compile(r"\b(?:and|while|with|but|plus)\b")
 _COVERS = re.compile(
     r"\b(?:cover\w*|tak\w+|fill\w*|occup\w+|mak\w+|account\w*|is|are|on|over|at|amount\w*|"
