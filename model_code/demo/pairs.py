@@ -67,7 +67,8 @@ def street_facts(count: int, seed: int, use: str = "pairs") -> tuple[Pictures, l
 
 
 def satellite_facts(count: int, seed: int, use: str = "pairs") -> tuple[Pictures, list[Facts]]:
-    """Satellite chips, and of each the levels (0..1) of what is to be seen, water as its share."""
+    """Satellite chips, and of each the levels (0..1) of what is to be seen; greenery, water and soil
+    are shares of the picture, greenery and soil about so."""
     pictures: list[Pictures] = []
     facts: list[Facts] = []
     for start in range(0, count, _BATCH):
@@ -79,8 +80,8 @@ def satellite_facts(count: int, seed: int, use: str = "pairs") -> tuple[Pictures
         land = 1 - water
         yards = np.clip((industry - 0.35) / 0.3, 0, 1)
         seen = {
-            "buildings": built * land,
-            "greenery": greenery * land,
+            "buildings": built * (1 - 0.5 * yards) * land,
+            "greenery": greenery * (1 - 0.5 * built) * (1 - 0.9 * yards) * land,
             "water": water,
             "industry": yards * land,
             "soil": (1 - greenery) * (1 - built) * (1 - yards) * land,
@@ -329,7 +330,7 @@ SATELLITE = {
         ),
     ),
     "greenery": Element(
-        (0.06, 0.22, 0.45, 0.68),
+        (0.03, 0.12, 0.28, 0.5),
         (
             ("no trees", "no vegetation", "no greenery"),
             ("hardly any greenery", "a few trees", "little vegetation"),
@@ -337,6 +338,7 @@ SATELLITE = {
             ("many trees", "plenty of vegetation", "large wooded areas"),
             ("trees nearly everywhere", "thick forest all over", "mostly woodland"),
         ),
+        ("trees over about {} percent of the picture", "around {}% vegetation"),
     ),
     "water": Element(
         (0.01, 0.08, 0.2, 0.34),

@@ -123,21 +123,18 @@ def _added(view: View, facts: Facts, said: list[Mention], rng: Any) -> list[Ment
 
 
 def _exaggerated(view: View, facts: Facts, said: list[Mention], rng: Any) -> list[Mention] | None:
-    """With far more of a thing than is there: two levels up, or 35 points."""
+    """With far more of a thing than is there: two levels up, or 35 points where percent are given."""
     few = [
         i
         for i, m in enumerate(said)
-        if m.element not in ADJECTIVES
-        and (1 <= m.level <= 2 if m.percent is None else m.percent < 60)
+        if m.element in _STRETCHABLE[view] and (m.percent or 30) < 60 and 1 <= m.level <= 2
     ]
-    few = [i for i in few if said[i].element in _STRETCHABLE[view]]
     if not few:
         return None
     i = int(rng.choice(few))
-    more = (
-        replace(said[i], level=said[i].level + 2)
-        if said[i].percent is None
-        else replace(said[i], percent=said[i].percent + 35)
+    percent = said[i].percent
+    more = replace(
+        said[i], level=said[i].level + 2, percent=percent if percent is None else percent + 35
     )
     return [*said[:i], more, *said[i + 1 :]]
 

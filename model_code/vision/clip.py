@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from typing import Any, cast
 
@@ -33,8 +33,8 @@ _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27
 _MAX_SCALE = math.log(100)
 _HEAD_WIDTH = 32
 # Rows of the embedding table that words unseen in training share.
-_SPARE = 256
-_UNKNOWN_RATE = 0.03
+_SPARE = 64
+_UNKNOWN_RATE = 0.05
 _ENCODE_BATCH = 64
 
 
@@ -352,12 +352,14 @@ def _varied(pixels: Tensor) -> Tensor:
     """Mirrored or not, square ones in one of eight symmetries; a little darker or lighter, harder or
     softer."""
     b = len(pixels)
-    swaps = [lambda x: x.flip(-1), lambda x: x.flip(-2), lambda x: x.mT]
+    swaps: tuple[Callable[[Tensor], Tensor], ...]
+    swaps = (lambda x: x.flip(-1), lambda x: x.flip(-2), lambda x: x.mT)
     for swap in swaps if pixels.shape[2] == pixels.shape[3] else swaps[:1]:
         swapped = (torch.rand(b) < 0.5).to(pixels.device)[:, None, None, None]
         pixels = torch.where(swapped, swap(pixels), pixels)
     contrast, light = (torch.randn(2, b, 1, 1, 1) * 0.06).to(pixels.device)
-    return pixels * (1 + contrast) + light
+    varied: Tensor = pixels * (1 + contrast) + light
+    return varied
 
 
 def _with_unknown(ids: Tensor) -> Tensor:

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from model_code.backends import Identity, Segmentation
+from model_code.calibration import CalibrationConfig
+from model_code.demo.pairs import ADJECTIVES, ELEMENTS, Mention
+from model_code.evaluation.caption_proof import (
+    KINDS,
+    RANKED,
+    _added,
+    _dropped,
+    _exaggerated,
+    held_out,
+    judged,
+    proof,
+    ranked,
+)
+
+CONFIG = CalibrationConfig()
+B = 24
+
+
+class Hues:
+    """Segments by hue and brightness: coarse, and the same for every picture."""
+
+    identity = Identity("hues", "0")
+    classes = ("green", "blue", "light", "dark")
+
+    def segment(self, pictures):
+        shares = []
+        for picture in pictures:
+            red, green, blue = np.moveaxis(picture.astype(int), -1, 0)
+            kind = np.where((green > red) & (green > blue), 0, np.where(blue > red + 12, 1, 2))
+            kind = np.where((kind == 2) & (red < 120), 3, kind)
+            shares.append(np.bincount(kind.ravel(), minlength=4) / kind.size)
+        return Segmentation(self.classes, np.array(shares), ("",) * len(pictures))
+
+
+class Greens:
+    """Paints green as much as a text speaks of plants, the rest by seed."""
+
+    identity = Identity("greens", "0")
+    much = (
+        ("everywhere", 0.4),
+        ("lush", 0.4),
+        ("lots of trees", 0.3),
+        ("trees", 0.15),
+        ("foliage", 0.15),
+    )
+
+    def paint(self, texts, seeds):
+        return [self.one(text.lower(), seed) for text, seed in zip(texts, seeds, strict=True)]
+
+    def one(self, text, seed):
+        share = next((s for word, s in self.much if word in text), 0.0)
+        picture = np.full((20, 20, 3), 100 + seed % 20, np.uint8)
+        picture[: round(20 * share)] = (40, 140, 40)
+        return picture
+
+
+class Lengths:
+    """A scorer that likes long texts: every added word is worth something to it."""
+
+    identity = Identity("lengths", "0")
+    weight, context = 1.0, 200
+
+    def encode_images(self, pictures):
+        return np.tile(np.array([[1.0, 0.0]], np.float32), (len(pictures), 1))
+
+    def encode_texts(self, texts):
+        angle = np.array([1.5 / (1 + len(text)) for text in texts])
+        return np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+    def tokens(self, texts):
+        return np.array([len(text.split()) for text in texts], np.int64)
+
+
+@pytest.fixture(scope="module", params=["satellite", "street_view"])
+def made(request):
+    return request.param, *held_out(request.param, B, 0)
+
+
+def test_twins_differ(made):
+    _, pictures, twins = made
+    assert len(pictures) == B
+    assert {twin.kind for twin in twins} == set(KINDS)
+    assert all(twin.true != twin.wrong for twin in twins)
+    of_one = {(twin.position, twin.kind) for twin in twins}
+    assert len(of_one) == len(twins)
+    assert len({(t.position, t.true) for t in twins}) == len({t.position for t in twins})
+
+
+def test_drops_are_shorter_and_additions_longer(made):
+    _, _, twins = made
+    length = {
+        kind: [len(t.wrong.split()) - len(t.true.split()) for t in twins if t.kind == kind]
+        for kind in KINDS
+    }
+    assert max(length["drop"]) <= 0 and min(length["drop"]) < 0
+    assert np.quantile(length["add"], 0.1) >= 1
+
+
+def test_swaps_give_every_caption_to_another(made):
+    _, _, twins = made
+    trues = {t.position: t.true for t in twins}
+    swaps = [t for t in twins if t.kind == "swap"]
+    assert len(swaps) >= B - 2
+    assert {t.wrong for t in swaps} <= set(trues.values())
+    assert all(t.wrong != trues[t.position] for t in swaps)
+
+
+SAID = [
+    Mention("greenery", 1, None, 3),
+    Mention("sky", 3, None, 0),
+    Mention("upkeep", 2, None, 0),
+    Mention("people", 0, None, 0),
+]
+FACTS = dict.fromkeys(ELEMENTS["street_view"], 0.0) | {"greenery": 0.02, "sky": 0.32, "upkeep": 0.9}
+RNG = [np.random.default_rng(i) for i in range(20)]
+
+
+@pytest.mark.parametrize("rng", RNG)
+def test_a_drop_takes_one_thing_that_is_there(rng):
+    wrong = _dropped("street_view", FACTS, SAID, rng)
+    (gone,) = [m for m in SAID if m not in wrong]
+    assert gone.level > 0 and gone.element not in ADJECTIVES
+    assert [m for m in SAID if m != gone] == wrong
+    assert _dropped("street_view", FACTS, SAID[1:], rng) is None  # one thing stays
+
+
+@pytest.mark.parametrize("rng", RNG)
+def test_an_addition_is_not_there(rng):
+    wrong = _added("street_view", FACTS, SAID, rng)
+    (extra,) = [m for m in wrong if m not in SAID]
+    assert FACTS[extra.element] == 0 and extra.level >= 2 and extra.element != "people"
+    assert [m for m in wrong if m != extra] == SAID
+    full = dict.fromkeys(FACTS, 5.0)
+    assert _added("street_view", full, SAID, rng) is None
+
+
+@pytest.mark.parametrize("rng", RNG[:5])
+def test_an_exaggeration_is_large(rng):
+    wrong = _exaggerated("street_view", FACTS, SAID, rng)
+    assert wrong[0] == Mention("greenery", 3, None, 3) and wrong[1:] == SAID[1:]
+    percent = [Mention("water", 1, 20, 0)]
+    assert _exaggerated("street_view", FACTS, percent, rng) == [Mention("water", 3, 55, 0)]
+    assert _exaggerated("street_view", FACTS, SAID[1:], rng) is None
+
+
+def test_every_wording_is_scored_once_and_ranked(made):
+    view, pictures, twins = made
+    pairs = judged(pictures, twins, Greens(), Hues(), Lengths(), CONFIG, 0)
+    assert len(pairs) == len(twins)
+    for name in RANKED:
+        assert pairs[[f"{name}_true", f"{name}_wrong"]].notna().all().all()
+    found = ranked(view, pairs).set_index("kind")
+    assert found.loc["all", "pairs"] == len(twins) == found.loc[list(KINDS), "pairs"].sum()
+    for kind in KINDS:
+        for name in RANKED:
+            right = n = 0
+            for row in pairs.itertuples():
+                if row.kind == kind:
+                    n += 1
+                    right += getattr(row, f"{name}_true") > getattr(row, f"{name}_wrong")
+            assert found.loc[kind, name] == pytest.approx(right / n)
+    # It prefers length, so it sees every drop and no addition.
+    assert found.loc["drop", "clip_score"] > 0.9 and found.loc["add", "clip_score"] < 0.1
+
+
+def test_without_a_segmenter_cycles_have_no_share():
+    found = proof("satellite", None, None, Lengths(), CONFIG, count=6, seed=1)
+    assert found.cycle_score.isna().all()
+    np.testing.assert_allclose(found.perception_score, found.clip_score)
+
+
+def test_seeds():
+    same = [held_out("satellite", 5, 3) for _ in range(2)]
+    assert same[0][1] == same[1][1] and np.array_equal(same[0][0], same[1][0])
+    assert held_out("satellite", 5, 4)[1] != same[0][1]
