@@ -7,6 +7,7 @@ name everything, some two things, in words or in percent. B pictures.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -192,7 +193,7 @@ class Element:
     percent: tuple[str, ...] = ()
 
     def level(self, amount: float) -> int:
-        return int(np.searchsorted(self.steps, amount, side="right"))
+        return bisect_right(self.steps, amount)
 
 
 STREET = {
@@ -417,21 +418,21 @@ def mention(view: View, facts: Facts, rng: np.random.Generator) -> list[Mention]
 
 def say(view: View, mentions: Sequence[Mention], variant: int) -> str:
     """The mentions as English sentences; the same mentions and variant give the same text."""
-    rng = np.random.default_rng(variant)
     adjectives = [m for m in mentions if m.element in ADJECTIVES]
     there = [_phrase(view, m) for m in mentions if m.element not in ADJECTIVES and m.level]
     absent = [_phrase(view, m) for m in mentions if m.element not in ADJECTIVES and not m.level]
     adjective = "".join(f"{_phrase(view, m)} " for m in adjectives)
-    opener, more, none = (
-        options[int(rng.integers(len(options)))] for options in (_OPENERS[view], _MORE, _NONE)
-    )
-    cut = int(rng.integers(2, 5))
+    choice = variant
+    choice, opener = divmod(choice, len(_OPENERS[view]))
+    choice, more = divmod(choice, len(_MORE))
+    choice, none = divmod(choice, len(_NONE))
+    cut = 2 + choice % 3
     first = _list(there[:cut]) or "little to see"
-    sentences = [opener.format(adj=adjective, first=first)]
+    sentences = [_OPENERS[view][opener].format(adj=adjective, first=first)]
     if there[cut:]:
-        sentences.append(more.format(_list(there[cut:])))
+        sentences.append(_MORE[more].format(_list(there[cut:])))
     if absent:
-        sentences.append(none.format(_list(absent, "or" if len(absent) < 3 else "and")))
+        sentences.append(_NONE[none].format(_list(absent, "or" if len(absent) < 3 else "and")))
     return " ".join(f"{s[0].upper()}{s[1:]}." for s in sentences).replace("a evening", "an evening")
 
 
