@@ -168,9 +168,9 @@ class ContrastiveConfig(Pictured):
     """What all methods share that are pretrained against captions."""
 
     calibrated: bool = Field(True, description="only captions that calibration keeps")
-    epochs: int = Field(4, ge=1)
+    epochs: int = Field(8, ge=1)
     batch: int = Field(64, ge=2)
-    learning_rate: float = Field(3e-4, gt=0)
+    learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)
 
 
