@@ -60,7 +60,7 @@ def region_data(
         "chip_captions": lambda table: _chip_captions(table, ids),
         "view_captions": lambda table: _view_captions(table, _view_ids(handles)),
         "view_locations": lambda table: _locations(table, _view_ids(handles)),
-        "shares": lambda table: _shares(table, ids, handles),
+        "shares": lambda table: _shares(table, ids),
         "towers": lambda table: {"towers": {n: table.checkpoint(n) for n in table.checkpoints}},
     }
     loaded: dict[str, Any] = {}
@@ -249,14 +249,18 @@ def _locations(handle: Handle, ids: np.ndarray) -> dict[str, Any]:
     return {"view_location_features": _vectors(table, "feature", ids)}
 
 
-def _shares(handle: Handle, ids: np.ndarray, handles: Mapping[str, Handle]) -> dict[str, Any]:
-    table = handle.frame().set_index("image_id")
-    found = {}
-    for view, name in (("satellite", "chip_shares"), ("street_view", "view_shares")):
-        rows = table[table["view"] == view]
-        if len(rows):
-            images = ids if view == "satellite" else _view_ids(handles)
-            found[name] = _vectors(rows, "shares", images)
+def _shares(handle: Handle, ids: np.ndarray) -> dict[str, Any]:
+    """Chips' shares in region order, street views' in the order of `RegionData.views`."""
+    table = handle.frame()
+    chips = table[table["view"] == "satellite"].set_index("image_id")
+    views = table[table["view"] == "street_view"].sort_values(["region_id", "image_id"])
+    found: dict[str, Any] = {}
+    if len(chips):
+        found["chip_shares"] = _vectors(chips, "shares", ids)
+    if len(views):
+        found["view_region"] = _index(ids, views["region_id"])
+        views = views.set_index("image_id")
+        found["view_shares"] = _vectors(views, "shares", views.index.to_numpy())
     return found
 
 
