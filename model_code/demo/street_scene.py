@@ -27,6 +27,7 @@ _FOCAL_PX = 78.0
 _EYE_M = 2.3
 _BUILDINGS = 14
 _FAR_M = 160.0
+_ROWS, _COLUMNS = (np.arange(n, dtype=np.float32) for n in (HEIGHT_PX, WIDTH_PX))
 
 _FACADES = np.array(
     [[214, 196, 164], [178, 104, 82], [202, 202, 198], [208, 172, 120], [232, 228, 218],
@@ -62,9 +63,25 @@ class Scenes:
     hour: Floats
 
 
-def render(scenes: Scenes, rng: Draws) -> Pictures:
-    """Pictures of the scenes, uint8 [B, H, W, 3]; everything that the scenes leave open is drawn."""
-    return _Batch(scenes, rng).render()
+@dataclass(frozen=True)
+class Layout:
+    """What is drawn by chance unless a batch is composed, each float32 [B]: the horizon as a share of
+    the picture's height, half the road's width, and how many storeys houses have on average. In a
+    composed batch the view is down the middle, houses stand in closed rows, much of a height, and
+    trees, people and cars are spread out evenly.
+    """
+
+    horizon: Floats
+    road_half_m: Floats
+    storeys: Floats
+
+
+def render(scenes: Scenes, rng: Draws, layout: Layout | None = None) -> Pictures:
+    """Pictures of the scenes, uint8 [B, H, W, 3]; everything that is left open is drawn."""
+    batch = _Batch(scenes, rng)
+    if layout is not None:
+        batch.compose(layout)
+    return batch.render()
 
 
 class _Batch:
@@ -74,13 +91,12 @@ class _Batch:
         self.shape = (b, HEIGHT_PX, WIDTH_PX)
         vanish_x = WIDTH_PX * self.uniform(b, 0.38, 0.62)
         horizon = HEIGHT_PX * self.uniform(b, 0.46, 0.54)
-        columns = np.arange(WIDTH_PX, dtype=np.float32)
-        rows = np.arange(HEIGHT_PX, dtype=np.float32)
         # Slopes of a pixel's ray to the right [B, W] and down [B, H].
-        self.px = (columns - vanish_x[:, None]) / _FOCAL_PX
-        self.py = (rows - horizon[:, None]) / _FOCAL_PX
+        self.px = (_COLUMNS - vanish_x[:, None]) / _FOCAL_PX
+        self.py = (_ROWS - horizon[:, None]) / _FOCAL_PX
         self.road_half = self.uniform(b, 3.6, 5.2)
         self.setback = self.road_half[:, None] + self.uniform((b, 2), 2.4, 4.5)  # left, right
+        self.composed = False
         grain = rng.standard_normal(self.shape, dtype=np.float32)
         blotch = ndimage.uniform_filter(grain, (0, 3, 3), mode="wrap")
         blotch = ndimage.uniform_filter(blotch, (0, 5, 5), mode="wrap") * 6
@@ -90,6 +106,14 @@ class _Batch:
         # Evening comes between 18 and 21 h.
         dark = np.clip((scenes.hour - 18) / 3, 0, 1) + np.clip((6.5 - scenes.hour) / 2, 0, 1)
         self.night = dark.astype(np.float32)
+
+    def compose(self, layout: Layout) -> None:
+        """Take what the layout says in place of what was drawn."""
+        self.px = np.repeat((_COLUMNS - WIDTH_PX / 2)[None], self.b, axis=0) / _FOCAL_PX
+        self.py = (_ROWS - HEIGHT_PX * layout.horizon[:, None]) / _FOCAL_PX
+        self.road_half = layout.road_half_m
+        self.setback = np.repeat(self.road_half[:, None] + np.float32(3.4), 2, axis=1)
+        self.storeys, self.composed = layout.storeys[:, None, None], True
 
     def render(self) -> Pictures:
         self.sky()
@@ -185,9 +209,14 @@ class _Batch:
         shape = (b, 2, _BUILDINGS)
         length = self.uniform(b, 11, 18)
         shed = self.uniform(shape) < np.clip(1.5 * s.industry - 0.3, 0, 1)[:, None, None]
-        storeys = np.clip(np.round(2.4 + 1.5 * self.rng.standard_normal(shape)), 1, 7)
+        storeys = self.rng.standard_normal(shape)
+        if self.composed:
+            storeys = np.clip(self.storeys + 0.3 * storeys, 0.3, 9)
+        else:
+            storeys = np.clip(np.round(2.4 + 1.5 * storeys), 1, 7)
         tall = np.where(shed, self.uniform(shape, 5.5, 10), 3.1 * storeys + 1).astype(np.float32)
         gap = self.uniform(shape) < 0.06 + 0.22 * s.greenery[:, None, None]
+        gap &= not self.composed
         upkeep = np.clip(s.income[:, None, None] + self.uniform(shape, -0.18, 0.18), 0, 1)
         clean = (0.2 + 0.8 * upkeep)[..., None]
         masonry = _GRIME * (1 - clean) + self.pick(_FACADES, shape) * clean
@@ -291,12 +320,25 @@ class _Batch:
         """Distance and side (-1 | 1) of n things a picture, [B, n] each, and that shape."""
         shape = (self.b, n)
         z = -np.sort(-self.uniform(shape, near, far), axis=1)
-        return z, np.where(self.uniform(shape) < 0.5, -1, 1).astype(np.float32), shape
+        right = self.uniform(shape) >= 0.5
+        if self.composed:
+            z = far + (near - far) * (np.arange(n, dtype=np.float32) + self.uniform(shape)) / n
+            right = (np.arange(n) + right[:, :1]) % 2 == 1
+        return z, np.where(right, 1, -1).astype(np.float32), shape
+
+    def stands(self, shape: tuple[int, int], chance: Floats) -> npt.NDArray[np.bool_]:
+        """Which slots [B, n] are taken, from the chance of each."""
+        if not self.composed:
+            return np.asarray(self.uniform(shape) < chance)
+        # As many as the chances add up to, at even steps.
+        total = np.cumsum(np.clip(np.broadcast_to(chance, shape), 0, 1), axis=1)
+        total += self.uniform((self.b, 1))
+        return np.diff(np.floor(total), axis=1, prepend=0) >= 1
 
     def trees(self) -> None:
         z, side, shape = self.slots(10, 5, 46)
         x = side * (self.road_half[:, None] + self.uniform(shape, 0.7, 1.6))
-        there = self.uniform(shape) < 1.15 * self.scenes.greenery[:, None] - 0.05
+        there = self.stands(shape, 1.15 * self.scenes.greenery[:, None] - 0.05)
         radius, middle = self.uniform(shape, 1.3, 2.5), self.uniform(shape, 3.6, 5.0)
         hue = _LEAVES + self.uniform((*shape, 1), -10, 14) * np.array([1.2, 0.8, 0.4], np.float32)
         thin = np.full(self.b, 0.16, np.float32)
@@ -317,7 +359,7 @@ class _Batch:
     def people(self) -> None:
         z, side, shape = self.slots(8, 5, 26)
         x = side * (self.road_half[:, None] + self.uniform(shape, 0.5, 2.2))
-        there = self.uniform(shape) < 0.9 * self.scenes.commerce[:, None] - 0.05
+        there = self.stands(shape, 0.9 * self.scenes.commerce[:, None] - 0.05)
         tall = self.uniform(shape, 1.55, 1.85)
         coat = self.pick(_CLOTHES, shape)
         skin = self.uniform((*shape, 1), 0.45, 1.0) * _rgb(226, 180, 150)
@@ -336,7 +378,7 @@ class _Batch:
         z, side, shape = self.slots(5, 7, 38)
         x = side * (self.road_half[:, None] - self.uniform(shape, 0.9, 1.3))
         truck = self.uniform(shape) < 0.75 * s.industry[:, None] - 0.1
-        there = self.uniform(shape) < 0.2 + 0.3 * s.commerce[:, None] + 0.25 * truck
+        there = self.stands(shape, 0.2 + 0.3 * s.commerce[:, None] + 0.25 * truck)
         half = np.where(truck, 1.25, 0.9).astype(np.float32)
         tall = np.where(truck, self.uniform(shape, 3.0, 3.6), self.uniform(shape, 1.4, 1.75))
         # Well-kept cars keep their colour; others fade.

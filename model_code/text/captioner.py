@@ -215,7 +215,8 @@ def _of_street(look: _Look, rng: np.random.Generator) -> list[str]:
         )
     if absent:
         sentences.append(pick(("There are {}.", "It has {}.")).format(_list(absent)))
-    return sentences
+    sides = _street_sides(look, pick)
+    return [*sentences, sides] if sides else sentences
 
 
 def _street_sides(look: _Look, pick: Callable[[Sequence[str]], str]) -> str:

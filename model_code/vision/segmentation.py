@@ -75,11 +75,14 @@ class _ByColour:
         of = self.prototypes
         at = cues.reshape(len(cues), -1, cues.shape[3]) / of.spread  # [B, H * W, C]
         to = of.cues / of.spread
-        # One product a picture: a label must not depend on who else is in the batch.
-        far = (at**2).sum(axis=2)[..., None] - 2 * at @ to.T + (to**2).sum(axis=1) + of.cost
+        # One product a picture: a label must not depend on who else is in the batch. What all
+        # prototypes share of the distance, the square of the cues, is added to the least alone.
+        far = at @ (-2 * to.T)
+        far += (to**2).sum(axis=1) + of.cost
         index = np.array([self.classes.index(label) for label in of.labels], np.uint8)
         found = index[far.argmin(axis=2)]
-        found[far.min(axis=2) > of.reach] = self.classes.index(of.unlike)
+        unlike = far.min(axis=2) + (at**2).sum(axis=2) > of.reach
+        found[unlike] = self.classes.index(of.unlike)
         return np.asarray(found.reshape(cues.shape[:3]))
 
     def cues(self, pixels: NDArray[np.uint8]) -> Floats:
