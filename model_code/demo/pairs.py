@@ -165,7 +165,7 @@ class _Seen(street_scene._Batch):
         shares["upkeep"] = self.scenes.income
         shares["dark"] = self.night
         top = pictures[:, :16].mean(axis=(1, 2))
-        shares["blue"] = (top[:, 2] - top[:, 0]) / (top.sum(axis=1) + 1)
+        shares["weather"] = (top[:, 2] - top[:, 0]) / (top.sum(axis=1) + 1)
         return [{name: float(v[i]) for name, v in shares.items()} for i in range(self.b)]
 
 
@@ -313,7 +313,7 @@ STREET = {
         (0.12, 0.45),
         (("daytime", "sunlit"), ("dusky", "evening"), ("dark", "nightly")),
     ),
-    "blue": Element(
+    "weather": Element(
         (-1, 0.01, 0.08),
         ((), ("an overcast sky", "grey clouds"), (), ("a clear blue sky", "fine weather")),
     ),
@@ -399,10 +399,13 @@ _MORE = (
 _NONE = ("There are {}", "With {}", "And {}", "One sees {}")
 
 
-def mention(view: View, facts: Facts, rng: np.random.Generator) -> list[Mention]:
-    """What somebody says of a picture: most of what is there, and now and then what is not."""
+def mention(
+    view: View, facts: Facts, rng: np.random.Generator, thorough: tuple[float, float] = (0.45, 1.0)
+) -> list[Mention]:
+    """What somebody says of a picture: most of what is there, and now and then what is not. How
+    `thorough` people are, as the chance that they name a thing, is drawn from that range."""
     said = []
-    chatty = rng.uniform(0.45, 1.0)
+    chatty = rng.uniform(*thorough)
     for name, element in ELEMENTS[view].items():
         amount, level = facts[name], element.level(facts[name])
         adjective = name in ADJECTIVES

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 KINDS = ("drop", "add", "exaggerate", "swap")
+SMALL = ("drop_small", "add_small")
 RANKED = ("perception_score", "clip_score", "cycle_score")
 
 
@@ -57,8 +58,10 @@ def proof(
     """How often each score ranks the true caption higher, over `count` held-out pictures.
 
     Returns:
-        `view`, `kind` (of corruption; `all` of them together), `pairs`, and for each of `RANKED` the
-        share of the pairs that it ranks rightly (a tie is not right; NaN where it has no score).
+        `view`, `kind` (of corruption; `all` is `KINDS` together), `pairs`, and for each of `RANKED`
+        the share of the pairs that it ranks rightly (a tie is not right; NaN where it has no score).
+        `KINDS` touch elements that fill a share of the picture; `SMALL` are about things of a few
+        pixels, such as cars, which no pixel shares can resolve.
     """
     pictures, twins = held_out(view, count, seed)
     return ranked(view, judged(pictures, twins, painter, segmenter, clip, config, seed))
@@ -69,7 +72,7 @@ def held_out(view: View, count: int, seed: int) -> tuple[list[Picture], list[Twi
     facts_of = street_facts if view == "street_view" else satellite_facts
     pictures, facts = facts_of(count, seed, "proof")
     rng = stream(seed, f"proof/{view}/texts")
-    said = [mention(view, fact, rng) for fact in facts]
+    said = [mention(view, fact, rng, _THOROUGH) for fact in facts]
     return list(pictures), corrupted(view, facts, said, rng)
 
 
@@ -79,13 +82,19 @@ def corrupted(
     """The twins of each true caption `said` [B]; what stays true stays worded as it was."""
     variants = [int(rng.integers(2**31)) for _ in said]
     texts = [say(view, mentions, v) for mentions, v in zip(said, variants, strict=True)]
-    makers: dict[str, Callable[..., list[Mention] | None]] = {
-        "drop": _dropped, "add": _added, "exaggerate": _exaggerated,
-    }  # fmt: skip
+    large = _AREAS[view]
+    small = tuple(set(ELEMENTS[view]) - {*large, *ADJECTIVES, "weather"})
+    makers: dict[str, tuple[Callable[..., list[Mention] | None], Sequence[str]]] = {
+        "drop": (_dropped, large),
+        "add": (_added, large),
+        "exaggerate": (_exaggerated, large),
+        "drop_small": (_dropped, sorted(small)),
+        "add_small": (_added, sorted(small)),
+    }
     twins = []
     for i, mentions in enumerate(said):
-        for kind, make in makers.items():
-            wrong = make(view, facts[i], list(mentions), rng)
+        for kind, (make, elements) in makers.items():
+            wrong = make(view, facts[i], list(mentions), elements, rng)
             if wrong is not None:
                 twins.append(Twins(i, kind, texts[i], say(view, wrong, variants[i])))
     # Each picture gets the caption of the next one in a random round.
@@ -96,22 +105,26 @@ def corrupted(
     return twins
 
 
-def _dropped(view: View, facts: Facts, said: list[Mention], rng: Any) -> list[Mention] | None:
-    """Without one thing that is there."""
-    there = [i for i, m in enumerate(said) if m.level and m.element not in ADJECTIVES]
-    if len(there) < 2:
+def _dropped(
+    view: View, facts: Facts, said: list[Mention], elements: Sequence[str], rng: np.random.Generator
+) -> list[Mention] | None:
+    """Without one thing that is plainly there."""
+    plain = [i for i, m in enumerate(said) if m.level >= 2 and m.element in elements]
+    if not plain or sum(m.level > 0 and m.element not in ADJECTIVES for m in said) < 2:
         return None
-    gone = int(rng.choice(there))
+    gone = int(rng.choice(plain))
     return said[:gone] + said[gone + 1 :]
 
 
-def _added(view: View, facts: Facts, said: list[Mention], rng: Any) -> list[Mention] | None:
+def _added(
+    view: View, facts: Facts, said: list[Mention], elements: Sequence[str], rng: np.random.Generator
+) -> list[Mention] | None:
     """With a thing that is not there."""
-    named = {m.element for m in said}
+    named = {m.element for m in said if m.level}
     absent = [
         name
-        for name, element in ELEMENTS[view].items()
-        if name not in ADJECTIVES and name not in named and element.level(facts[name]) == 0
+        for name in elements
+        if name not in named and ELEMENTS[view][name].level(facts[name]) == 0
     ]
     if not absent:
         return None
@@ -119,15 +132,18 @@ def _added(view: View, facts: Facts, said: list[Mention], rng: Any) -> list[Ment
         str(rng.choice(absent)), int(rng.integers(2, 4)), None, int(rng.integers(2**31))
     )
     place = int(rng.integers(len(said) + 1))
-    return [*said[:place], extra, *said[place:]]
+    kept = [m for m in said if m.element != extra.element]  # no text denies what it names
+    return [*kept[:place], extra, *kept[place:]]
 
 
-def _exaggerated(view: View, facts: Facts, said: list[Mention], rng: Any) -> list[Mention] | None:
+def _exaggerated(
+    view: View, facts: Facts, said: list[Mention], elements: Sequence[str], rng: np.random.Generator
+) -> list[Mention] | None:
     """With far more of a thing than is there: two levels up, or 35 points where percent are given."""
     few = [
         i
         for i, m in enumerate(said)
-        if m.element in _STRETCHABLE[view] and (m.percent or 30) < 60 and 1 <= m.level <= 2
+        if m.element in elements and (m.percent or 30) < 60 and 1 <= m.level <= 2
     ]
     if not few:
         return None
@@ -139,11 +155,12 @@ def _exaggerated(view: View, facts: Facts, said: list[Mention], rng: Any) -> lis
     return [*said[:i], more, *said[i + 1 :]]
 
 
-# Elements whose share of the picture a text can blow up; a number of cars is another matter.
-_STRETCHABLE: dict[View, tuple[str, ...]] = {
+# Elements that fill a share of the picture.
+_AREAS: dict[View, tuple[str, ...]] = {
     "satellite": ("buildings", "greenery", "water", "industry", "soil"),
     "street_view": ("greenery", "buildings", "sky", "road", "water"),
 }
+_THOROUGH = (0.7, 1.0)
 
 
 def judged(
@@ -196,12 +213,12 @@ def ranked(view: View, pairs: pd.DataFrame) -> pd.DataFrame:
         difference = part[f"{name}_true"] - part[f"{name}_wrong"]
         return float((difference > 0).mean()) if difference.notna().any() else float("nan")
 
-    parts = [(kind, pairs[pairs["kind"] == kind]) for kind in KINDS]
+    parts = [(kind, pairs[pairs["kind"] == kind]) for kind in (*KINDS, *SMALL)]
     return pd.DataFrame(
         [
             {"view": view, "kind": kind, "pairs": len(part)}
             | {name: share(part, name) for name in RANKED}
-            for kind, part in [("all", pairs), *parts]
+            for kind, part in [("all", pairs[pairs["kind"].isin(KINDS)]), *parts]
             if len(part)
         ]
     )
