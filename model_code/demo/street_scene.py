@@ -96,7 +96,7 @@ class _Batch:
         self.py = (_ROWS - horizon[:, None]) / _FOCAL_PX
         self.road_half = self.uniform(b, 3.6, 5.2)
         self.setback = self.road_half[:, None] + self.uniform((b, 2), 2.4, 4.5)  # left, right
-        self.composed = False
+        self.ground_no, self.composed = np.arange(b), False  # sets which windows are lit
         grain = rng.standard_normal(self.shape, dtype=np.float32)
         blotch = ndimage.uniform_filter(grain, (0, 3, 3), mode="wrap")
         blotch = ndimage.uniform_filter(blotch, (0, 5, 5), mode="wrap") * 6
@@ -113,6 +113,7 @@ class _Batch:
         self.py = (_ROWS - HEIGHT_PX * layout.horizon[:, None]) / _FOCAL_PX
         self.road_half = layout.road_half_m
         self.setback = np.repeat(self.road_half[:, None] + np.float32(3.4), 2, axis=1)
+        self.ground_no = self.rng.integers(0, 2**20, (self.b,))  # not the place in the batch
         self.storeys, self.composed = layout.storeys[:, None, None], True
 
     def render(self) -> Pictures:
@@ -241,6 +242,7 @@ class _Batch:
         column = pixel % WIDTH_PX
         z, side, number = z[pic, column], side[pic, column], number[pic, column]
         house = (pic * 2 + side) * _BUILDINGS + number
+        plot = house + (self.ground_no - np.arange(b))[pic] * 2 * _BUILDINGS
 
         def of(values: np.ndarray) -> np.ndarray:
             flat: np.ndarray = values.reshape(-1, *values.shape[3:])
@@ -264,7 +266,7 @@ class _Batch:
         # Windows by storey; lit in the evening; boarded up where nobody cares for the house.
         bay, storey = np.floor(run / 2.7), np.floor((e - 0.6) / 3.1)
         across, up = run / 2.7 - bay, (e - 0.6) / 3.1 - storey
-        chance = _hash(house, bay, storey)
+        chance = _hash(plot, bay, storey)
         pane = (across > 0.27) & (across < 0.73) & (up > 0.3) & (up < 0.82)
         pane &= ~is_shed & (e > 3.7) & (e < of(tall) - 0.8)
         boarded = pane & (chance > 0.45 + 0.8 * care)
@@ -282,7 +284,7 @@ class _Batch:
         board = is_shop & (e >= 2.7) & (e < 3.6)
         bright = 0.2 + 0.6 * night
         detail(board, of(sign), glow=bright)
-        letters = board & (np.abs(e - 3.15) < 0.22) & (_hash(np.floor(run / 0.4), house) > 0.5)
+        letters = board & (np.abs(e - 3.15) < 0.22) & (_hash(np.floor(run / 0.4), plot) > 0.5)
         detail(letters, _rgb(252, 250, 240), glow=bright)
         plain = ~is_shop & ~is_shed
         door = plain & (e < 2.3) & (np.abs(run - length[pic] / 3) < 0.6)
@@ -322,7 +324,8 @@ class _Batch:
         z = -np.sort(-self.uniform(shape, near, far), axis=1)
         right = self.uniform(shape) >= 0.5
         if self.composed:
-            z = far + (near - far) * (np.arange(n, dtype=np.float32) + self.uniform(shape)) / n
+            z = (np.arange(n, dtype=np.float32) + self.uniform(shape)) / np.float32(n)
+            z = np.float32(far) + np.float32(near - far) * z
             right = (np.arange(n) + right[:, :1]) % 2 == 1
         return z, np.where(right, 1, -1).astype(np.float32), shape
 

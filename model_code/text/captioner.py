@@ -31,6 +31,11 @@ _FRACTIONS = (
 # From which share on each wording holds; the first is for what is not there.
 Levels = Sequence[tuple[float, Sequence[str]]]
 _STREET_SMALL: Mapping[str, Levels] = {
+    "tree": (
+        (0.0, ("no trees", "no greenery")),
+        (0.008, ("a small tree", "hardly any greenery")),
+        (0.02, ("a few small trees", "some greenery")),
+    ),
     "car": (
         (0.0, ("no cars", "no vehicles")),
         (0.002, ("a single car", "one car")),
@@ -98,7 +103,7 @@ class _Look:
     flipped: bool = False
 
     def mask(self, name: str) -> NDArray[np.bool_]:
-        return self.labels == self.classes.index(name)
+        return np.asarray(self.labels == self.classes.index(name))
 
     def side(self, name: str) -> str:
         """left | right | both | "" (too little to say)."""
@@ -192,15 +197,8 @@ def _of_street(look: _Look, rng: np.random.Generator) -> list[str]:
     wide = [name for name in wide if look.shares.get(name, 0) >= 0.05][:4]
     quantities = [(pick(_STREET_WIDE[name]), look.shares[name]) for name in wide]
     sentences = [f"{scene}.", *_quantities(quantities, pick)]
-    few = [n for n in ("tree",) if n not in wide]
-    there, absent = [], []
-    for name in few:
-        share = look.shares.get(name, 0)
-        (there if share > 0.008 else absent).append(
-            pick(("a few small trees", "a little greenery"))
-            if share > 0.008
-            else pick(("no trees", "no greenery"))
-        )
+    there: list[str] = []
+    absent: list[str] = []
     for name, levels in _STREET_SMALL.items():
         if name in wide:
             continue
@@ -210,9 +208,7 @@ def _of_street(look: _Look, rng: np.random.Generator) -> list[str]:
         if present or (name != "grass" and rng.random() < 0.7):
             (there if present else absent).append(pick(words))
     if there:
-        sentences.append(
-            pick(("One sees {}.", "{} can be seen.", "Also {}.")).format(_list(there))
-        )
+        sentences.append(pick(("One sees {}.", "{} can be seen.", "Also {}.")).format(_list(there)))
     if absent:
         sentences.append(pick(("There are {}.", "It has {}.")).format(_list(absent)))
     sides = _street_sides(look, pick)

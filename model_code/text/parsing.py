@@ -38,7 +38,8 @@ _ELEMENTS: Mapping[View, Mapping[str, str]] = {
         "sidewalk": r"sidewalks?|pavements?|footpaths?|walkways?|footways?|kerbs?|curbs?|paving",
         "tree": r"trees?|foliage|greenery|vegetation|canopy(?! of)|canopies|leaves|plants?|planting|"
         r"hedges?|bush(?:es)?|shrubs?|treetops?|branches|woods?|woodland|verdure|"
-        r"(?:bit|lot|touch|hint|much|little|some|any|of|patch) (?:of )?green(?![a-z ]*(?:verge|grass|lawn))",
+        r"(?:(?<=of )|(?<=much )|(?<=little )|(?<=some )|(?<=any )|(?<=no ))green"
+        r"(?! ?(?:verge|grass|lawn|strip|edge))",
         "grass": r"grass(?:y)?(?: (?:strips?|verges?|edges?|patch(?:es)?))?|lawns?|verges?|turf|"
         r"green strips?|green verges?",
         "car": r"cars?|vehicles?|traffic|automobiles?|sedans?|motorists?|taxis?|cabs?",
@@ -253,7 +254,9 @@ def _sentence(text: str, view: View) -> Iterator[tuple[str, Amount]]:
         else:
             denied = False
             one = re.search(r"\b(?:a|an|one|lone)(?: \w+)?\s*$", text[low : at.start])
-            single = one and not text[at.start : at.end].endswith("s") and at.name in _COUNTED
+            mention = text[at.start : at.end]
+            single = one and not mention.endswith("s") and at.name in _COUNTED
+            single = single or mention in ("somebody", "someone")
             yield at.name, Amount(0.2 if single else _BARE, stated=bool(single))
 
 

@@ -34,7 +34,7 @@ Floats = NDArray[np.float32]
 _BATCH = 64
 _LEVELS = (0.0, 0.1, 0.3, 0.5, 0.8, 1.0)
 _HOURS = (13.0, 18.8, 20.4)  # by day, at dusk, at night
-_USUAL_INCOME = 0.55
+_USUAL_INCOME, _USUAL_INDUSTRY = 0.55, 0.1
 _OPENS_AT = 0.008  # share of water from which a street opens to it
 _CLASS_OF = {"person": "person", "shop": "signboard"}  # elements of texts named otherwise
 
@@ -69,20 +69,19 @@ class ScenePainter:
         said = [parse(text, self.view) for text in texts]
         wanted = wanted_shares(said, self.view)
         render = self._streets if self.street else self._chips
-        aim, kept, least = wanted, None, np.full(len(texts), np.inf)
-        for _ in range(self.sketches):
-            pictures = render(said, aim, _streams(texts, seeds))
+        aim, kept = wanted, render(said, wanted, _streams(texts, seeds))
+        pictures, least = kept, np.full(len(texts), np.inf)
+        for sketch in range(1, self.sketches + 1):
             if self.sketches == 1:
-                kept = pictures
                 break
-            # Look at the sketch, and aim higher where it shows too little.
             shares = np.nan_to_num(self.segmenter.segment(list(pictures)).shares)
             off = np.abs(shares - wanted).sum(axis=1)
-            kept = pictures if kept is None else kept
-            kept[off < least] = pictures[off < least]
+            better = off < least
+            kept = np.where(better[:, None, None, None], pictures, kept)
             least = np.minimum(off, least)
-            aim = np.clip(aim + wanted - shares, 0, 1)
-        assert kept is not None
+            if sketch < self.sketches:  # the same draws, aimed higher where too little is seen
+                aim = np.clip(aim + wanted - shares, 0, 1)
+                pictures = render(said, aim, _streams(texts, seeds))
         return [self._sized(picture) for picture in kept]
 
     def _sized(self, picture: Picture) -> Picture:
@@ -94,14 +93,16 @@ class ScenePainter:
     def _streets(self, said: Sequence[Said], wanted: Floats, rng: Draws) -> NDArray[np.uint8]:
         set_to = _settings(wanted, _STREET)
         # Sheds and lorries have no class of their own: what the text says of them counts.
-        industry = [_most(one, ("warehouse", "truck")) for one in said]
+        industry = _levels(said, ("warehouse", "truck"), _USUAL_INDUSTRY)
+        # Shops and people tell of commerce by their words; else the other shares do.
+        commerce = _levels(said, ("shop", "person"), np.nan)
         scenes = Scenes(
             greenery=set_to["greenery"],
             water=(wanted[:, STREET_CLASSES.index("water")] > _OPENS_AT).astype(np.float32),
-            industry=np.array([0.1 if v is None else v for v in industry], np.float32),
-            income=_levels(said, "upkeep", _USUAL_INCOME),
-            commerce=set_to["commerce"],
-            hour=np.interp(_levels(said, "dark", 0.0), (0, 0.55, 1), _HOURS).astype(np.float32),
+            industry=industry,
+            income=_levels(said, ("upkeep",), _USUAL_INCOME),
+            commerce=np.where(np.isnan(commerce), set_to["commerce"], commerce),
+            hour=np.interp(_levels(said, ("dark",), 0.0), (0, 0.55, 1), _HOURS).astype(np.float32),
         )
         layout = Layout(set_to["horizon"], set_to["road_half_m"], set_to["storeys"])
         return street_scene.render(scenes, rng, layout)
@@ -112,7 +113,10 @@ class ScenePainter:
 
 
 def _streams(texts: Sequence[str], seeds: Sequence[int]) -> Streams:
-    keys = ((int(seed), zlib.crc32(text.encode())) for text, seed in zip(texts, seeds, strict=True))
+    keys = (
+        (int(seed) % 2**63, zlib.crc32(text.encode()))
+        for text, seed in zip(texts, seeds, strict=True)
+    )
     return Streams([np.random.default_rng(key) for key in keys])
 
 
@@ -121,6 +125,7 @@ def wanted_shares(said: Sequence[Said], view: View) -> Floats:
     amounts = _STREET_AMOUNTS if view == "street_view" else _LAND_AMOUNTS
     classes = STREET_CLASSES if view == "street_view" else LAND_COVER_CLASSES
     usual = np.array([amounts[name][0] for name in classes])
+    varies = np.array([amounts[name][1][4] - amounts[name][1][2] for name in classes])
     wanted = np.full((len(said), len(classes)), np.nan)
     for row, one in zip(wanted, said, strict=True):
         for name, amount in one.items():
@@ -131,8 +136,12 @@ def wanted_shares(said: Sequence[Said], view: View) -> Floats:
     open_ = np.isnan(wanted)
     named = np.where(open_, 0, wanted)
     named /= np.maximum(1, named.sum(axis=1, keepdims=True))
-    rest = np.where(open_, usual, 0) + 1e-9
+    # What is left goes to the others: as usual, and what is too much or too little by how far each
+    # class varies.
+    rest, spread = np.where(open_, usual, 0) + 1e-9, np.where(open_ & (usual > 0), varies, 0) + 1e-9
     left = np.maximum(0, 1 - named.sum(axis=1, keepdims=True))
+    rest += (left - rest.sum(axis=1, keepdims=True)) * spread / spread.sum(axis=1, keepdims=True)
+    rest = np.maximum(rest, 1e-9)
     rest *= left / rest.sum(axis=1, keepdims=True)
     total = named + np.where(open_, rest, 0)
     return np.asarray(total / total.sum(axis=1, keepdims=True), np.float32)
@@ -149,13 +158,10 @@ def _settings(
     }
 
 
-def _levels(said: Sequence[Said], name: str, usual: float) -> Floats:
-    return np.array([one[name].level if name in one else usual for one in said], np.float32)
-
-
-def _most(said: Said, names: Sequence[str]) -> float | None:
-    found = [said[name].level for name in names if name in said]
-    return max(found) if found else None
+def _levels(said: Sequence[Said], names: Sequence[str], usual: float) -> Floats:
+    """Mean level of what each text names of some elements, [B]; `usual` where it names none."""
+    named = [[one[name].level for name in names if name in one] for one in said]
+    return np.array([sum(one) / len(one) if one else usual for one in named], np.float32)
 
 
 # --- measured ------------------------------------------------------------------------------------
@@ -189,33 +195,33 @@ _LAND_AMOUNTS: Mapping[str, tuple[float, Sequence[float]]] = {
 _STREET: Mapping[str, tuple[float, float, Sequence[float]]] = {
     "greenery": (
         0, 1,
-        [0.11,
-         -0.18, -0.09, 0.04, -0.13, 0.69, -0.2, 0.08, -0.04, -0.08, -0.04, -0.05,
-         0.04, -0.01, 0.04, -0.35, 1.17, 0.76, 0.13, -0.16, 0.01, -0.09, -0.13],
+        [0.08,
+         -0.09, -0.02, 0.0, -0.1, 0.7, -0.22, 0.1, -0.04, -0.15, -0.14, -0.04,
+         0.08, 0.04, 0.0, -0.46, 1.2, 0.76, -0.01, -0.11, 0.01, -0.07, -0.01],
     ),
     "commerce": (
         0, 1,
-        [-0.23,
-         -0.21, -0.19, 0.25, 0.03, 0.49, 0.13, -0.01, 0.28, -0.26, -0.47, -0.04,
-         0.26, -0.02, 0.18, 0.16, -0.25, 0.06, 0.73, 3.84, 2.11, 0.32, -1.09],
+        [-0.41,
+         -0.28, -0.14, 0.4, 0.03, 0.47, 0.08, 0.01, 0.31, -0.43, -0.4, -0.06,
+         0.28, -0.05, 0.29, 0.42, -0.24, 0.21, 0.86, 4.18, 1.98, 0.36, -0.77],
     ),
     "horizon": (
         0.44, 0.56,
-        [0.58,
-         0.16, 0.2, -0.3, -0.06, 0.11, -0.16, -0.02, 0.0, 0.04, 0.01, 0.01,
-         0.1, -0.01, -0.26, 0.01, 0.04, 0.02, 0.08, -0.02, 0.03, 0.03, 0.08],
+        [0.62,
+         0.22, 0.25, -0.38, -0.11, 0.15, -0.17, -0.02, -0.0, 0.04, 0.01, 0.01,
+         0.11, 0.02, -0.32, -0.11, 0.05, -0.04, 0.05, -0.01, 0.04, 0.04, 0.05],
     ),
     "road_half_m": (
         3.2, 5.6,
-        [1.47,
-         1.92, 2.96, 2.1, -2.87, 1.4, -4.57, -0.39, 0.07, -0.25, -0.45, 0.09,
-         2.19, -0.18, 1.97, -4.6, 0.8, -1.62, 0.27, -0.08, 0.38, 0.29, 0.7],
+        [1.26,
+         2.28, 3.55, 1.84, -3.6, 1.51, -4.16, -0.44, -0.04, -0.76, -0.34, 0.16,
+         2.78, 0.29, 1.81, -5.91, 1.14, -2.1, -0.0, 0.01, 0.33, 0.14, 0.82],
     ),
     "storeys": (
         0.3, 6,
-        [2.83,
-         -2.7, 1.86, -2.0, -1.65, 3.01, -2.6, -0.16, 0.51, 0.74, 2.88, 0.11,
-         -4.12, 6.66, -1.63, -1.27, 1.12, -0.35, 1.86, 2.05, 0.07, 8.67, 0.5],
+        [3.16,
+         -2.65, 1.8, -2.85, -2.67, 3.19, -2.06, 0.06, 0.38, 0.42, 4.31, 0.07,
+         -3.56, 7.68, -2.31, -2.96, 1.13, -1.12, 2.04, 2.79, -0.04, 9.24, 0.75],
     ),
 }  # fmt: skip
 _CHIP: Mapping[str, tuple[float, float, Sequence[float]]] = {
