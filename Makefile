@@ -8,6 +8,8 @@ CITY ?= demo
 export DAGSTER_HOME := $(CURDIR)
 # numerical libraries would otherwise start more threads than there are cores, in every process
 export OMP_NUM_THREADS ?= 2
+# and on a busy machine they would wait for each other by spinning, several times slower
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo run test lint format ui explain sizes clean experiments tables lock
