@@ -81,7 +81,7 @@ def test_chips_show_what_is_said() -> None:
     assert found[0, 0] == pytest.approx(0.7, abs=0.1)
     assert found[1, 1] == pytest.approx(1 / 3, abs=0.05)
     assert found[[0, 2, 3, 4], 1].max() < 0.01
-    assert found[2, 2] == found[:, 2].max() > 0.1
+    assert found[2, 2] > 0.1 > found[[0, 1, 4], 2].max() + 0.03
     assert found[3, 3] == found[:, 3].max() > 0.12
     assert found[4, 4] == found[:, 4].max() > 0.4
 
