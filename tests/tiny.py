@@ -93,7 +93,6 @@ def make_place(root: Path, *, regions: int = 16, seed: int = 3) -> Place:
     config = yaml.safe_load(city_yaml(place.city, regions=regions, seed=seed))
     config["splits"] = {"random": {}, "spatial": {"block_m": 1000, "folds": 3}}
     config["seeds"] = [0, 1]
-    del config["captions"]
     config["chips"] = {"size_px": 16}
     config["methods"] = {
         "poi": {"variants": {"shares": {"transform": "share"}}},

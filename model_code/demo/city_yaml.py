@@ -21,7 +21,7 @@ def city_yaml(
     images: bool = True,
     path: str | None = None,
     spatial_repeats: int = 1,
-    ablations: bool = False,
+    captions: bool = False,
     north_km: float = 0.0,
 ) -> str:
     """A city's YAML. Without `path` its raw files are made by the pipeline when they are needed;
@@ -35,7 +35,7 @@ def city_yaml(
         images: whether there are an orthophoto and street views.
         path: folder of the raw files, absolute or in the data root; by default the name.
         spatial_repeats: foldings of the spatial split.
-        ablations: whether to run every ablation of UrbanVLP.
+        captions: whether to caption its pictures, and run the methods that read captions.
         north_km: how far north of the usual place it lies.
 
     Raises:
@@ -52,6 +52,8 @@ def city_yaml(
         keep_trailing_newline=True,
     )  # fmt: skip
     place = Place(regions, cell_m, north_km)
+    if captions and not images:
+        raise DataError(f"{name}: there are no pictures to caption", fix="simulate pictures too")
     if path is None and not (images and cell_m == 1000):
         # The section `simulator` of a config knows neither other cells nor a city without pictures.
         raise DataError(
@@ -68,7 +70,7 @@ def city_yaml(
         made_on_demand=path is None,
         path=path or name,
         spatial_repeats=spatial_repeats,
-        ablations=ablations,
+        captions=captions,
         north_km=north_km,
         epsg=EPSG,
         timezone=TIMEZONE,
