@@ -5,10 +5,11 @@ import pytest
 
 from model_code.backends import Identity, Segmentation
 from model_code.calibration import CalibrationConfig
-from model_code.demo.pairs import ADJECTIVES, ELEMENTS, Mention
+from model_code.demo.pairs import ELEMENTS, Mention
 from model_code.evaluation.caption_proof import (
     KINDS,
     RANKED,
+    SMALL,
     _added,
     _dropped,
     _exaggerated,
@@ -83,9 +84,10 @@ def made(request):
 
 
 def test_twins_differ(made):
-    _, pictures, twins = made
+    view, pictures, twins = made
     assert len(pictures) == B
-    assert {twin.kind for twin in twins} == set(KINDS)
+    small = SMALL if view == "street_view" else ()
+    assert {twin.kind for twin in twins} == {*KINDS, *small}
     assert all(twin.true != twin.wrong for twin in twins)
     of_one = {(twin.position, twin.kind) for twin in twins}
     assert len(of_one) == len(twins)
@@ -98,8 +100,8 @@ def test_drops_are_shorter_and_additions_longer(made):
         kind: [len(t.wrong.split()) - len(t.true.split()) for t in twins if t.kind == kind]
         for kind in KINDS
     }
-    assert max(length["drop"]) <= 0 and min(length["drop"]) < 0
-    assert np.quantile(length["add"], 0.1) >= 1
+    assert max(length["drop"]) < 0
+    assert np.median(length["add"]) >= 2
 
 
 def test_swaps_give_every_caption_to_another(made):
@@ -118,35 +120,37 @@ SAID = [
     Mention("people", 0, None, 0),
 ]
 FACTS = dict.fromkeys(ELEMENTS["street_view"], 0.0) | {"greenery": 0.02, "sky": 0.32, "upkeep": 0.9}
-RNG = [np.random.default_rng(i) for i in range(20)]
+LARGE = ("greenery", "sky", "water", "buildings")
 
 
-@pytest.mark.parametrize("rng", RNG)
-def test_a_drop_takes_one_thing_that_is_there(rng):
-    wrong = _dropped("street_view", FACTS, SAID, rng)
-    (gone,) = [m for m in SAID if m not in wrong]
-    assert gone.level > 0 and gone.element not in ADJECTIVES
-    assert [m for m in SAID if m != gone] == wrong
-    assert _dropped("street_view", FACTS, SAID[1:], rng) is None  # one thing stays
+@pytest.mark.parametrize("seed", range(12))
+def test_a_drop_takes_one_thing_that_is_plainly_there(seed):
+    rng = np.random.default_rng(seed)
+    assert _dropped("street_view", FACTS, SAID, LARGE, rng) == [SAID[0], *SAID[2:]]
+    assert _dropped("street_view", FACTS, SAID, ("greenery",), rng) is None  # a bit of green
+    assert _dropped("street_view", FACTS, SAID[1:], LARGE, rng) is None  # one thing stays
 
 
-@pytest.mark.parametrize("rng", RNG)
-def test_an_addition_is_not_there(rng):
-    wrong = _added("street_view", FACTS, SAID, rng)
+@pytest.mark.parametrize("seed", range(12))
+def test_an_addition_is_not_there(seed):
+    rng = np.random.default_rng(seed)
+    wrong = _added("street_view", FACTS, SAID, LARGE, rng)
     (extra,) = [m for m in wrong if m not in SAID]
-    assert FACTS[extra.element] == 0 and extra.level >= 2 and extra.element != "people"
+    assert extra.element in ("water", "buildings") and extra.level >= 2
     assert [m for m in wrong if m != extra] == SAID
-    full = dict.fromkeys(FACTS, 5.0)
-    assert _added("street_view", full, SAID, rng) is None
+    denied = _added("street_view", FACTS, SAID, ("people",), rng)
+    assert [m.level > 0 for m in denied if m.element == "people"] == [True]
+    assert _added("street_view", dict.fromkeys(FACTS, 5.0), SAID, LARGE, rng) is None
 
 
-@pytest.mark.parametrize("rng", RNG[:5])
-def test_an_exaggeration_is_large(rng):
-    wrong = _exaggerated("street_view", FACTS, SAID, rng)
+@pytest.mark.parametrize("seed", range(3))
+def test_an_exaggeration_is_large(seed):
+    rng = np.random.default_rng(seed)
+    wrong = _exaggerated("street_view", FACTS, SAID, LARGE, rng)
     assert wrong[0] == Mention("greenery", 3, None, 3) and wrong[1:] == SAID[1:]
     percent = [Mention("water", 1, 20, 0)]
-    assert _exaggerated("street_view", FACTS, percent, rng) == [Mention("water", 3, 55, 0)]
-    assert _exaggerated("street_view", FACTS, SAID[1:], rng) is None
+    assert _exaggerated("street_view", FACTS, percent, LARGE, rng) == [Mention("water", 3, 55, 0)]
+    assert _exaggerated("street_view", FACTS, SAID[1:], LARGE, rng) is None
 
 
 def test_every_wording_is_scored_once_and_ranked(made):
@@ -156,8 +160,9 @@ def test_every_wording_is_scored_once_and_ranked(made):
     for name in RANKED:
         assert pairs[[f"{name}_true", f"{name}_wrong"]].notna().all().all()
     found = ranked(view, pairs).set_index("kind")
-    assert found.loc["all", "pairs"] == len(twins) == found.loc[list(KINDS), "pairs"].sum()
-    for kind in KINDS:
+    assert found.loc["all", "pairs"] == found.loc[list(KINDS), "pairs"].sum()
+    assert found.pairs.drop("all").sum() == len(twins)
+    for kind in found.index.drop("all"):
         for name in RANKED:
             right = n = 0
             for row in pairs.itertuples():
