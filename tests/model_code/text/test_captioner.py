@@ -82,7 +82,7 @@ def test_warm_captioners_err_more(captioner: Captioner, asks: dict) -> None:
 
     def errors(temperature: float) -> float:
         wrong = []
-        for seed in range(4):
+        for seed in range(2):
             tries = [replace(a, seed=seed, temperature=temperature) for a in asks["street_view"]]
             for ask, answer in zip(tries, captioner.caption(tries), strict=True):
                 said = parse(answer.text, "street_view").get("road")

@@ -96,7 +96,7 @@ def test_what_texts_ask_for_adds_up(view: str) -> None:
 @pytest.mark.parametrize("view", SIZES)
 def test_a_true_caption_paints_its_picture_rather_than_another(view: str) -> None:
     """Cycle score of a picture with its own caption, against the caption of another picture."""
-    b, rng = 48, np.random.default_rng(3)
+    b, rng = 32, np.random.default_rng(3)
     draw = lambda: rng.beta(0.7, 0.9, b).astype(np.float32)  # noqa: E731
     if view == "street_view":
         hour = rng.uniform(8, 19, b).astype(np.float32)
