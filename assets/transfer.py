@@ -78,7 +78,7 @@ def transfer(ctx: Context) -> Product:
 
 def _check_apart(ctx: Context, source: str) -> None:
     """A leak: pretraining in a city that shares ground with this one has seen its test regions."""
-    import geopandas as gpd
+    from model_code.geo.regions import shared_ground
 
     other = ctx.elsewhere[source, "regions"]
     if not other.exists:
@@ -86,12 +86,10 @@ def _check_apart(ctx: Context, source: str) -> None:
             f"`transfer` of {ctx.name!r} names {source!r}, which was never built",
             fix=f"make run CITY={source}",
         )
-    here = ctx.inputs["regions"].geo().geometry
-    there = other.geo().to_crs(here.crs).geometry
-    shared = gpd.GeoSeries(here).intersects(there.union_all().buffer(-1.0))
-    if shared.any():
+    shared = shared_ground(ctx.inputs["regions"].geo(), other.geo())
+    if shared:
         raise DataError(
-            f"{int(shared.sum())} regions of {ctx.name!r} lie in {source!r}, so that an encoder "
+            f"{shared} regions of {ctx.name!r} lie in {source!r}, so that an encoder "
             "pretrained there has seen them",
             fix="take that city out of `transfer`",
         )

@@ -376,3 +376,14 @@ def make_adjacency(regions: gpd.GeoDataFrame) -> pd.DataFrame:
             "border_m": np.concatenate([border_m, border_m])[order],
         }
     )
+
+
+def shared_ground(regions: gpd.GeoDataFrame, others: gpd.GeoDataFrame) -> int:
+    """How many regions share more than a border with regions of another city, in whatever CRS."""
+    import shapely
+
+    there = others.geometry.to_crs(regions.crs).to_numpy()
+    # A metre: borders that were drawn twice cross here and there.
+    tree = shapely.STRtree(shapely.buffer(there, -1.0))
+    mine, _ = tree.query(regions.geometry.to_numpy(), predicate="intersects")
+    return len(np.unique(mine))

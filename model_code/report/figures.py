@@ -591,12 +591,12 @@ def caption_gallery(entries: pd.DataFrame, *, title: str = "Captions") -> Figure
         cells = grid[number // 2, 3 * (number % 2) :]
         for axes, picture in zip(cells, (entry.picture, entry.painted), strict=False):
             axes.imshow(picture, interpolation="nearest")
-        scores = (
-            ("PerceptionScore", entry.perception_score),
-            ("CLIP", entry.clip_score),
-            ("cycle", entry.cycle_score),
-        )
-        judged = ", ".join(f"{name} {score:.2f}" for name, score in scores if np.isfinite(score))
+        scores: dict[str, Any] = {
+            "PerceptionScore": entry.perception_score,
+            "CLIP": entry.clip_score,
+            "cycle": entry.cycle_score,
+        }
+        judged = ", ".join(f"{n} {score:.2f}" for n, score in scores.items() if np.isfinite(score))
         state = "" if entry.kept else " · not kept"
         ink = palette.INK if entry.kept else palette.FAINT
         text = "\n".join(textwrap.wrap(str(entry.text) or "(no caption)", 58)[:6])

@@ -30,7 +30,7 @@ def location_features(lonlat_deg: Floats) -> Floats:
         raise ValueError("a place without coordinates has no location features")
     latlon = torch.from_numpy(places[:, ::-1].astype(np.float32).copy())
     with torch.inference_mode():
-        parts = [_encoder()(part) for part in latlon.split(_BATCH)]
+        parts = [_encoder()(part) for part in torch.split(latlon, _BATCH)]
     return np.concatenate([np.empty((0, WIDTH), np.float32), *(p.numpy() for p in parts)])
 
 

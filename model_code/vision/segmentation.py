@@ -108,7 +108,7 @@ ELEMENTS: Mapping[str, Mapping[str, str]] = {
 class StreetSegmenter(_ByColour):
     """Classes of street scenes, by their ADE20K names."""
 
-    classes = STREET_CLASSES
+    classes: tuple[str, ...] = STREET_CLASSES
     size = (64, 96)
 
     def cues(self, pixels: NDArray[np.uint8]) -> Floats:
@@ -135,7 +135,7 @@ class LandCoverSegmenter(_ByColour):
     """Classes of satellite chips of about 1 km: LoveDA's, with grass for agriculture, forest for any
     trees, background for paved ground, and industrial for metal roofs and goods."""
 
-    classes = LAND_COVER_CLASSES
+    classes: tuple[str, ...] = LAND_COVER_CLASSES
     size = (64, 64)
 
     def cues(self, pixels: NDArray[np.uint8]) -> Floats:

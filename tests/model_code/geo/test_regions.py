@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from model_code.city import Boundary, Hexagons, Polygons, Squares
 from model_code.errors import ConfigError, DataError
-from model_code.geo.regions import make_adjacency, make_boundary, make_regions, utm_crs
+from model_code.geo.regions import (
+    make_adjacency,
+    make_boundary,
+    make_regions,
+    shared_ground,
+    utm_crs,
+)
 from tests.model_code.geo.maps import (
     BOX,
     CRS,
@@ -277,3 +283,16 @@ def test_adjacency_goes_both_ways_and_an_island_has_none():
     forth = set(made.itertuples(index=False, name=None))
     assert forth == {(b, a, border) for a, b, border in forth}
     assert "3" not in set(made["region_id"])
+
+
+def test_cities_that_touch_share_no_ground_and_cities_that_overlap_do():
+    def town(x_m: float) -> gpd.GeoDataFrame:
+        cells = [
+            shapely.box(x_m + 1000 * i, 4e6, x_m + 1000 * (i + 1), 4e6 + 1000) for i in range(3)
+        ]
+        return gpd.GeoDataFrame(geometry=cells, crs="EPSG:32625")
+
+    here = town(500_000)
+    assert shared_ground(here, town(503_000).to_crs(4326)) == 0
+    assert shared_ground(here, town(501_500).to_crs(4326)) == 2
+    assert shared_ground(here, here) == 3
