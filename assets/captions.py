@@ -12,11 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import sha256
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from assets.inputs import picture_arrays
 from assets.stage import Context, Product, Written, stage
 from model_code.city import City
+from model_code.errors import DataError
 from model_code.fingerprint import code_digests, digest
 from model_code.methods import METHODS
 from model_code.tables import contract
@@ -89,7 +91,14 @@ def _images(ctx: Context) -> list[_Images]:
                 ctx.inputs[table], view, ctx.city.chips.min_valid_share
             )
             digests = [_sha256(picture) for picture in pixels]
-            found.append(_Images(view, ids, regions, pixels, digests))
+            if len(ids):
+                found.append(_Images(view, ids, regions, pixels, digests))
+    if not found:
+        raise DataError(
+            f"city {ctx.name!r} has no picture to caption: no chip has enough valid pixels, and no "
+            "street view lies in a region",
+            fix="lower `chips.min_valid_share`, look at `rejected`, or take `captions` out",
+        )
     return found
 
 
@@ -288,7 +297,9 @@ def _named(identity: Identity) -> str:
 
 
 def _sha256(picture: np.ndarray | None) -> str:
-    return sha256(b"" if picture is None else picture.tobytes()).hexdigest()
+    return sha256(
+        b"" if picture is None else repr(picture.shape).encode() + picture.tobytes()
+    ).hexdigest()
 
 
 def _histograms(ctx: Context, written: Written) -> bytes:
@@ -380,6 +391,7 @@ def _no_locations(city: City) -> str:
 
 
 @stage(group="captions", kinds=("torch",), absent=_no_locations, inputs=("region_street_views",),
+       settings=lambda city: {"geoclip": version("geoclip")},
        code=("model_code.vision.location",))  # fmt: skip
 def location_features(ctx: Context) -> Product:
     """GeoCLIP's features of the places of street views, which no training changes."""

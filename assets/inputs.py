@@ -255,9 +255,9 @@ def _shares(handle: Handle, ids: np.ndarray) -> dict[str, Any]:
     chips = table[table["view"] == "satellite"].set_index("image_id")
     views = table[table["view"] == "street_view"].sort_values(["region_id", "image_id"])
     found: dict[str, Any] = {}
-    if len(chips):
+    if chips["shares"].map(len).any():
         found["chip_shares"] = _vectors(chips, "shares", ids)
-    if len(views):
+    if views["shares"].map(len).any():
         found["view_region"] = _index(ids, views["region_id"])
         views = views.set_index("image_id")
         found["view_shares"] = _vectors(views, "shares", views.index.to_numpy())

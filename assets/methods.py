@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from assets.inputs import TABLE_OF, check_regions, labels, region_data, region_ids
 from assets.stage import Context, Product, Stage, Written, define
 from model_code.city import City
+from model_code.errors import DataError
 from model_code.fingerprint import digest
-from model_code.methods import HEAD_KEYS, METHODS, MethodSpec
+from model_code.methods import HEAD_KEYS, METHODS, MethodSpec, Modality
 from model_code.tables import contract
 from resources.lake import Handle, Writer, checkpoint_writers, plain_table_writer
 
@@ -69,20 +70,37 @@ def _config(spec: MethodSpec, settings: dict[str, Any], variant: str) -> Any:
 
 def method_data(spec: MethodSpec, ctx: Context) -> RegionData:
     """The method's inputs; a modality below the floor is refused or left out, as the rules say."""
-    return _data_and_left_out(spec, ctx)[0]
+    return data_and_left_out(spec, ctx)[0]
 
 
-def _data_and_left_out(spec: MethodSpec, ctx: Context) -> tuple[RegionData, tuple[str, ...]]:
+def data_and_left_out(spec: MethodSpec, ctx: Context) -> tuple[RegionData, tuple[str, ...]]:
     """The method's inputs, and which of its modalities are left out of them."""
     from dataclasses import replace
 
     from model_code.methods.run import needs_check
 
-    here = [m for m in spec.needs if m not in TABLE_OF or ctx.has(TABLE_OF[m])]
+    here = [m for m in spec.needs if _there(ctx, m) and _there(ctx, _CAPTIONED.get(m, m))]
+    if "towers" in spec.needs and "towers" not in here:
+        raise DataError(
+            f"method {spec.name!r} starts from the towers of `captions`, which city {ctx.name!r} has "
+            "not",
+            fix=f"add `captions: {{}}` to its YAML, or take `methods.{spec.name}` out",
+        )
     data = region_data(ctx.inputs, here, ctx.city.chips.min_valid_share)
     thin = needs_check(spec, ctx.name, _shares(data), here, ctx.city.min_modality_share)
     gone = {name: None for modality in thin for name in _FIELDS[modality]}
     return (replace(data, **gone) if gone else data), thin
+
+
+# Whose captions they are: one table holds those of both views.
+_CAPTIONED: dict[Modality, Modality] = {
+    "chip_captions": "imagery",
+    "view_captions": "street_views",
+}
+
+
+def _there(ctx: Context, modality: Modality) -> bool:
+    return modality not in TABLE_OF or ctx.has(TABLE_OF[modality])
 
 
 _FIELDS = {
@@ -369,7 +387,7 @@ def _predict(spec: MethodSpec, ctx: Context) -> Product:
 
     from model_code.methods.run import parts_for, predict, prediction_rows
 
-    data, left_out = _data_and_left_out(spec, ctx)
+    data, left_out = data_and_left_out(spec, ctx)
     ids = data.region_ids
     embeddings = None
     if spec.kind == "pretrained":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from assets.stage import Context, Product, in_order, stage
+from assets.methods import named_predictions
+from assets.stage import STAGES, Context, Product, in_order, stage
 from model_code.city import City
 from model_code.methods import METHODS
 from resources.lake import Manifest, text_writer
@@ -38,7 +39,8 @@ def _reads(city: City) -> tuple[str, ...]:
 
 @stage(group="report", kinds=("html",), table=None,
        inputs=tuple(dict.fromkeys([*_TABLES, *_PICTURES, *_per_method(METHODS)])), reads=_reads,
-       code=("model_code.report.figures",), config=("title", "methods"), data_files=("model_code/report/templates/*",),
+       code=("model_code.report.figures",), config=("title", "methods"),
+       settings=lambda city: {name: STAGES[name].picture_code() for name in _PICTURES}, data_files=("model_code/report/templates/*",),
        publish="report.html")  # fmt: skip
 def report(ctx: Context) -> Product:
     """The city's page: one self-contained file that opens offline."""
@@ -66,7 +68,8 @@ def report(ctx: Context) -> Product:
             description="",
             regions=tables["regions"].geo(),
             predictions={
-                name: tables[f"{name}_predictions"].frame() for name in sorted(ctx.city.methods)
+                name: named_predictions(tables[f"{name}_predictions"])[0]
+                for name in sorted(ctx.city.methods)
             },
             embedding_maps={
                 name: tables[f"{name}_embeddings"].frame(file="map.parquet")

@@ -16,7 +16,7 @@ import json
 import resource
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 from graphlib import TopologicalSorter
@@ -146,24 +146,26 @@ class Stage:
         return {place: lake.handle(*place) for place in places}
 
     def depends_on(
-        self, city: City, raw: RawFiles, lake: Lake, upstream: Callable[[str], str]
+        self,
+        city: City,
+        raw: RawFiles,
+        upstream: Callable[[str], str],
+        elsewhere: Mapping[tuple[str, str], Handle],
     ) -> dict[str, Any]:
         """Everything that the result depends on; its digest is the fingerprint.
 
         Args:
             upstream: fingerprint of an input by its name.
+            elsewhere: of `read_elsewhere`; what cannot be read there counts as another input.
         """
         if reason := self.why_absent(city):
             return {"absent": reason}
         code = dict(_code_of(self.code, self.data_files))
         if self.table:
             code["contract"] = digest(asdict(self.table))
-        elsewhere = {
-            f"{name}/{asset}": handle.fingerprint
-            for (name, asset), handle in self.read_elsewhere(city, lake).items()
-        }
+        others = {f"{name}/{asset}": _state(h) for (name, asset), h in elsewhere.items()}
         return {
-            **({"elsewhere": elsewhere} if elsewhere else {}),
+            **({"elsewhere": others} if others else {}),
             "upstream": {name: upstream(name) for name in self.read_inputs(city)},
             "raw": {
                 section: {path: value[:16] for path, value in files.items()}
@@ -173,6 +175,14 @@ class Stage:
             | ({"settings": self.settings(city)} if self.settings else {}),
             "code": {name: value[:16] for name, value in code.items()},
         }
+
+
+def _state(handle: Handle) -> str:
+    """Fingerprint of another city's asset; its damage is an error only where it is read."""
+    try:
+        return handle.fingerprint
+    except CorruptTableError:
+        return "damaged"
 
 
 STAGES: dict[str, Stage] = {}
@@ -268,6 +278,7 @@ def _run(
     name = context.partition_key
     city = cities.city(name)
     raw = cities.raw()
+    elsewhere = declared.read_elsewhere(city, lake)
     total = len(context.run.asset_selection or context.job_def.nodes)
 
     def say(outcome: Outcome, what: str) -> None:
@@ -289,14 +300,16 @@ def _run(
             lake.workspace(name, declared.name, fingerprint),
             declared.settings(city) if declared.settings else None,
             rows=lambda kind: RowStore(lake, name, declared.name, kind, context.log.warning),
-            elsewhere=declared.read_elsewhere(city, lake),
+            elsewhere=elsewhere,
         )
 
     with lake.lock(name, declared.name, on_wait=waiting):
         try:
             if declared.before:
                 declared.before(city, cities.root, progress)
-            inputs = declared.depends_on(city, raw, lake, lambda asset: handles[asset].fingerprint)
+            inputs = declared.depends_on(
+                city, raw, lambda asset: handles[asset].fingerprint, elsewhere
+            )
             fingerprint = digest(inputs)
             try:
                 manifest = lake.manifest(name, declared.name)
@@ -322,7 +335,10 @@ def _run(
                         lake.publish(name, declared.name, declared.publish)
                     yield dg.MaterializeResult(
                         **({"value": redrawn} if redrawn else {}),
-                        metadata={**_shown(manifest.metadata), "cached": not reason},
+                        metadata={
+                            **_shown(redrawn.about["metadata"] if redrawn else manifest.metadata),
+                            "cached": not reason,
+                        },
                         check_results=_replayed(declared, manifest.checks, reason),
                     )
                     return
@@ -501,7 +517,8 @@ def fingerprints(city: City, lake: Lake, raw: RawFiles) -> dict[str, str]:
     """By asset, the fingerprint that a run would give it now."""
     found: dict[str, str] = {}
     for declared in in_order():
-        found[declared.name] = digest(declared.depends_on(city, raw, lake, found.__getitem__))
+        elsewhere = declared.read_elsewhere(city, lake)
+        found[declared.name] = digest(declared.depends_on(city, raw, found.__getitem__, elsewhere))
     return found
 
 
@@ -515,7 +532,8 @@ def explain(
     found = []
     for declared in in_order():
         name = declared.name
-        inputs = declared.depends_on(city, raw, lake, lambda asset: fingerprints[asset])
+        elsewhere = declared.read_elsewhere(city, lake)
+        inputs = declared.depends_on(city, raw, fingerprints.__getitem__, elsewhere)
         fingerprints[name] = digest(inputs)
         try:
             manifest = lake.manifest(city.name, name)

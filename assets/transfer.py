@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from assets.inputs import TABLE_OF, labels
-from assets.methods import method_data, stored
+from assets.methods import data_and_left_out, stored
 from assets.stage import Context, Product, Written, stage
 from model_code.city import City
 from model_code.errors import DataError
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from model_code.methods.base import RegionData, Targets
-    from resources.lake import Handle
 
 
 def _nothing_named(city: City) -> str:
@@ -26,8 +25,8 @@ def _nothing_named(city: City) -> str:
 def _sources(city: City) -> tuple[tuple[str, str], ...]:
     """The assets of other cities that the transfer reads."""
     pairs = [(source, method) for method, sources in city.transfer.items() for source in sources]
-    checkpoints = [(source, f"{method}_checkpoint") for source, method in pairs]
-    return tuple(dict.fromkeys([*checkpoints, *((source, "regions") for source, _ in pairs)]))
+    own = [(s, f"{m}_{part}") for s, m in pairs for part in ("checkpoint", "predictions")]
+    return tuple(dict.fromkeys([*own, *((source, "regions") for source, _ in pairs)]))
 
 
 def _inputs(methods: Iterable[str]) -> tuple[str, ...]:
@@ -63,7 +62,7 @@ def transfer(ctx: Context) -> Product:
     catalogue = targets.frame(file="indicators.parquet")
     parts = []
     for method, sources in sorted(ctx.city.transfer.items()):
-        data = method_data(METHODS[method], ctx)
+        data, left_out = data_and_left_out(METHODS[method], ctx)
         labelled = labels(targets, data.region_ids)
         own = ctx.inputs[f"{method}_metrics"].frame()
         own = own[own["variant"].str.split("_without_").str[0] == "default"]
@@ -71,8 +70,10 @@ def transfer(ctx: Context) -> Product:
         for source in sources:
             _check_apart(ctx, source)
             ctx.progress(f"{method}: pretrained on {source}")
-            checkpoints = ctx.elsewhere[source, f"{method}_checkpoint"]
-            parts.append(_scores(ctx, method, source, checkpoints, data, labelled, catalogue))
+            _check_alike(ctx, method, source, left_out)
+            captioner = "" if own.empty else own["captioner"].iloc[0]
+            rows = _scores(ctx, method, source, data, left_out, labelled, catalogue)
+            parts.append(rows.assign(captioner=captioner))
     return Product(pd.concat(parts, ignore_index=True))
 
 
@@ -99,8 +100,8 @@ def _scores(
     ctx: Context,
     method: str,
     source: str,
-    checkpoints: Handle,
     data: RegionData,
+    left_out: tuple[str, ...],
     targets: Targets,
     catalogue: pd.DataFrame,
 ) -> pd.DataFrame:
@@ -121,7 +122,7 @@ def _scores(
 
     spec, choice = METHODS[method], ctx.city.methods[method]
     config = variant_configs(method, choice.config, {})["default"]
-    _check_alike(ctx, method, source, checkpoints, config)
+    checkpoints = ctx.elsewhere[source, f"{method}_checkpoint"]
     splits = ctx.inputs["splits"].frame()
     encoder: Any = spec.load()
     frames = []
@@ -142,7 +143,7 @@ def _scores(
         score(pd.concat(frames, ignore_index=True), catalogue),
         city=ctx.name,
         method=method,
-        inputs={"default": inputs_of(spec, config)},
+        inputs={"default": inputs_of(spec, config, left_out)},
         protocol={"default": "inductive"},
         captioner={},
         contained_in=dict(zip(catalogue["indicator"], catalogue["contained_in"], strict=True)),
@@ -151,9 +152,12 @@ def _scores(
     return rows.assign(pretrained_on=source)
 
 
-def _check_alike(ctx: Context, method: str, source: str, found: Handle, config: Any) -> None:
-    """Encoders of other settings would not fit these weights."""
-    manifest = found.manifest
+def _check_alike(ctx: Context, method: str, source: str, left_out: tuple[str, ...]) -> None:
+    """Encoders of other settings, or of other modalities, would not fit these weights."""
+    from model_code.methods.run import variant_configs
+
+    config = variant_configs(method, ctx.city.methods[method].config, {})["default"]
+    manifest = ctx.elsewhere[source, f"{method}_checkpoint"].manifest
     if manifest is None or manifest.absent:
         raise DataError(
             f"`transfer.{method}` of {ctx.name!r} names {source!r}, which has no such checkpoint",
@@ -166,4 +170,16 @@ def _check_alike(ctx: Context, method: str, source: str, found: Handle, config: 
         raise DataError(
             f"`methods.{method}` of {ctx.name!r} and of {source!r} differ in {', '.join(differ)}",
             fix="give both cities the same settings of the encoder",
+        )
+    if own.get("inductive"):
+        raise DataError(
+            f"`methods.{method}.config.inductive` leaves no encoder that saw {source!r} as a whole",
+            fix="set it to false in both cities; a variant can still be inductive",
+        )
+    theirs_out = tuple(ctx.elsewhere[source, f"{method}_predictions"].metadata("left_out") or ())
+    if set(theirs_out) != set(left_out):
+        raise DataError(
+            f"`methods.{method}` leaves out {list(left_out)} in {ctx.name!r}, and {list(theirs_out)} "
+            f"in {source!r}",
+            fix="change `min_modality_share`, or switch that modality off in both cities",
         )

@@ -840,7 +840,7 @@ def _source_problems(raw: Any) -> Iterator[Problem]:
     given = {name for name, source in _section(raw, "sources").items() if source}
     for name in _section(raw, "methods"):
         needs = METHODS[name].needs if name in METHODS else ()
-        if "captions" not in raw and not BY_CAPTIONS.isdisjoint(needs):
+        if raw.get("captions") is None and not BY_CAPTIONS.isdisjoint(needs):
             yield Problem(
                 f"methods.{name}",
                 f"the method needs {' and '.join(m for m in needs if m in BY_CAPTIONS)}, and this "

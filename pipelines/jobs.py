@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import dagster as dg
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
-from assets.stage import explain, fingerprints
+from assets.stage import STAGES, explain, fingerprints
 from model_code.city import Cities, City, check_files, data_root
 from model_code.errors import CityloomError
 from model_code.fingerprint import digest
@@ -96,7 +96,8 @@ def changed_raw_files(context: dg.SensorEvaluationContext) -> Iterator[dg.RunReq
         except CityloomError as error:
             context.log.warning(f"{name}: {error}")
             continue
-        stale = [asset for asset, state, _ in states if state == "to do"]
+        # Of this job alone: a transfer is asked for by a person.
+        stale = [a for a, state, _ in states if state == "to do" and STAGES[a].group in GROUPS]
         if stale:
             yield dg.RunRequest(
                 run_key=f"{name}-{_state_key(city, lake, raw)}",

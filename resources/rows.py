@@ -8,6 +8,7 @@ a changed image costs one row. What is wrong with a shard costs its rows again, 
 from __future__ import annotations
 
 import io
+import os
 import uuid
 from collections.abc import Callable, Iterable
 from hashlib import sha256
@@ -65,9 +66,10 @@ class RowStore:
             rows = pd.concat(parts) if parts else pd.DataFrame()
             self._rows = rows[~rows.index.duplicated()]
             if len(shards) > _MANY:
-                self._write(self._rows)
+                written = Path(self._write(self._rows)).name
                 for shard in shards:
-                    self._lake.fs.rm(shard)
+                    if Path(shard).name != written:
+                        self._lake.fs.rm(shard)
         return self._rows
 
     def _shards(self) -> list[str]:
@@ -88,19 +90,24 @@ class RowStore:
             return None
         return pd.read_parquet(io.BytesIO(content)).set_index(_KEY)
 
-    def _write(self, rows: pd.DataFrame) -> None:
+    def _write(self, rows: pd.DataFrame) -> str:
+        """The path of the shard that holds the rows, safe on the disk."""
         buffer = io.BytesIO()
         rows.rename_axis(_KEY).reset_index().to_parquet(buffer, index=False, compression="zstd")
         content = buffer.getvalue()
         target = f"{self._folder}/{sha256(content).hexdigest()[:32]}.parquet"
         if not self._lake.local:
             self._lake.fs.pipe_file(target, content)
-            return
+            return target
         path = Path(target)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{uuid.uuid4().hex}")
         try:
-            temporary.write_bytes(content)
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+        return target

@@ -818,10 +818,18 @@ def leaderboard_heatmap(summary: pd.DataFrame, *, split: str = "spatial") -> Fig
     return figure
 
 
+def _of_itself(comparisons: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a method's default (whatever its city could not give it) against another variant."""
+    rows = comparisons[comparisons["method_a"] == comparisons["method_b"]]
+    first, second = (
+        rows[side].str.fullmatch(r"default(_without_\w+)?") for side in ("variant_a", "variant_b")
+    )
+    return rows.assign(ahead=first)[first != second]
+
+
 def ablated_methods(comparisons: pd.DataFrame) -> list[str]:
     """Methods that were compared with variants of themselves."""
-    own = comparisons[comparisons["method_a"] == comparisons["method_b"]]
-    return sorted(own["method_a"].unique())
+    return sorted(_of_itself(comparisons)["method_a"].unique())
 
 
 @_picture
@@ -833,15 +841,11 @@ def ablation_bars(comparisons: pd.DataFrame, method: str, *, split: str = "spati
         comparisons: as in `model_code.tables`.
     """
     title = f"{method_label(method, 'default')}: gain over its variants, {split} split"
-    own = comparisons[
-        (comparisons["method_a"] == method)
-        & (comparisons["method_b"] == method)
-        & (comparisons["split"] == split)
-        & ((comparisons["variant_a"] == "default") | (comparisons["variant_b"] == "default"))
-    ].dropna(subset="difference")
+    own = _of_itself(comparisons)
+    own = own[(own["method_a"] == method) & (own["split"] == split)].dropna(subset="difference")
     if own.empty:
         return _nothing(title)
-    ahead = own["variant_a"] == "default"
+    ahead = own["ahead"]
     sign = np.where(ahead, 1, -1)
     gain = own["difference"] * sign
     low = np.where(ahead, own["low"], -own["high"])

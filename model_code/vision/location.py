@@ -5,14 +5,12 @@ from __future__ import annotations
 
 import warnings
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from model_code.backends import Identity
 from model_code.methods.base import Floats
 
 WIDTH = 512
@@ -32,11 +30,6 @@ def location_features(lonlat_deg: Floats) -> Floats:
     with torch.inference_mode():
         parts = [_encoder()(part) for part in torch.split(latlon, _BATCH)]
     return np.concatenate([np.empty((0, WIDTH), np.float32), *(p.numpy() for p in parts)])
-
-
-def identity() -> Identity:
-    """Which encoder it is."""
-    return Identity("geoclip-location-encoder", version("geoclip"))
 
 
 @cache

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from model_code.vision.location import WIDTH, identity, location_features
+from model_code.vision.location import WIDTH, location_features
 
 PLACES = np.array([[-73.99, 40.74], [-73.99, 40.75], [9.18, 48.78]])  # two in New York, Stuttgart
 
@@ -25,7 +25,3 @@ def test_a_place_does_not_depend_on_the_others() -> None:
 def test_a_place_without_coordinates_is_refused() -> None:
     with pytest.raises(ValueError, match="without coordinates"):
         location_features(np.array([[np.nan, 40.0]]))
-
-
-def test_the_encoder_is_named_with_its_version() -> None:
-    assert identity().revision[0].isdigit()
