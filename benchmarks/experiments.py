@@ -72,7 +72,12 @@ def main(city: str) -> None:
     lines += ["## Mean rank over tasks", "", markdown(ranks), ""]
     spent = spent[["asset", "seconds", "bytes"]].copy()
     spent["seconds"] = spent["seconds"].map("{:.1f}".format)
-    lines += ["## Seconds to fit (of this run; other work on the machine counts too)", "", markdown(spent), ""]
+    lines += [
+        "## Seconds to fit (of this run; other work on the machine counts too)",
+        "",
+        markdown(spent),
+        "",
+    ]
     name = "README.md" if city == "demo_large" else f"{city}.md"
     (RESULTS / name).write_text("\n".join(lines), encoding="utf-8")
 
