@@ -52,7 +52,7 @@ JOBS = [
     _job("from_pretraining", "pretraining", "Pretraining and all that follows."),
     _job("fine_tune", "finetuning", "Heads on the embeddings that stand, and all that follows."),
     dg.define_asset_job(
-        "transfer",
+        "transfer_encoders",
         selection=dg.AssetSelection.groups("transfer"),
         description="Encoders that were pretrained in the cities that the YAML's `transfer` names, "
         "tested in this one.",

@@ -96,7 +96,7 @@ def test_an_encoder_is_carried_to_a_city_that_was_not_seen(
     config = yaml.safe_load(place.yaml.read_text().replace("tiny/", "north/"))
     config["simulator"] |= {"path": "north", "seed": 9, "north_km": 100}
     north.write({**config, "name": "north", "transfer": {"urbanvlp": ["tiny"]}})
-    for job in ("whole_city", "transfer"):
+    for job in ("whole_city", "transfer_encoders"):
         done = north.run(*north.job(job))
         assert done.returncode == 0, done.stderr[-3000:]
     rows = table(place, "transfer", "north")
