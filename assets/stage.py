@@ -252,16 +252,17 @@ def define(declared: Stage) -> dg.AssetsDefinition:
         group_name=declared.group,
         kinds={*declared.kinds, "parquet"} if declared.table else set(declared.kinds),
         partitions_def=CITIES,
-        ins={name: dg.AssetIn() for name in declared.inputs},
-        deps=list(declared.after),
+        # Handles are lazy, so the body makes them itself: a loaded input is an event in Dagster's log,
+        # and hundreds of them are most of a cached run.
+        deps=[*declared.inputs, *declared.after],
         check_specs=[spec] if declared.table else [],
         hooks={tell_of_failure},
         required_resource_keys={"cities", "io_manager"},
         output_required=True,
     )
-    def run(context: dg.AssetExecutionContext, **handles: Handle) -> Iterator[Any]:
+    def run(context: dg.AssetExecutionContext) -> Iterator[Any]:
         try:
-            yield from _run(declared, context, handles)
+            yield from _run(declared, context)
         except Exception:
             context.resources.cities.failed()
             raise
@@ -269,15 +270,14 @@ def define(declared: Stage) -> dg.AssetsDefinition:
     return run
 
 
-def _run(
-    declared: Stage, context: dg.AssetExecutionContext, handles: dict[str, Handle]
-) -> Iterator[Any]:
+def _run(declared: Stage, context: dg.AssetExecutionContext) -> Iterator[Any]:
     _note_code()
     cities: CityResource = context.resources.cities
     lake: Lake = context.resources.io_manager.lake
     name = context.partition_key
     city = cities.city(name)
     raw = cities.raw()
+    handles = {asset: lake.handle(name, asset) for asset in declared.inputs}
     elsewhere = declared.read_elsewhere(city, lake)
     total = len(context.run.asset_selection or context.job_def.nodes)
 
