@@ -6,8 +6,9 @@ RUN := $(UV) run --no-sync
 CITY ?= demo
 
 export DAGSTER_HOME := $(CURDIR)
-# numerical libraries would otherwise start more threads than there are cores, in every process
-export OMP_NUM_THREADS ?= 2
+# One thread a process: small networks gain nothing from a second one, and long stages share their
+# fits among processes instead (CITYLOOM_WORKERS, by default one a core).
+export OMP_NUM_THREADS ?= 1
 # and on a busy machine they would wait for each other by spinning, several times slower
 export OMP_WAIT_POLICY ?= PASSIVE
 
@@ -34,7 +35,7 @@ run: setup ## build one city: make run CITY=manhattan
 	@$(RUN) cityloom run $(CITY)
 
 test: setup ## all tests with branch coverage, one process a core
-	OMP_NUM_THREADS=1 $(RUN) pytest -n auto --dist loadfile --cov --cov-report=term:skip-covered \
+	$(RUN) pytest -n auto --dist loadfile --cov --cov-report=term:skip-covered \
 	  $(PYTEST_ARGS)
 
 lint: setup ## ruff (check and format) and mypy

@@ -186,27 +186,26 @@ def stored(handle: Handle) -> Iterator[tuple[Fit, int, Checkpoint]]:
 
 
 class _Progress:
-    """Says how far a stage of many fits is, a line every few seconds at the most."""
+    """Says how far a stage of many fits is, a line every few seconds at the most. What is finished is
+    counted by its files, since other processes may work on the stage too."""
 
-    def __init__(self, ctx: Context, total: int) -> None:
-        self._say, self._total, self._done = ctx.progress, total, 0
+    def __init__(self, ctx: Context, finished: Callable[[], int], total: int) -> None:
+        assert ctx.crew is not None
+        self._say, self._beat = ctx.progress, ctx.crew.beat
+        self._finished, self._total, self._before = finished, total, finished()
         self._started = self._last = time.perf_counter()
 
     def line(self, text: str) -> None:
         """What a fit says of itself."""
+        self._beat()
         now = time.perf_counter()
         if now - self._last < 5:
             return
-        left = (now - self._started) / self._done * (self._total - self._done) if self._done else 0
-        about = f", about {left:.0f} s left" if left else ""
-        self._say(f"fit {self._done + 1} of {self._total}: {text}{about}")
+        done = self._finished()
+        each = (now - self._started) / max(done - self._before, 1)
+        left = f", about {each * (self._total - done):.0f} s left" if done > self._before else ""
+        self._say(f"fit {done + 1} of {self._total}: {text}{left}")
         self._last = now
-
-    def step(self) -> None:
-        """One more fit is done."""
-        self._done += 1
-        if self._done < self._total:
-            self.line("starts")
 
 
 # --- stages --------------------------------------------------------------------------------------
@@ -219,50 +218,57 @@ def _fit(spec: MethodSpec, ctx: Context) -> Product:
     data = method_data(spec, ctx)
     splits = ctx.inputs["splits"].frame() if "splits" in ctx.inputs else None
     targets = labels(ctx.inputs["targets"], data.region_ids) if "targets" in ctx.inputs else None
-    jobs = [
-        (fit, seed)
-        for variant in sorted(ctx.settings["variants"])
-        for fit in fits(spec, _config(spec, ctx.settings, variant), splits, variant)
-        for seed in ctx.settings["seeds"]
-    ]
-    known: dict[str, Checkpoint] = {}  # variants that differ in their heads share a fit
+    same: dict[str, list[tuple[Fit, int]]] = {}  # variants that differ in their heads share a fit
+    for variant in sorted(ctx.settings["variants"]):
+        for fit in fits(spec, _config(spec, ctx.settings, variant), splits, variant):
+            for seed in ctx.settings["seeds"]:
+                own_seed = seed if spec.seeded else None
+                key = digest([ctx.settings["variants"][variant], fit.split, fit.fold, own_seed])
+                same.setdefault(key, []).append((fit, seed))
 
     def fit_one(fit: Fit, seed: int, workspace: Workspace) -> Checkpoint:
-        own_seed = seed if spec.seeded else None
-        same = digest([ctx.settings["variants"][fit.variant], fit.split, fit.fold, own_seed])
-        if same not in known:
-            parts = None
-            if fit.fold >= 0:
-                parts = parts_for(splits, data.region_ids, fit.split, fit.fold)
-            config = _config(spec, ctx.settings, fit.variant)
-            known[same] = fit_checkpoint(
-                spec, config, data, seed=seed, targets=targets, parts=parts, workspace=workspace
-            )
-        return known[same]
+        parts = None
+        if fit.fold >= 0:
+            parts = parts_for(splits, data.region_ids, fit.split, fit.fold)
+        config = _config(spec, ctx.settings, fit.variant)
+        return fit_checkpoint(
+            spec, config, data, seed=seed, targets=targets, parts=parts, workspace=workspace
+        )
 
-    return _fit_all(ctx, jobs, fit_one)
+    return _fit_all(ctx, list(same.values()), fit_one)
 
 
 def _fit_all(
     ctx: Context,
-    jobs: list[tuple[Fit, int]],
+    jobs: list[list[tuple[Fit, int]]],
     fit_one: Callable[[Fit, int, Workspace], Checkpoint],
 ) -> Product:
-    """Every fit as a checkpoint file of its own; those that a killed run has finished are kept."""
+    """Every fit as a checkpoint file of its own; those of one job are the same fit. What a killed run
+    has finished is kept, and the fits of long work are shared among processes."""
     from model_code.methods.base import Workspace
 
-    progress = _Progress(ctx, len(jobs))
-    writers: dict[str, Writer] = {}
-    for fit, seed in jobs:
-        name = _name(fit, seed)
-        if not (ctx.work / f"{name}.json").exists():
-            workspace = Workspace(progress.line, ctx.work / f"{name}.resume")
-            checkpoint = _noted(fit_one(fit, seed, workspace), fit, seed)
-            _keep(ctx.work, checkpoint_writers(name, checkpoint))
-        for end in _ENDS:
-            writers[f"{name}{end}"] = partial(shutil.copyfile, ctx.work / f"{name}{end}")
-        progress.step()
-    return Product(files=writers, metadata={"fits": len(jobs)})
+    assert ctx.crew is not None
+    named = {_name(*job[0]): job for job in jobs}
+
+    def done(name: str) -> bool:
+        return (ctx.work / f"{name}.json").exists()
+
+    progress = _Progress(ctx, lambda: sum(map(done, named)), len(named))
+
+    def do(name: str) -> None:
+        checkpoint = fit_one(*named[name][0], Workspace(progress.line, ctx.work / f"{name}.resume"))
+        for fit, seed in named[name][::-1]:  # the first, by which it is known, comes last
+            writers = checkpoint_writers(_name(fit, seed), _noted(checkpoint, fit, seed))
+            _keep(ctx.work, writers)
+
+    ctx.crew.work(ctx.work, list(named), do, done)
+    names = [_name(fit, seed) for job in jobs for fit, seed in job]
+    files: dict[str, Writer] = {
+        f"{name}{end}": partial(shutil.copyfile, ctx.work / f"{name}{end}")
+        for name in names
+        for end in _ENDS
+    }
+    return Product(files=files, metadata={"fits": len(names)})
 
 
 _ENDS = (".safetensors", ".json")
@@ -354,7 +360,7 @@ def _heads(spec: MethodSpec, ctx: Context) -> Product:
     data = method_data(spec, ctx) if fitted else None
     checkpoints = _by_fit(fitted) if fitted else {}
     jobs = [
-        (Fit(variant, split, fold), seed)
+        [(Fit(variant, split, fold), seed)]
         for variant in sorted(ctx.settings["variants"])
         for split, fold in folds(splits)
         for seed in ctx.settings["seeds"]

@@ -14,6 +14,7 @@ of it, partitioned by city:
 import base64
 import json
 import resource
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +31,7 @@ from model_code.errors import CityloomError, ContractError, CorruptTableError
 from model_code.fingerprint import code_digests, data_digests, digest
 from model_code.rejections import Rejections
 from model_code.tables import TABLES, Table, contract
+from resources.crew import Crew
 from resources.dagster import CityResource, Commit, Outcome
 from resources.lake import (
     Handle,
@@ -62,6 +64,7 @@ class Context:
     rejections: Rejections = field(default_factory=Rejections)
     rows: Callable[[str], RowStore] | None = None
     elsewhere: dict[tuple[str, str], Handle] = field(default_factory=dict)
+    crew: Crew | None = None
 
     def has(self, table: str) -> bool:
         """Whether the city has an optional input; one that was never made is an error."""
@@ -270,15 +273,62 @@ def define(declared: Stage) -> dg.AssetsDefinition:
     return run
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A stage of a city with its inputs, as a run opens it, and each process that helps the run."""
+
+    declared: Stage
+    city: City
+    lake: Lake
+    root: str
+    handles: dict[str, Handle]
+    elsewhere: dict[tuple[str, str], Handle]
+
+    def depends_on(self) -> dict[str, Any]:
+        """See `Stage.depends_on`."""
+        return self.declared.depends_on(
+            self.city,
+            RawFiles(self.root),
+            lambda asset: self.handles[asset].fingerprint,
+            self.elsewhere,
+        )
+
+    def context(
+        self,
+        fingerprint: str,
+        crew: Crew,
+        progress: Callable[[str], None],
+        warn: Callable[[str], None],
+    ) -> Context:
+        """What the stage may see; `fingerprint` is that of what it is about to make."""
+        declared, name = self.declared, self.city.name
+        return Context(
+            self.city.view(declared.config),
+            {asset: self.handles[asset] for asset in declared.read_inputs(self.city)},
+            self.root,
+            name,
+            progress,
+            self.lake.workspace(name, declared.name, fingerprint),
+            declared.settings(self.city) if declared.settings else None,
+            rows=lambda kind: RowStore(self.lake, name, declared.name, kind, warn),
+            elsewhere=self.elsewhere,
+            crew=crew,
+        )
+
+
+def open_stage(declared: Stage, city: City, lake: Lake, root: str) -> Opened:
+    """A stage with lazy handles on its inputs."""
+    handles = {asset: lake.handle(city.name, asset) for asset in declared.inputs}
+    return Opened(declared, city, lake, root, handles, declared.read_elsewhere(city, lake))
+
+
 def _run(declared: Stage, context: dg.AssetExecutionContext) -> Iterator[Any]:
     _note_code()
     cities: CityResource = context.resources.cities
     lake: Lake = context.resources.io_manager.lake
     name = context.partition_key
     city = cities.city(name)
-    raw = cities.raw()
-    handles = {asset: lake.handle(name, asset) for asset in declared.inputs}
-    elsewhere = declared.read_elsewhere(city, lake)
+    opened = open_stage(declared, city, lake, cities.root)
     total = len(context.run.asset_selection or context.job_def.nodes)
 
     def say(outcome: Outcome, what: str) -> None:
@@ -291,25 +341,14 @@ def _run(declared: Stage, context: dg.AssetExecutionContext) -> Iterator[Any]:
         context.log.info(f"          {declared.name}: {text}")
 
     def context_for(fingerprint: str) -> Context:
-        return Context(
-            city.view(declared.config),
-            {asset: handles[asset] for asset in declared.read_inputs(city)},
-            cities.root,
-            name,
-            progress,
-            lake.workspace(name, declared.name, fingerprint),
-            declared.settings(city) if declared.settings else None,
-            rows=lambda kind: RowStore(lake, name, declared.name, kind, context.log.warning),
-            elsewhere=elsewhere,
-        )
+        command = member_command(name, declared.name, fingerprint, cities.root)
+        return opened.context(fingerprint, Crew(command, progress), progress, context.log.warning)
 
     with lake.lock(name, declared.name, on_wait=waiting):
         try:
             if declared.before:
                 declared.before(city, cities.root, progress)
-            inputs = declared.depends_on(
-                city, raw, lambda asset: handles[asset].fingerprint, elsewhere
-            )
+            inputs = opened.depends_on()
             fingerprint = digest(inputs)
             try:
                 manifest = lake.manifest(name, declared.name)
@@ -345,7 +384,7 @@ def _run(declared: Stage, context: dg.AssetExecutionContext) -> Iterator[Any]:
                 context.log.warning(f"{declared.name}: its file is damaged; making it again")
             started = time.perf_counter()
             ctx = context_for(fingerprint)
-            product = declared.body(ctx)
+            product = _made(declared, ctx)
             provenance = {
                 "asset": declared.name,
                 "city": name,
@@ -377,6 +416,25 @@ def _run(declared: Stage, context: dg.AssetExecutionContext) -> Iterator[Any]:
         lake.write_timing(name, declared.name, timing)
         if declared.publish:
             lake.publish(name, declared.name, declared.publish)
+
+
+def member_command(city: str, asset: str, fingerprint: str, root: str) -> list[str]:
+    """The command of a process that helps a run (see `assets.member`)."""
+    return [
+        *(sys.executable, "-W", "ignore", "-m", "assets.member"),
+        city,
+        asset,
+        fingerprint,
+        root,
+    ]
+
+
+def _made(declared: Stage, ctx: Context) -> Product:
+    assert ctx.crew is not None
+    try:
+        return declared.body(ctx)
+    finally:
+        ctx.crew.close()
 
 
 def _redrawn(declared: Stage, ctx: Context, lake: Lake, manifest: Manifest) -> Commit:

@@ -40,6 +40,7 @@ def run(city: City) -> None:
     with _advice():
         Cities.load()[city]
     os.environ.setdefault("DAGSTER_HOME", str(ROOT))
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # long stages use processes instead
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve a busy machine
     done = subprocess.run(  # noqa: S603
         [
