@@ -179,7 +179,7 @@ def captions(ctx: Context) -> Product:
     from model_code.calibration import SCORES, calibrate
 
     config = ctx.city.captions
-    captioner = _Remembering(ctx, backends.captioner(config.captioner))
+    captioner = _Remembering(ctx, backends.captioner(config))
     shares = ctx.inputs["image_shares"].frame()
     tries, best = [], []
     for images in _images(ctx):

@@ -214,20 +214,23 @@ def _view_ids(handles: Mapping[str, Handle]) -> np.ndarray:
     return views.arrow(["view_id"]).column("view_id").to_numpy(zero_copy_only=False)
 
 
-def _captions(table: pd.DataFrame, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Text and `kept` of each image; one without a caption has an empty text that is not kept."""
+def _captions(table: pd.DataFrame, ids: np.ndarray, of: str) -> dict[str, Any]:
+    """Texts of each image `of` a region or view; one without a caption has an empty text that is not
+    kept."""
     rows = table.set_index("image_id").reindex(ids)
-    return rows["text"].fillna("").to_numpy(str), rows["kept"].eq(True).to_numpy(bool)
+    return {
+        f"{of}_texts": rows["text"].fillna("").to_numpy(str),
+        f"{of}_text_kept": rows["kept"].eq(True).to_numpy(bool),
+        f"{of}_first_texts": rows["first_text"].fillna("").to_numpy(str),
+    }
 
 
 def _chip_captions(handle: Handle, ids: np.ndarray) -> dict[str, Any]:
-    texts, kept = _captions(handle.frame().query("view == 'satellite'"), ids)
-    return {"chip_texts": texts, "chip_text_kept": kept}
+    return _captions(handle.frame().query("view == 'satellite'"), ids, "chip")
 
 
 def _view_captions(handle: Handle, ids: np.ndarray) -> dict[str, Any]:
-    texts, kept = _captions(handle.frame().query("view == 'street_view'"), ids)
-    return {"view_texts": texts, "view_text_kept": kept}
+    return _captions(handle.frame().query("view == 'street_view'"), ids, "view")
 
 
 def _vectors(table: pd.DataFrame, column: str, ids: np.ndarray) -> np.ndarray:

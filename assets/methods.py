@@ -109,8 +109,8 @@ _FIELDS = {
     "pois": ("poi_counts",),
     "flows": ("flow_origin", "flow_destination", "flow_count"),
     "buildings": ("heights", "height_present"),
-    "chip_captions": ("chip_texts", "chip_text_kept"),
-    "view_captions": ("view_texts", "view_text_kept"),
+    "chip_captions": ("chip_texts", "chip_text_kept", "chip_first_texts"),
+    "view_captions": ("view_texts", "view_text_kept", "view_first_texts"),
     "view_locations": ("view_location_features",),
     "shares": ("chip_shares", "view_shares"),
 }

@@ -191,8 +191,9 @@ def calibrate(
     Returns:
         tries: `position` (of the ask), `attempt` from 0, `text`, `error`, `seed`, `temperature`,
             `tokens_in`, `tokens_out`, and `SCORES`; ordered by position and attempt.
-        best: `position`, `attempt` (-1: no try gave a caption), `tries`, `text`,
-            `perception_score`, `kept`, `reason` (empty where kept); a row an ask, in order.
+        best: `position`, `attempt` (-1: no try gave a caption), `tries`, `text`, `first_text`
+            (of the first try, whatever its score), `perception_score`, `kept`, `reason` (empty
+            where kept); a row an ask, in order.
     """
     import pandas as pd
 
@@ -257,6 +258,7 @@ def _best(tries: pd.DataFrame, config: CalibrationConfig) -> pd.DataFrame:
         kind="stable",
     )
     best = order.drop_duplicates("position").reset_index(drop=True)
+    first = tries[tries["attempt"] == 0].set_index("position")["text"]
     points, missing = best["perception_score"], best["missing"]
     kept = (points >= config.floor).to_numpy()
     number = tries.groupby("position").size().reindex(best["position"]).to_numpy(np.int32)
@@ -275,4 +277,5 @@ def _best(tries: pd.DataFrame, config: CalibrationConfig) -> pd.DataFrame:
         tries=number,
         kept=kept,
         reason=np.array(reasons, object),
-    )[["position", "attempt", "tries", "text", "perception_score", "kept", "reason"]]
+        first_text=first.reindex(best["position"]).to_numpy(object),
+    )[["position", "attempt", "tries", "text", "first_text", "perception_score", "kept", "reason"]]

@@ -470,6 +470,12 @@ class Captions(Model):
     anywhere, without a download."""
 
     captioner: Literal["template"] = "template"
+    wrong_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="captions made wrong on purpose, to see what calibration is worth",
+    )
     segmenter: Literal["embedded"] = "embedded"
     painter: Literal["embedded"] = "embedded"
     clip: ClipConfig = ClipConfig()

@@ -338,6 +338,8 @@ _ALL = (
         Column("attempt", "int32", "the try that was taken; -1 where none gave a caption", low=-1),
         Column("tries", "int32", "how many there were", low=1),
         Column("text", "string", "the caption; empty where there is none"),
+        Column("first_text", "string", "the first try, whatever its score: what is read without "
+               "calibration"),
         Column("perception_score", "float64", "its score", nullable=True, low=0, high=1),
         Column("kept", "bool", "false: left out of pretraining"),
         Column("reason", "string", "why it is not kept; else empty"),

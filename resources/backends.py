@@ -20,7 +20,7 @@ def captioner(config: Any) -> Captioner:
     """The captioner of the section `captions`."""
     from model_code.text.captioner import TemplateCaptioner
 
-    return TemplateCaptioner()
+    return TemplateCaptioner(config.wrong_share)
 
 
 def segmenter(config: Any, view: View) -> Segmenter:

@@ -167,7 +167,10 @@ class Pictured(Tuned):
 class ContrastiveConfig(Pictured):
     """What all methods share that are pretrained against captions."""
 
-    calibrated: bool = Field(True, description="only captions that calibration keeps")
+    calibrated: bool = Field(
+        True,
+        description="captions that calibration keeps; false: the first try of each, good or bad",
+    )
     epochs: int = Field(8, ge=1)
     batch: int = Field(64, ge=2)
     learning_rate: float = Field(1e-3, gt=0)

@@ -36,7 +36,8 @@ class RegionData:
         matrix as triples, all hours summed;
         heights [N, H, W] float32 metres (NaN: no height known), height_present [N] bool;
         chip_texts [N] and view_texts [M] captions (empty: none), chip_text_kept [N] and
-        view_text_kept [M] bool (False: calibration rejects the caption);
+        view_text_kept [M] bool (False: calibration rejects the caption); chip_first_texts [N] and
+        view_first_texts [M] the captions as they were before calibration;
         chip_shares [N, K1] and view_shares [M, K2] float32 pixel shares of segmentation classes (a
         row of NaN: not applicable);
         view_location_features [M, 512] float32 of the places of the views, by GeoCLIP;
@@ -61,8 +62,10 @@ class RegionData:
     height_present: Mask | None = None
     chip_texts: NDArray[np.str_] | None = None
     chip_text_kept: Mask | None = None
+    chip_first_texts: NDArray[np.str_] | None = None
     view_texts: NDArray[np.str_] | None = None
     view_text_kept: Mask | None = None
+    view_first_texts: NDArray[np.str_] | None = None
     chip_shares: Floats | None = None
     view_shares: Floats | None = None
     view_location_features: Floats | None = None

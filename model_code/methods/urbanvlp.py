@@ -389,22 +389,25 @@ def captions(
     data: RegionData, config: UrbanVlpConfig, view_order: NDArray[np.int64]
 ) -> tuple[dict[View, Mask], dict[View, NDArray[np.str_]]]:
     """By view, which captions pretraining may read, and the captions (empty where it may not): of
-    chips in the order of the regions [N], of street views in `view_order` [M]."""
+    chips in the order of the regions [N], of street views in `view_order` [M]. Without calibration
+    these are the first ones that were written, all of them."""
     kept: dict[View, Mask] = {}
     texts: dict[View, NDArray[np.str_]] = {}
-    if data.chip_texts is not None:
-        kept["satellite"] = _readable(data.chip_texts, data.chip_text_kept, config.calibrated)
-        texts["satellite"] = np.where(kept["satellite"], data.chip_texts, "")
-    if data.view_texts is not None:
-        readable = _readable(data.view_texts, data.view_text_kept, config.calibrated)
+    chips = data.chip_texts if config.calibrated else data.chip_first_texts
+    if chips is not None:
+        kept["satellite"] = _readable(chips, data.chip_text_kept if config.calibrated else None)
+        texts["satellite"] = np.where(kept["satellite"], chips, "")
+    views = data.view_texts if config.calibrated else data.view_first_texts
+    if views is not None:
+        readable = _readable(views, data.view_text_kept if config.calibrated else None)
         kept["street_view"] = readable[view_order]
-        texts["street_view"] = np.where(readable, data.view_texts, "")[view_order]
+        texts["street_view"] = np.where(readable, views, "")[view_order]
     return kept, texts
 
 
-def _readable(texts: NDArray[np.str_], kept: Mask | None, calibrated: bool) -> Mask:
+def _readable(texts: NDArray[np.str_], kept: Mask | None) -> Mask:
     mask = np.strings.str_len(np.strings.strip(texts)) > 0
-    return mask & kept if calibrated and kept is not None else mask
+    return mask if kept is None else mask & kept
 
 
 def resized(

@@ -117,10 +117,18 @@ class _Look:
 
 
 class TemplateCaptioner:
-    """Captions without a model to download. At most `MAX_WORDS` words a caption."""
+    """Captions without a model to download. At most `MAX_WORDS` words a caption.
 
-    def __init__(self) -> None:
-        self.identity = Identity("TemplateCaptioner", digest(code_digests([__name__]))[:12])
+    Args:
+        wrong_share: of the captions of pictures, made wrong on purpose: they tell the shares of one
+            element as those of another. Drawn anew at each try.
+    """
+
+    def __init__(self, wrong_share: float = 0.0) -> None:
+        settings = {"wrong_share": wrong_share} if wrong_share else {}
+        revision = digest(code_digests([__name__]))[:12]
+        self.identity = Identity("TemplateCaptioner", revision, settings)
+        self.wrong_share = wrong_share
         self._segmenters = {"satellite": LandCoverSegmenter(), "street_view": StreetSegmenter()}
 
     def caption(self, asks: Sequence[Ask]) -> list[Answer]:
@@ -142,6 +150,11 @@ class TemplateCaptioner:
         labels = segmenter.label([ask.picture])[0]
         look = _Look(shares, labels, segmenter.classes, ask.picture)
         _err(look, ask.temperature, rng)
+        lie = np.random.default_rng((_key(ask), 1))
+        if lie.random() < self.wrong_share:
+            look.shares = dict(
+                zip(look.shares, lie.permutation([*look.shares.values()]), strict=True)
+            )
         tell = _of_chip if ask.kind == "satellite" else _of_street
         return Answer(_short(tell(look, rng)))
 

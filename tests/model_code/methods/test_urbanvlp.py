@@ -234,20 +234,28 @@ def test_training_reads_a_few_views_and_embedding_all(data: RegionData) -> None:
     assert not drawn.any()
 
 
-def test_only_kept_captions_are_read_unless_calibration_is_off(data: RegionData) -> None:
-    for calibrated in (True, False):
-        module = alignment(data, config(calibrated=calibrated))
-        there = data.chip_texts != ""
-        expected = there & data.chip_text_kept if calibrated else there
-        np.testing.assert_array_equal(module.kept["satellite"], expected)
-    changed = np.where(data.chip_text_kept, data.chip_texts, "a lie")
-    view_changed = np.where(data.view_text_kept, data.view_texts, "a lie")
-    lying = replace(data, chip_texts=changed, view_texts=view_changed)
-    towers = pretrained_towers(data)  # so that the words do not depend on the captions
-    data, lying = replace(data, towers=towers), replace(lying, towers=towers)
-    assert equal(pretrained(data), pretrained(lying))
+def test_without_calibration_first_tries_are_read_else_captions_that_are_kept(
+    data: RegionData,
+) -> None:
     off = config(calibrated=False)
-    assert not equal(pretrained(data, off), pretrained(lying, off))
+    there = (data.chip_texts != "") & data.chip_text_kept
+    np.testing.assert_array_equal(alignment(data).kept["satellite"], there)
+    first = data.chip_first_texts != ""
+    np.testing.assert_array_equal(alignment(data, off).kept["satellite"], first)
+    data = replace(data, towers=pretrained_towers(data))  # words then depend on no caption
+    unread = {
+        "chip_texts": np.where(data.chip_text_kept, data.chip_texts, "a lie"),
+        "view_texts": np.where(data.view_text_kept, data.view_texts, "a lie"),
+        "chip_first_texts": np.full_like(data.chip_first_texts, "grey"),
+    }
+    assert equal(pretrained(data), pretrained(replace(data, **unread)))
+    late = {
+        "chip_texts": np.full_like(data.chip_texts, "grey"),
+        "chip_text_kept": ~EVERYONE,
+        "view_texts": np.full_like(data.view_texts, "grey"),
+    }
+    assert equal(pretrained(data, off), pretrained(replace(data, **late), off))
+    assert not equal(pretrained(data), pretrained(data, off))
 
 
 def test_captions_that_are_empty_blank_or_long(data: RegionData) -> None:

@@ -96,6 +96,20 @@ def test_warm_captioners_err_more(captioner: Captioner, asks: dict) -> None:
     assert errors(0.0) < 0.04 < errors(6.0)
 
 
+def test_captions_can_be_made_wrong_on_purpose(captioner: Captioner, asks: dict) -> None:
+    """The others are as they were, and each try is drawn anew."""
+    asked = [replace(ask, seed=seed) for seed in range(20) for ask in asks["street_view"][:8]]
+    honest = captioner.caption(asked)
+    wrong = {}
+    for share in (0.0, 0.3, 1.0):
+        told = TemplateCaptioner(share).caption(asked)
+        wrong[share] = np.array([a != b for a, b in zip(honest, told, strict=True)])
+    assert not wrong[0.0].any() and wrong[1.0].mean() > 0.95
+    assert 0.2 < wrong[0.3].mean() < 0.4
+    assert wrong[0.3].reshape(20, 8).mean(axis=0).min() > 0
+    assert TemplateCaptioner(0.3).identity != captioner.identity
+
+
 def test_a_caption_sees_its_own_modality_alone(captioner: Captioner, asks: dict) -> None:
     ask = asks["satellite"][0]
     more = replace(ask, pois=[("Bar Nine", "bar")], heights_m=None, prompt="Lisbon, 38.7, -9.1")
