@@ -16,6 +16,9 @@ from model_code.tables import contract
 
 Array = NDArray[Any]
 Method = tuple[str, str]
+Figures = Callable[[Array], Array]
+
+ALL_TASKS = "all tasks"  # no name of an indicator has a space
 
 _CHUNK = 1 << 24  # weights that stand in memory at once
 
@@ -34,7 +37,8 @@ def compare(
     transformed scale, or macro F1. A draw resamples regions with replacement, the same for every
     method; a region brings all its rows (hours, and folds that test it). In each draw the metric
     is taken for each seed of a method, then averaged over its seeds. `low` and `high` are the
-    2.5 % and 97.5 % quantiles of the difference over draws.
+    2.5 % and 97.5 % quantiles of the difference over draws. The rows of the task `ALL_TASKS` compare
+    the mean R2 over the numbers that no modality contains, drawn in all tasks at once.
 
     Args:
         predictions: by (method, variant), its rows of the table `predictions`.
@@ -47,43 +51,69 @@ def compare(
     Raises:
         DataError: two methods differ in the test rows, or in the truth, of a task and split.
     """
-    by_part: dict[tuple[str, str], dict[Method, pd.DataFrame]] = {}
+    by_split: dict[str, dict[str, dict[Method, pd.DataFrame]]] = {}
     for method in sorted(predictions):
         require_finite(predictions[method])
         for (task, split), rows in predictions[method].groupby(["task", "split"]):
-            by_part.setdefault((str(task), str(split)), {})[method] = rows
+            by_split.setdefault(str(split), {}).setdefault(str(task), {})[method] = rows
     blocks = _blocks(splits)
-    kinds = kinds_of(pd.Series([task for task, _ in by_part], dtype=str), indicators)
+    contained = dict(zip(indicators["indicator"], indicators["contained_in"].map(len), strict=True))
     records: list[dict[str, Any]] = []
-    for ((task, split), methods), kind in zip(by_part.items(), kinds, strict=True):
-        regions = pd.Index(next(iter(methods.values()))["region_id"].unique()).sort_values()
-        _require_same_rows(methods, regions, f"{task} ({split} split)")
+    for split, by_task in by_split.items():
+        regions = _tested(by_task)
         unit = _units(regions, blocks.get(split))
-        units = int(unit.max()) + 1
-        if kind == "classification":
-            name, figures = "macro_f1", _macro_f1_figures(methods, regions, unit)
-        else:
-            name, figures = "r2", _r2_figures(methods, regions, unit)
-        observed = figures(np.ones((1, units)))[0]  # [M]
-        drawn = np.concatenate([figures(w) for w in weights(units, draws, seed)])  # [draws, M]
-        drawn = drawn[np.isfinite(drawn).all(axis=1)]
-        estimable = len(regions) >= 2 and np.isfinite(observed).all() and len(drawn) > 0
-        names = list(methods)
-        for i, j in combinations(range(len(names)), 2):
-            a, b = (j, i) if observed[j] > observed[i] else (i, j)
-            found: Array = np.full(3, np.nan)
-            if estimable:
-                low, high = np.quantile(drawn[:, a] - drawn[:, b], [0.025, 0.975])
-                found = np.array([observed[a] - observed[b], low, high])
-            records.append(
-                dict(zip(("method_a", "variant_a"), names[a], strict=True))
-                | dict(zip(("method_b", "variant_b"), names[b], strict=True))
-                | dict(zip(("difference", "low", "high"), found, strict=True))
-                | {"task": task, "split": split, "metric": name, "regions": len(regions)}
-            )
+        joined: dict[tuple[Method, ...], list[Array]] = {}  # of the tasks that go into the mean
+        kinds = kinds_of(pd.Series(list(by_task), dtype=str), indicators)
+        for (task, methods), kind in zip(by_task.items(), kinds, strict=True):
+            _require_same_rows(methods, regions, f"{task} ({split} split)")
+            measure = _macro_f1_figures if kind == "classification" else _r2_figures
+            figures = _drawn(measure(methods, regions, unit), int(unit.max()) + 1, draws, seed)
+            name = "macro_f1" if kind == "classification" else "r2"
+            tested = next(iter(methods.values()))["region_id"].nunique()
+            about = {"task": task, "split": split, "metric": name, "regions": tested}
+            records += [row | about for row in _pairs(tuple(methods), figures, tested)]
+            if kind != "classification" and not contained.get(task):
+                joined.setdefault(tuple(methods), []).append(figures)
+        for names, parts in joined.items():
+            if len(parts) > 1:
+                about = {"task": ALL_TASKS, "split": split, "metric": "mean_r2",
+                         "regions": len(regions)}  # fmt: skip
+                mean = np.mean(parts, axis=0)
+                records += [row | about for row in _pairs(names, mean, len(regions))]
     table = contract("comparisons")
     result = pd.DataFrame.from_records(records, columns=table.names())
     return result.sort_values(list(table.key), ignore_index=True)
+
+
+def _tested(by_task: Mapping[str, Mapping[Method, pd.DataFrame]]) -> pd.Index:
+    """All regions that are tested on some task, so that one draw serves all tasks."""
+    ids = [next(iter(methods.values()))["region_id"] for methods in by_task.values()]
+    regions: pd.Index = pd.Index(np.sort(pd.concat(ids).unique()))
+    return regions
+
+
+def _drawn(figures: Figures, units: int, draws: int, seed: int) -> Array:
+    """The figures [1 + draws, M]: as observed, and in each draw."""
+    parts = [figures(np.ones((1, units))), *map(figures, weights(units, draws, seed))]
+    return np.concatenate(parts)
+
+
+def _pairs(names: tuple[Method, ...], figures: Array, tested: int) -> Iterator[dict[str, Any]]:
+    """Each pair of methods, the better one first, with the interval of the difference of `figures`."""
+    observed, drawn = figures[0], figures[1:]
+    drawn = drawn[np.isfinite(drawn).all(axis=1)]
+    estimable = tested >= 2 and np.isfinite(observed).all() and len(drawn) > 0
+    for i, j in combinations(range(len(names)), 2):
+        a, b = (j, i) if observed[j] > observed[i] else (i, j)
+        found: Array = np.full(3, np.nan)
+        if estimable:
+            low, high = np.quantile(drawn[:, a] - drawn[:, b], [0.025, 0.975])
+            found = np.array([observed[a] - observed[b], low, high])
+        yield (
+            dict(zip(("method_a", "variant_a"), names[a], strict=True))
+            | dict(zip(("method_b", "variant_b"), names[b], strict=True))
+            | dict(zip(("difference", "low", "high"), found, strict=True))
+        )
 
 
 def weights(units: int, draws: int, seed: int) -> Iterator[Array]:
@@ -143,9 +173,6 @@ def _require_same_rows(
                 f"than the first seed of {'/'.join(first)}",
                 fix="materialise the predictions of both methods from the same splits and targets",
             )
-
-
-Figures = Callable[[Array], Array]
 
 
 def _r2_figures(methods: Mapping[Method, pd.DataFrame], regions: pd.Index, unit: Array) -> Figures:

@@ -12,9 +12,8 @@ from model_code.methods import BY_CAPTIONS, METHODS
 
 CITIES = Path(__file__).parents[3] / "cities"
 SHIPPED = {
-    "demo": {"regions": 156, "seed": 7},
-    "demo_captions": {"regions": 156, "seed": 7, "captions": True},
-    "demo_large": {"regions": 2500, "seed": 11, "spatial_repeats": 2},
+    "demo": {"regions": 156, "seed": 7, "captions": True},
+    "demo_large": {"regions": 2500, "seed": 11, "spatial_repeats": 2, "captions": True},
 }
 
 

@@ -12,6 +12,7 @@ INDICATORS = pd.DataFrame(
         "indicator": ["flow", "income", "land_use"],
         "kind": ["hourly", "regression", "classification"],
         "transform": ["log1p", "log1p", "none"],
+        "contained_in": [[], [], []],
     }
 )
 

@@ -4,7 +4,7 @@ import pytest
 from sklearn.metrics import f1_score, r2_score
 
 from model_code.errors import DataError
-from model_code.evaluation.compare import compare, weights
+from model_code.evaluation.compare import ALL_TASKS, compare, weights
 from tests.model_code.evaluation.data import INDICATORS, assert_follows_contract, predictions
 
 TASKS = ("flow", "income", "land_use")
@@ -72,10 +72,47 @@ def test_equals_the_loop_over_draws(task, metric, blocks):
         np.testing.assert_allclose([row["low"], row["high"]], [low, high], atol=1e-12)
 
 
+def test_the_mean_of_all_numbers_is_drawn_in_all_of_them_at_once():
+    frames = methods()
+    regions = sorted(frames["good", "default"]["region_id"].unique())
+    # One region has no income: it is drawn all the same, and adds nothing there.
+    frames = {
+        key: frame[(frame["task"] != "income") | (frame["region_id"] != regions[3])]
+        for key, frame in frames.items()
+    }
+    found = compare(frames, INDICATORS, draws=10, seed=3)
+    found = found[found["task"] == ALL_TASKS]
+    assert set(found["metric"]) == {"mean_r2"} and set(found["regions"]) == {len(regions)}
+    unit_of = dict(zip(regions, range(len(regions)), strict=True))
+    count = len(regions)
+    chunks = [np.ones((1, count)), *weights(count, 10, seed=3)]
+    drawn = np.array(
+        [
+            np.mean([naive(frames, t, r2_score, w, unit_of) for t in ("flow", "income")], axis=0)
+            for chunk in chunks
+            for w in chunk
+        ]
+    )
+    names = list(frames)
+    for row in found.itertuples():
+        i = names.index((row.method_a, row.variant_a))
+        j = names.index((row.method_b, row.variant_b))
+        difference = drawn[:, i] - drawn[:, j]
+        np.testing.assert_allclose(row.difference, difference[0], atol=1e-12)
+        expected = np.quantile(difference[1:], [0.025, 0.975])
+        np.testing.assert_allclose([row.low, row.high], expected, atol=1e-12)
+
+
+def test_what_a_modality_contains_is_not_in_the_mean():
+    contained = INDICATORS.assign(contained_in=[["flows"], [], []])
+    found = compare(methods(), contained, draws=5)
+    assert ALL_TASKS not in set(found["task"])  # one task is left, and stands for itself
+
+
 def test_a_method_against_itself_differs_by_nothing():
     frame = predictions(30, tasks=TASKS)
     found = compare({("m", "default"): frame, ("m", "again"): frame.copy()}, INDICATORS)
-    assert len(found) == 3
+    assert len(found) == 4
     assert (found[["difference", "low", "high"]] == 0).all(axis=None)
 
 
@@ -137,7 +174,7 @@ def test_whole_blocks_give_wider_intervals_where_neighbours_err_together():
 def test_follows_its_contract_and_repeats_itself():
     found = compare(methods(), INDICATORS, draws=100)
     assert_follows_contract("comparisons", found)
-    assert len(found) == 9
+    assert len(found) == 12
     assert (found["difference"] >= 0).all()
     assert (found["low"] <= found["high"]).all()
     assert set(found["regions"]) == {40}
