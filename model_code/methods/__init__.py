@@ -189,7 +189,10 @@ class UrbanVlpConfig(ContrastiveConfig):
     slots: int = Field(8, ge=1, description="learned weights of `aggregate: linear`")
     fusion: Literal["sum", "gate", "concat"] = "sum"
     alpha: float = Field(0.5, ge=0, description="weight of the regions' contrast")
-    beta: float = Field(0.5, ge=0, description="weight of the street views' contrast by tokens")
+    beta: float = Field(0.5, ge=0, description="weight of the street views' contrast")
+    local: Literal["tokens", "both"] = Field(
+        "both", description="contrast street views by tokens alone (eq 8), or as a whole too"
+    )
     budget_mib: int = Field(16, ge=1, description="memory of one block of token similarities")
 
     @model_validator(mode="after")

@@ -235,6 +235,9 @@ class Alignment(nn.Module):
             self.temperature = Temperature()
         if self.tokens:
             self.token_temperature = Temperature()
+            if config.local == "both":
+                self.view_temperature = Temperature()
+        self.local = config.local
         self.usable = np.zeros(len(data), bool)
         if self.region_text == "satellite":
             self.usable |= kept["satellite"]
@@ -263,8 +266,8 @@ class Alignment(nn.Module):
                 contrast = info_nce(F.normalize(fused, dim=-1), words, self.temperature())
                 losses.append(self.alpha * contrast)
         if self.tokens and drawn.any():
-            assert tokens is not None
-            _, words, mask = self._read("street_view", view[drawn])
+            assert tokens is not None and globals_ is not None
+            caption, words, mask = self._read("street_view", view[drawn])
             projection = cast(Towers, self.towers["street_view"]).clip.text_projection
             contrast = late_interaction_loss(
                 cast(ImageTower, regions.towers["street_view"]).shared(tokens[drawn]),
@@ -274,6 +277,10 @@ class Alignment(nn.Module):
                 budget_bytes=self.budget_bytes,
             )
             losses.append(self.beta * contrast)
+            if self.local == "both":
+                unit = F.normalize(caption, dim=-1)
+                contrast = info_nce(globals_[drawn], unit, self.view_temperature())
+                losses.append(self.beta * contrast)
         return torch.stack(losses).sum()
 
     def _read(self, view: View, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
