@@ -7,7 +7,6 @@ so that one changed picture costs one segmentation, one caption and one score.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -21,6 +20,7 @@ from model_code.city import City
 from model_code.errors import DataError
 from model_code.fingerprint import code_digests, digest
 from model_code.methods import METHODS
+from model_code.progress import Meter
 from model_code.tables import contract
 from resources import backends
 from resources.lake import Writer, checkpoint_writers, plain_table_writer
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from model_code.calibration import Scorer
 
 
-_SAY_EVERY_S = 5.0
 _SOURCE_OF: dict[View, str] = {"satellite": "imagery", "street_view": "street_views"}
 _TABLE_OF: dict[View, str] = {"satellite": "region_chips", "street_view": "region_street_views"}
 _BATCH = 128
@@ -118,13 +117,11 @@ def _kept(
     store = ctx.rows(kind)
     new = np.flatnonzero(~pd.Index(keys).isin(store.known(keys).index))
     new = new[~pd.Index(keys).take(new).duplicated()]
-    said = time.monotonic()
+    meter = Meter(ctx.progress, about, len(new))
     for start in range(0, len(new), _BATCH):
         batch = new[start : start + _BATCH]
         store.add(make(batch).set_axis([keys[i] for i in batch]))
-        if time.monotonic() - said > _SAY_EVERY_S:
-            ctx.progress(f"{about}: {start + len(batch):,} of {len(new):,}")
-            said = time.monotonic()
+        meter.at(start + len(batch))
     return store.known(keys).loc[list(keys)]
 
 
@@ -370,9 +367,9 @@ def clip_checkpoint(ctx: Context) -> Product:
     files: dict[str, Writer] = {}
     metadata = {}
     for view, pairs in (("satellite", satellite_pairs), ("street_view", street_pairs)):
-        ctx.progress(f"{view}: rendering {config.pairs + config.held_out:,} pairs")
-        pictures, texts = pairs(config.pairs + config.held_out, seed)
-        workspace = Workspace(partial(_say, ctx, view), ctx.work / f"{view}.resume")
+        say = partial(_say, ctx, view)
+        pictures, texts = pairs(config.pairs + config.held_out, seed, say)
+        workspace = Workspace(say, ctx.work / f"{view}.resume")
         fitted = train_clip(pictures, texts, config, seed=seed, workspace=workspace)
         files |= checkpoint_writers(view, fitted)
         metadata[view] = {k: v for k, v in fitted.record.items() if isinstance(v, int | float)}

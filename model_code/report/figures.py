@@ -28,6 +28,7 @@ from matplotlib.colors import (
 from matplotlib.colors import Normalize as LinearNorm
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from PIL import Image
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_BYTES = 150_000
+SHEET_BYTES = 400_000  # of pictures beside texts that have to be read
 _DPI = 110
 _SEQUENTIAL = LinearSegmentedColormap.from_list("sequential", list(palette.SEQUENTIAL))
 _PALE = LinearSegmentedColormap.from_list("pale", list(palette.PALE))
@@ -72,31 +74,32 @@ _STYLE: Any = {
 _P = ParamSpec("_P")
 
 
-def _picture(draw: Callable[_P, Figure]) -> Callable[_P, bytes]:
-    """Draw in the house style and encode, whatever the user's own matplotlib settings are."""
+def _picture(draw: Callable[_P, Figure], limit: int = MAX_BYTES) -> Callable[_P, bytes]:
+    """Draw in the house style and encode in at most `limit` bytes, whatever the user's own
+    matplotlib settings are."""
 
     @functools.wraps(draw)
     def drawn(*args: _P.args, **kwargs: _P.kwargs) -> bytes:
         with mpl.rc_context():
             mpl.rcdefaults()
             mpl.rcParams.update(_STYLE)
-            return _encode(draw(*args, **kwargs))
+            return _encode(draw(*args, **kwargs), limit)
 
     return drawn
 
 
-def _encode(figure: Figure) -> bytes:
-    """PNG of at most `MAX_BYTES`: true colour if it fits, else a palette, else fewer pixels."""
+def _encode(figure: Figure, limit: int) -> bytes:
+    """PNG of at most `limit` bytes: true colour if it fits, else a palette, else fewer pixels."""
     canvas: Any = FigureCanvasAgg(figure)
     figure.set_dpi(_DPI)
     canvas.draw()
     image = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
     found = _png(image)
     for colours in (256, 128, 64):
-        if len(found) <= MAX_BYTES:
+        if len(found) <= limit:
             break
         found = _png(image.quantize(colours))
-    while len(found) > MAX_BYTES:
+    while len(found) > limit:
         image = image.resize(
             (image.width * 4 // 5, image.height * 4 // 5), Image.Resampling.LANCZOS
         )
@@ -245,7 +248,7 @@ def _class_legend(axes: Axes, labels: Sequence[str], colours: Sequence[str], mis
 
 def _short(label: object, limit: int = 32) -> str:
     """A label that cannot break a layout or start matplotlib's mathematics."""
-    text = " ".join(str(label).split()).replace("$", r"\$")
+    text = _plain(label)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -571,41 +574,72 @@ def _nothing(title: str) -> Figure:
 # --- captions ------------------------------------------------------------------------------------
 
 
-@_picture
+_LINE_CHARACTERS, _LINE_INCHES = 62, 0.135
+
+
+@functools.partial(_picture, limit=SHEET_BYTES)
 def caption_gallery(entries: pd.DataFrame, *, title: str = "Captions") -> Figure:
-    """Pictures with their captions, what a painter made of these, and how they were judged.
+    """A contact sheet: pictures, what a painter made of their captions, the captions, and how these
+    were judged.
 
     Args:
         entries: picture and painted (uint8 [H, W, 3]), text, perception_score, clip_score,
-            cycle_score (NaN where there is none), kept, note; in the order in which they are shown.
+            cycle_score (NaN where there is none), kept, reason; in the order in which they are
+            shown, two a row.
     """
     if entries.empty:
         return _nothing(title)
-    rows = -(-len(entries) // 2)
-    figure = _figure(11, 0.4 + 1.1 * rows)
-    _headed(figure, title)
-    grid = figure.subplots(rows, 6, width_ratios=[1, 1, 3] * 2, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
+    lines = [_caption_lines(entry) for entry in entries.itertuples()]
+    side = 1.35  # inches that a picture is wide
+    heights = [
+        max(0.2 + _LINE_INCHES * len(text), side * entry.picture.shape[0] / entry.picture.shape[1])
+        for text, entry in zip(lines, entries.itertuples(), strict=True)
+    ]
+    rows = [max(heights[i : i + 2]) + 0.12 for i in range(0, len(heights), 2)]
+    width, column = 13.2, 6.6
+    head = 0.55
+    figure = Figure(figsize=(width, head + sum(rows)))
+    total = figure.get_figheight()
+    figure.text(0.1 / width, 1 - 0.18 / total, title, va="center", fontsize=10, fontweight="bold")
+    for x, name in ((0.1, "picture"), (0.2 + side, "painted from the caption")):
+        figure.text(x / width, 1 - 0.43 / total, name, fontsize=7, color=palette.FAINT)
     for number, entry in enumerate(entries.itertuples()):
-        cells = grid[number // 2, 3 * (number % 2) :]
-        for axes, picture in zip(cells, (entry.picture, entry.painted), strict=False):
-            axes.imshow(picture, interpolation="nearest")
-        scores: dict[str, Any] = {
-            "PerceptionScore": entry.perception_score,
-            "CLIP": entry.clip_score,
-            "cycle": entry.cycle_score,
-        }
-        judged = ", ".join(f"{n} {score:.2f}" for n, score in scores.items() if np.isfinite(score))
-        state = "" if entry.kept else " · not kept"
-        ink = palette.INK if entry.kept else palette.FAINT
-        text = "\n".join(textwrap.wrap(str(entry.text) or "(no caption)", 58)[:6])
-        cells[2].text(0, 1, text, va="top", fontsize=6.5, color=ink)
-        note = "\n".join(textwrap.wrap(f"{judged}{state} {entry.note}".strip(), 62)[:2])
-        cells[2].text(0, 0, note, va="bottom", fontsize=6, color=palette.FAINT)
-    grid[0, 0].set_title("picture", fontsize=7)
-    grid[0, 1].set_title("painted", fontsize=7)
+        top = total - head - sum(rows[: number // 2])
+        left = 0.1 + column * (number % 2)
+        for place, picture in enumerate((entry.picture, entry.painted)):
+            high = side * picture.shape[0] / picture.shape[1]
+            at = (left + place * (side + 0.1), top - high, side, high)
+            axes = figure.add_axes((at[0] / width, at[1] / total, at[2] / width, at[3] / total))
+            axes.imshow(picture, interpolation="nearest", aspect="auto")
+            axes.set_axis_off()
+        for line, (text, ink) in enumerate(lines[number]):
+            y = top - 0.1 - _LINE_INCHES * line
+            x = left + 2 * side + 0.25
+            figure.text(x / width, y / total, text, va="center", fontsize=6.8, color=ink)
     return figure
+
+
+def _caption_lines(entry: Any) -> list[tuple[str, str]]:
+    """The lines beside a picture, each with its colour."""
+    scores = {
+        "PerceptionScore": entry.perception_score,
+        "CLIPScore": entry.clip_score,
+        "cycle": entry.cycle_score,
+    }
+    judged = ", ".join(f"{n} {score:.2f}" for n, score in scores.items() if np.isfinite(score))
+    found = [("kept: " if entry.kept else "not kept: ") + (judged or "no score")]
+    if not entry.kept and not np.isfinite(entry.perception_score):
+        found.append(_plain(entry.reason))
+    text = textwrap.wrap(_plain(entry.text) or "(no caption)", _LINE_CHARACTERS)
+    ink = palette.INK if entry.kept else palette.FAINT
+    return [(line, palette.ACCENT if entry.kept else palette.LINES) for line in found] + [
+        (line, ink) for line in text
+    ]
+
+
+def _plain(text: object) -> str:
+    """One line that does not start matplotlib's mathematics."""
+    return " ".join(str(text).split()).replace("$", r"\$")
 
 
 @_picture
@@ -878,6 +912,54 @@ def _headline(summary: pd.DataFrame, part: str) -> NDArray[np.float64]:
         at = (summary["headline"] == name).to_numpy()
         found[at] = summary.loc[at, f"{name}_{part}"].to_numpy(float)
     return found
+
+
+@_picture
+def loss_curves(records: pd.DataFrame, *, title: str = "Loss by epoch") -> Figure:
+    """How trainings went: a panel a variant and split, a line a seed and fold; training is drawn
+    through, validation dashed, with a dot at the epoch whose weights stay.
+
+    Args:
+        records: variant, split, fold, seed, loss and validation (lists, one value an epoch).
+    """
+    records = records[records["loss"].map(len) > 0]
+    if records.empty:
+        return _nothing(f"{title}: nothing was trained step by step")
+    panels = list(records.groupby(["variant", "split"], sort=True))
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = _figure(3.2 * columns + 0.9, 2.3 * rows + 0.5)
+    _headed(figure, title)
+    seeds = sorted(records["seed"].unique())
+    colour = dict(zip(seeds, palette.qualitative(len(seeds)), strict=True))
+    several = records["split"].nunique() > 1 or len(panels) > records["variant"].nunique()
+    for number, ((variant, split), fits) in enumerate(panels):
+        axes = figure.add_subplot(rows, columns, number + 1)
+        thin = {"lw": 1.4 if len(fits) <= 6 else 0.7, "alpha": 0.9 if len(fits) <= 6 else 0.6}
+        for fit in fits.itertuples():
+            epochs = np.arange(1, len(fit.loss) + 1)
+            alone = {"marker": "o", "ms": 3} if len(epochs) == 1 else {}
+            axes.plot(epochs, fit.loss, color=colour[fit.seed], **thin, **alone)
+            if len(fit.validation):
+                axes.plot(epochs, fit.validation, color=colour[fit.seed], ls="--", **thin)
+                best = int(np.argmin(fit.validation))
+                axes.plot(best + 1, fit.validation[best], "o", ms=3, color=colour[fit.seed])
+        name = f"{variant}, {split} split" if several else str(variant)
+        axes.set_title(f"{_short(name.replace('_', ' '), 34)}", fontsize=8)
+        axes.locator_params(axis="x", integer=True, nbins=6)
+        axes.tick_params(labelsize=7)
+        if number % columns == 0:
+            axes.set_ylabel("loss", fontsize=7.5)
+        if number // columns == rows - 1:
+            axes.set_xlabel("epoch", fontsize=7.5)
+    handles = [Line2D([], [], color=colour[seed], label=f"seed {seed}") for seed in seeds]
+    if records["validation"].map(len).any():
+        handles += [
+            Line2D([], [], color=palette.FAINT, label="training"),
+            Line2D([], [], color=palette.FAINT, ls="--", marker="o", ms=3, label="validation"),
+        ]
+    figure.legend(handles=handles, loc="outside right upper", fontsize=7)
+    return figure
 
 
 @_picture
