@@ -312,33 +312,39 @@ def caption_scores(ctx: Context) -> Product:
     return Product(ctx.inputs["captions"].arrow(file="caption_scores.parquet"))
 
 
-_SHOWN = 6  # best and worst captions of a view in the gallery
+_SHOWN = 4  # best and worst captions of a view on the contact sheet
 
 
-def _gallery(ctx: Context, written: Written) -> bytes:
-    """The best and the worst captions of each view, with what the painter makes of them."""
+def examples(ctx: Context, best: pd.DataFrame, shown: int) -> pd.DataFrame:
+    """The `shown` best and worst captions of each view with all scores of the try that was taken,
+    `rank` (`best` or `worst`), `picture`, and what the painter makes of it, `painted`."""
     import pandas as pd
 
-    from model_code.report import figures
-
-    table = written.frame().merge(
-        ctx.inputs["captions"].frame(["view", "image_id", "attempt", "seed"]),
-        on=["view", "image_id", "attempt"],
+    key = ["view", "image_id", "attempt"]
+    tries = ctx.inputs["captions"]
+    table = best.dropna(subset="perception_score").merge(tries.frame([*key, "seed"]), on=key)
+    scores = tries.frame(file="caption_scores.parquet").drop(columns="perception_score")
+    table = table.merge(scores, on=key).sort_values(
+        ["perception_score", "image_id"], ascending=[False, True], kind="stable"
     )
-    scores = ctx.inputs["captions"].frame(file="caption_scores.parquet")
-    table = table.merge(scores.drop(columns="perception_score"), on=["view", "image_id", "attempt"])
     parts = []
     for images in _images(ctx):
-        own = table[table["view"] == images.view].dropna(subset="perception_score")
-        own = own.sort_values("perception_score", ascending=False)
-        rows = pd.concat([own.head(_SHOWN), own.iloc[_SHOWN:].tail(_SHOWN)])
+        own = table[table["view"] == images.view]
+        top, rest = own.iloc[:shown], own.iloc[shown:]
+        rows = pd.concat([top.assign(rank="best"), rest.tail(shown).assign(rank="worst")])
         at = pd.Index(images.image_id).get_indexer(rows["image_id"])
         painter = backends.painter(ctx.city.captions.painter, images.view, images.pixels.shape[1:3])
         painted = painter.paint(rows["text"].to_list(), rows["seed"].to_list())
         parts.append(rows.assign(picture=list(images.pixels[at]), painted=painted))
-    return figures.caption_gallery(
-        pd.concat(parts, ignore_index=True), title="Best and worst captions of each view"
-    )
+    return pd.concat(parts, ignore_index=True)
+
+
+def _gallery(ctx: Context, written: Written) -> bytes:
+    """The best and the worst captions of each view, with what the painter makes of them."""
+    from model_code.report import figures
+
+    entries = examples(ctx, written.frame(), _SHOWN)
+    return figures.caption_gallery(entries, title="Best and worst captions of each view")
 
 
 @stage(group="captions", kinds=("numpy",), absent=_no_captions,

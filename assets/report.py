@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from assets.captions import examples
 from assets.methods import named_predictions
 from assets.stage import STAGES, Context, Product, in_order, stage
 from model_code.city import City
 from model_code.methods import METHODS
+from resources import backends
 from resources.lake import Manifest, text_writer
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from model_code.report.captions import CaptionData
 
 _TABLES = (
     "regions", "coverage", "indicators", "targets", "splits", "leaderboard", "comparisons",
@@ -24,9 +28,9 @@ _PICTURES = {
     "heights": "Building heights",
     "flows": "Trips between regions",
     "mobility": "Trips by hour",
-    "calibrated_captions": "The best and the worst captions of each view, and what a painter makes of them",
-    "caption_scores": "How captions score",
 }
+_CAPTIONS = ("calibrated_captions", "caption_scores", "captions", "image_shares")
+_SHOWN = 10  # best and worst captions of a view
 
 
 def _per_method(names: Any) -> tuple[str, ...]:
@@ -34,12 +38,13 @@ def _per_method(names: Any) -> tuple[str, ...]:
 
 
 def _reads(city: City) -> tuple[str, ...]:
-    return tuple(dict.fromkeys([*_TABLES, *_PICTURES, *_per_method(city.methods)]))
+    return tuple(dict.fromkeys([*_TABLES, *_PICTURES, *_CAPTIONS, *_per_method(city.methods)]))
 
 
 @stage(group="report", kinds=("html",), table=None,
-       inputs=tuple(dict.fromkeys([*_TABLES, *_PICTURES, *_per_method(METHODS)])), reads=_reads,
-       code=("model_code.report.figures",), config=("title", "methods"),
+       inputs=tuple(dict.fromkeys([*_TABLES, *_PICTURES, *_CAPTIONS, *_per_method(METHODS)])),
+       reads=_reads, code=("model_code.report.figures", *backends.CODE["painter"], *backends.CODE["segmenter"]),
+       config=("title", "methods", "captions", "chips.min_valid_share"),
        settings=lambda city: {name: STAGES[name].picture_code() for name in _PICTURES}, data_files=("model_code/report/templates/*",),
        publish="report.html")  # fmt: skip
 def report(ctx: Context) -> Product:
@@ -76,6 +81,7 @@ def report(ctx: Context) -> Product:
                 for name in sorted(ctx.city.methods)
             },
             reachable=tables["reachable"].frame() if ctx.has("reachable") else None,
+            captions=_captions(ctx) if ctx.has("captions") else None,
             provenance=_provenance(ctx),
             pictures=pictures,
             reproduce=[f"make run CITY={ctx.name}"],
@@ -88,6 +94,29 @@ def report(ctx: Context) -> Product:
         )
     )
     return Product(files={"report.html": text_writer(page)}, metadata={"bytes": len(page)})
+
+
+def _captions(ctx: Context) -> CaptionData:
+    """The section on captions: what was measured, and the best and worst of each view."""
+    from model_code.report.captions import CaptionData
+
+    best, shares = (ctx.inputs[name].frame() for name in ("calibrated_captions", "image_shares"))
+    shown = examples(ctx, best, _SHOWN).merge(
+        shares[["view", "image_id", "classes", "shares"]], on=["view", "image_id"]
+    )
+    config = ctx.city.captions
+    painted: list[Any] = []
+    for view, rows in shown.groupby("view", sort=False):
+        segmenter = backends.segmenter(config.segmenter, view)
+        painted.extend(segmenter.segment(list(rows["painted"])).shares)
+    return CaptionData(
+        calibrated=best,
+        scores=ctx.inputs["caption_scores"].frame(),
+        image_shares=shares,
+        examples=shown.assign(painted_shares=painted),
+        threshold=config.calibration.threshold,
+        floor=config.calibration.floor,
+    )
 
 
 def _summary(leaderboard: pd.DataFrame) -> pd.DataFrame:

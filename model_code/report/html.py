@@ -20,6 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from model_code.report import palette
+from model_code.report.captions import SCORES, CaptionData, caption_views
 from model_code.report.labels import method_label
 from model_code.report.shapes import quantised_rings
 
@@ -53,6 +54,7 @@ class ReportData:
         pictures: contact sheets and other figures for the section on data.
         reproduce: command lines that make this page again.
         reachable: of a simulated city only.
+        captions: of a city that has them.
     """
 
     city: str
@@ -75,6 +77,7 @@ class ReportData:
     reproduce: Sequence[str] = ()
     citation: str = ""
     reachable: pd.DataFrame | None = field(default=None)
+    captions: CaptionData | None = None
 
 
 def render_report(data: ReportData) -> str:
@@ -94,6 +97,8 @@ def render_report(data: ReportData) -> str:
         coverage=data.coverage.to_dict("records"),
         indicators=data.indicators.to_dict("records"),
         pictures=[(p.caption, base64.b64encode(p.png).decode()) for p in data.pictures],
+        caption_views=caption_views(data.captions) if data.captions else [],
+        caption_scores=SCORES,
         rejected=_rejected_rows(data.rejected),
         raw_files=_raw_file_rows(data.raw_files),
         provenance=data.provenance.to_dict("records"),
