@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from assets.captions import examples
 from assets.methods import named_predictions
 from assets.stage import STAGES, Context, Product, in_order, stage
+from assets.transfer import matrix_of
 from model_code.city import City
 from model_code.methods import METHODS
 from resources import backends
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from model_code.report.captions import CaptionData
+    from model_code.report.html import Finding
 
 _TABLES = (
     "regions", "coverage", "indicators", "targets", "splits", "leaderboard", "comparisons",
@@ -41,15 +43,20 @@ def _reads(city: City) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*_TABLES, *_PICTURES, *_CAPTIONS, *_per_method(city.methods)]))
 
 
+def _own_transfer(city: City) -> tuple[tuple[str, str], ...]:
+    """Read as of another city: as it stands, and without asking for it to be made."""
+    return ((city.name, "transfer"),) if city.transfer else ()
+
+
 @stage(group="report", kinds=("html",), table=None,
        inputs=tuple(dict.fromkeys([*_TABLES, *_PICTURES, *_CAPTIONS, *_per_method(METHODS)])),
-       reads=_reads, code=("model_code.report.figures", *backends.CODE["painter"], *backends.CODE["segmenter"]),
+       reads=_reads, elsewhere=_own_transfer, after=("transfer",),
+       code=("model_code.report.figures", *backends.CODE["painter"], *backends.CODE["segmenter"]),
        config=("title", "methods", "captions", "chips.min_valid_share"),
        settings=lambda city: {name: STAGES[name].picture_code() for name in _PICTURES}, data_files=("model_code/report/templates/*",),
        publish="report.html")  # fmt: skip
 def report(ctx: Context) -> Product:
     """The city's page: one self-contained file that opens offline."""
-    from model_code.report import figures
     from model_code.report.html import Picture, ReportData, render_report
 
     tables = ctx.inputs
@@ -57,14 +64,6 @@ def report(ctx: Context) -> Product:
         Picture(caption, tables[name].path("picture.png").read_bytes())
         for name, caption in _PICTURES.items()
         if "picture.png" in tables[name].files
-    ]
-    comparisons = tables["comparisons"].frame()
-    pictures += [
-        Picture(
-            f"What the default of {METHODS[name].title} gains over each variant (pale: a tie)",
-            figures.ablation_bars(comparisons, name),
-        )
-        for name in figures.ablated_methods(comparisons)
     ]
     page = render_report(
         ReportData(
@@ -82,6 +81,8 @@ def report(ctx: Context) -> Product:
             },
             reachable=tables["reachable"].frame() if ctx.has("reachable") else None,
             captions=_captions(ctx) if ctx.has("captions") else None,
+            ablations=_ablations(ctx),
+            transfer=_transfer(ctx),
             provenance=_provenance(ctx),
             pictures=pictures,
             reproduce=[f"make run CITY={ctx.name}"],
@@ -117,6 +118,49 @@ def _captions(ctx: Context) -> CaptionData:
         threshold=config.calibration.threshold,
         floor=config.calibration.floor,
     )
+
+
+def _ablations(ctx: Context) -> list[Finding]:
+    """What text adds to each method that has a variant without it, and what every part adds."""
+    from model_code.report import figures, gains
+    from model_code.report.html import Finding, Picture
+
+    comparisons = ctx.inputs["comparisons"].frame()
+    found = []
+    for name in gains.ablated_methods(comparisons):
+        title = METHODS[name].title
+        text = gains.text_gains(comparisons, name)
+        if len(text):
+            caption = (
+                f"Gain of {title} over itself without text and, as the control, over the bare "
+                "shares that a segmenter measures. Pale: a tie."
+            )
+            bars = Picture(caption, figures.text_bars(comparisons, name))
+            found.append(
+                Finding(f"{title}: what text adds, by indicator", gains.sentences(text), bars)
+            )
+        caption = f"Gain of the default of {title} over each variant. Pale: a tie."
+        bars = Picture(caption, figures.ablation_bars(comparisons, name))
+        found.append(Finding(f"{title}: what each part adds, by indicator", (), bars))
+    return found
+
+
+def _transfer(ctx: Context) -> list[Finding]:
+    """Transfers of this city, if they have been made: a run of its own makes them."""
+    from model_code.report.html import Finding, Picture
+
+    found = []
+    for handle in ctx.elsewhere.values():
+        if handle.exists:
+            rows = handle.frame()
+            for split in sorted(rows["split"].unique()):
+                picture = matrix_of(rows, split)
+                caption = (
+                    f"R² (classes: macro F1) on the {split} split; rows: where the encoder was "
+                    "pretrained."
+                )
+                found.append(Finding(f"{split.capitalize()} split", (), Picture(caption, picture)))
+    return found
 
 
 def _summary(leaderboard: pd.DataFrame) -> pd.DataFrame:

@@ -29,9 +29,7 @@ _BATCH = 32
 TEXTS = 16  # of each picture
 
 
-def street_pairs(
-    count: int, seed: int, progress: Say = silent
-) -> tuple[Pictures, list[list[str]]]:
+def street_pairs(count: int, seed: int, progress: Say = silent) -> tuple[Pictures, list[list[str]]]:
     """Street scenes uint8 [B, 96, 128, 3], and what `TEXTS` people say of each."""
     pictures, facts = street_facts(count, seed, progress=progress)
     return pictures, _texts("street_view", facts, seed)

@@ -69,8 +69,8 @@ def caption_views(data: CaptionData) -> list[dict[str, Any]]:
                 "kept_share": float(own["kept"].mean()),
                 "tries": float(own["tries"].mean()),
                 "tried": [
-                    (int(tries), int(count))
-                    for tries, count in own["tries"].value_counts().sort_index().items()
+                    (int(tries), int((own["tries"] == tries).sum()))
+                    for tries in sorted(own["tries"].unique())
                 ],
                 "without": int((own["text"] == "").sum()),
                 "declined": int((notes != "").sum()),
@@ -79,9 +79,7 @@ def caption_views(data: CaptionData) -> list[dict[str, Any]]:
                     for name in SCORES
                 },
                 "histograms": [
-                    histogram(name, own[name], data)
-                    for name in SCORES
-                    if own[name].notna().any()
+                    histogram(name, own[name], data) for name in SCORES if own[name].notna().any()
                 ],
                 "ranks": [
                     (rank, [_card(row) for row in rows.itertuples()])

@@ -42,6 +42,15 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """A wide picture under a title, with what it shows in sentences."""
+
+    title: str
+    sentences: Sequence[str]
+    picture: Picture
+
+
+@dataclass(frozen=True)
 class ReportData:
     """All that the page shows. Tables as in `model_code.tables` unless said otherwise.
 
@@ -55,6 +64,7 @@ class ReportData:
         reproduce: command lines that make this page again.
         reachable: of a simulated city only.
         captions: of a city that has them.
+        ablations: what parts of methods add; `transfer`: encoders that were pretrained elsewhere.
     """
 
     city: str
@@ -78,6 +88,8 @@ class ReportData:
     citation: str = ""
     reachable: pd.DataFrame | None = field(default=None)
     captions: CaptionData | None = None
+    ablations: Sequence[Finding] = ()
+    transfer: Sequence[Finding] = ()
 
 
 def render_report(data: ReportData) -> str:
@@ -89,14 +101,13 @@ def render_report(data: ReportData) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=_number, size=_size, percent=_percent)
+    environment.filters.update(number=_number, size=_size, percent=_percent, base64=_text64)
     style, script = _asset("report.css"), _asset("report.js")
     return environment.get_template("report.html").render(
         data=data,
         key_figures=_key_figures(data),
         coverage=data.coverage.to_dict("records"),
         indicators=data.indicators.to_dict("records"),
-        pictures=[(p.caption, base64.b64encode(p.png).decode()) for p in data.pictures],
         caption_views=caption_views(data.captions) if data.captions else [],
         caption_scores=SCORES,
         rejected=_rejected_rows(data.rejected),
@@ -110,6 +121,10 @@ def render_report(data: ReportData) -> str:
         script_hash=_csp_hash(script),
         payload=_embed(_payload(data)),
     )
+
+
+def _text64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
 
 
 def _asset(name: str) -> str:
