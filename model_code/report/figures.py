@@ -32,12 +32,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from PIL import Image
 
+from model_code.evaluation.compare import ALL_TASKS
 from model_code.report import palette
 from model_code.report.gains import (
     CONTROL,
     WITHOUT_TEXT,
     ablation_gains,
-    mean_gain,
     opponent,
     text_gains,
 )
@@ -908,7 +908,9 @@ def _gain_bars(panels: Sequence[tuple[str, pd.DataFrame]], title: str) -> Figure
     its interval and its number; a tie is pale, and is called so."""
     if not panels:
         return _nothing(title)
-    tasks = sorted({task for _, rows in panels for task in rows["task"]})
+    found = {task for _, rows in panels for task in rows["task"]}
+    tasks = sorted(found - {ALL_TASKS})
+    places = dict(zip(tasks, np.arange(len(tasks)) + 1.4, strict=True)) | {ALL_TASKS: 0.0}
     columns = min(_PANELS, len(panels))
     rows_of = -(-len(panels) // columns)
     figure = _figure(1.2 + 2.15 * columns, 0.5 + rows_of * (1.0 + 0.235 * len(tasks)))
@@ -923,16 +925,12 @@ def _gain_bars(panels: Sequence[tuple[str, pd.DataFrame]], title: str) -> Figure
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
     for axes, (name, rows) in zip(grid.flat, panels, strict=False):
-        at = rows["task"].map(tasks.index).to_numpy() + 1.4
+        at = rows["task"].map(places).to_numpy(float)
         gain, tie = rows["gain"].to_numpy(float), rows["tie"].to_numpy(bool)
         colours = np.where(tie, palette.MISSING, np.where(gain > 0, palette.ACCENT, palette.LINES))
         axes.barh(at, gain, color=colours, height=0.7)
         low, high = (rows[end].clip(left, right) for end in ("low", "high"))
         axes.hlines(at, low, high, color=np.where(tie, palette.MISSING_LINE, palette.INK), lw=0.9)
-        mean = mean_gain(rows)
-        if np.isfinite(mean):
-            axes.plot(mean, 0, "D", ms=5, color=palette.INK)
-            _said(axes, 0, f"{mean:+.3f}", palette.INK)
         for y, value, even in zip(at, gain, tie, strict=True):
             text = f"{value:+.3f} tie" if even else f"{value:+.3f}"
             _said(axes, y, text, palette.FAINT if even else palette.INK)
@@ -941,9 +939,10 @@ def _gain_bars(panels: Sequence[tuple[str, pd.DataFrame]], title: str) -> Figure
         axes.set_title(name, fontsize=8)
         axes.tick_params(labelsize=7)
         axes.locator_params(axis="x", nbins=4)
-    labels = ["mean of R²", *(_short(task.replace("_", " "), 20) for task in tasks)]
-    grid[0, 0].set_yticks([0, *(1.4 + np.arange(len(tasks)))], labels)
-    grid[0, 0].set_ylim(len(tasks) + 1, -0.7)
+    shown = [task for task in places if task in found]
+    names = [_short(t.replace("_", " "), 20) if t != ALL_TASKS else "mean R²" for t in shown]
+    grid[0, 0].set_yticks([places[task] for task in shown], names)
+    grid[0, 0].set_ylim(len(tasks) + 1, -0.7 if ALL_TASKS in found else 0.7)
     grid[-1, 0].set_xlabel("difference of R² (classes: macro F1)", fontsize=7)
     return figure
 

@@ -5,10 +5,13 @@ Where the interval of the paired bootstrap encloses 0, two methods cannot be tol
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from model_code.evaluation.compare import ALL_TASKS
 
 CONTROL = "shares"  # the method that reads what a segmenter measures, without words
 WITHOUT_TEXT = "without_text"
@@ -20,7 +23,7 @@ def ablation_gains(comparisons: pd.DataFrame, method: str) -> pd.DataFrame:
     """What the default of a method gains over each of its variants.
 
     Returns:
-        over (the variant), split, task, metric, gain, low, high, tie; ordered by these.
+        over (the variant), split, task (`ALL_TASKS`: the mean R2), metric, gain, low, high, tie.
     """
     return _gains(comparisons, method, lambda names, _: names == method)
 
@@ -51,33 +54,34 @@ def sentences(gains: pd.DataFrame) -> list[str]:
     """One sentence a split and opponent: on how many indicators clearly better, worse, or a tie."""
     found = []
     for (split, over), rows in gains.groupby(["split", "over"], sort=False):
-        clear = rows[~rows["tie"]]
+        mean, own = (rows[(rows["task"] == ALL_TASKS) == at] for at in (True, False))
+        clear = own[~own["tie"]]
         better, worse = (
             clear.loc[at, "task"].str.replace("_", " ").to_list()
             for at in (clear["gain"] > 0, clear["gain"] < 0)
         )
-        mean = mean_gain(rows)
         parts = [
             f"clearly better on {_listed(better)}",
             f"clearly worse on {_listed(worse)}",
-            f"a tie on {int(rows['tie'].sum())}",
+            f"a tie on {int(own['tie'].sum())}",
         ]
-        mean_said = "" if np.isnan(mean) else f"; mean R²\u00a0{mean:+.3f}".replace("-", "\u2212")
         found.append(
-            f"{str(split).capitalize()} split, against {opponent(str(over))}: of {len(rows)} "
-            f"indicators {', '.join(parts)}{mean_said}."
+            f"{str(split).capitalize()} split, against {opponent(str(over))}: of {len(own)} "
+            f"indicators {', '.join(parts)}{''.join(map(_mean, mean.to_dict('records')))}."
         )
     return found
+
+
+def _mean(row: Mapping[Any, Any]) -> str:
+    low, high = row["low"], row["high"]
+    tie = ", a tie" if row["tie"] else ""
+    said = f"; mean R²\u00a0{row['gain']:+.3f} [{low:+.3f}, {high:+.3f}]{tie}"
+    return said.replace("-", "\u2212")
 
 
 def opponent(over: str) -> str:
     """What a gain is measured against, in words."""
     return "the bare shares" if over == CONTROL else f"itself {over.replace('_', ' ')}"
-
-
-def mean_gain(rows: pd.DataFrame) -> float:
-    """Mean over the indicators that R² judges; NaN without one."""
-    return float(rows.loc[rows["metric"] == "r2", "gain"].mean())
 
 
 def _listed(names: list[str]) -> str:

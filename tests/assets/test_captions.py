@@ -82,7 +82,7 @@ def test_the_report_shows_captions_of_each_view(captioned: Place) -> None:
     for view, pictures in table(captioned, "calibrated_captions").groupby("view"):
         for rank in ("best", "worst"):
             assert f'data-view="{view}" data-rank="{rank}"' in text
-        assert f"<td class=\"num\">{len(pictures)}</td>" in text
+        assert f'<td class="num">{len(pictures)}</td>' in text
     assert text.count('class="caption-card') == text.count("What a painter makes") == 12 + 20
     assert 'id="transfer"' not in text
 
