@@ -7,7 +7,6 @@ so that one changed picture costs one segmentation, one caption and one score.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -21,6 +20,7 @@ from model_code.city import City
 from model_code.errors import DataError
 from model_code.fingerprint import code_digests, digest
 from model_code.methods import METHODS
+from model_code.progress import Meter
 from model_code.tables import contract
 from resources import backends
 from resources.lake import Writer, checkpoint_writers, plain_table_writer
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from model_code.calibration import Scorer
 
 
-_SAY_EVERY_S = 5.0
 _SOURCE_OF: dict[View, str] = {"satellite": "imagery", "street_view": "street_views"}
 _TABLE_OF: dict[View, str] = {"satellite": "region_chips", "street_view": "region_street_views"}
 _BATCH = 128
@@ -118,13 +117,11 @@ def _kept(
     store = ctx.rows(kind)
     new = np.flatnonzero(~pd.Index(keys).isin(store.known(keys).index))
     new = new[~pd.Index(keys).take(new).duplicated()]
-    said = time.monotonic()
+    meter = Meter(ctx.progress, about, len(new))
     for start in range(0, len(new), _BATCH):
         batch = new[start : start + _BATCH]
         store.add(make(batch).set_axis([keys[i] for i in batch]))
-        if time.monotonic() - said > _SAY_EVERY_S:
-            ctx.progress(f"{about}: {start + len(batch):,} of {len(new):,}")
-            said = time.monotonic()
+        meter.at(start + len(batch))
     return store.known(keys).loc[list(keys)]
 
 
@@ -315,33 +312,39 @@ def caption_scores(ctx: Context) -> Product:
     return Product(ctx.inputs["captions"].arrow(file="caption_scores.parquet"))
 
 
-_SHOWN = 6  # best and worst captions of a view in the gallery
+_SHOWN = 4  # best and worst captions of a view on the contact sheet
 
 
-def _gallery(ctx: Context, written: Written) -> bytes:
-    """The best and the worst captions of each view, with what the painter makes of them."""
+def examples(ctx: Context, best: pd.DataFrame, shown: int) -> pd.DataFrame:
+    """The `shown` best and worst captions of each view with all scores of the try that was taken,
+    `rank` (`best` or `worst`), `picture`, and what the painter makes of it, `painted`."""
     import pandas as pd
 
-    from model_code.report import figures
-
-    table = written.frame().merge(
-        ctx.inputs["captions"].frame(["view", "image_id", "attempt", "seed"]),
-        on=["view", "image_id", "attempt"],
+    key = ["view", "image_id", "attempt"]
+    tries = ctx.inputs["captions"]
+    table = best.dropna(subset="perception_score").merge(tries.frame([*key, "seed"]), on=key)
+    scores = tries.frame(file="caption_scores.parquet").drop(columns="perception_score")
+    table = table.merge(scores, on=key).sort_values(
+        ["perception_score", "image_id"], ascending=[False, True], kind="stable"
     )
-    scores = ctx.inputs["captions"].frame(file="caption_scores.parquet")
-    table = table.merge(scores.drop(columns="perception_score"), on=["view", "image_id", "attempt"])
     parts = []
     for images in _images(ctx):
-        own = table[table["view"] == images.view].dropna(subset="perception_score")
-        own = own.sort_values("perception_score", ascending=False)
-        rows = pd.concat([own.head(_SHOWN), own.iloc[_SHOWN:].tail(_SHOWN)])
+        own = table[table["view"] == images.view]
+        top, rest = own.iloc[:shown], own.iloc[shown:]
+        rows = pd.concat([top.assign(rank="best"), rest.tail(shown).assign(rank="worst")])
         at = pd.Index(images.image_id).get_indexer(rows["image_id"])
         painter = backends.painter(ctx.city.captions.painter, images.view, images.pixels.shape[1:3])
         painted = painter.paint(rows["text"].to_list(), rows["seed"].to_list())
         parts.append(rows.assign(picture=list(images.pixels[at]), painted=painted))
-    return figures.caption_gallery(
-        pd.concat(parts, ignore_index=True), title="Best and worst captions of each view"
-    )
+    return pd.concat(parts, ignore_index=True)
+
+
+def _gallery(ctx: Context, written: Written) -> bytes:
+    """The best and the worst captions of each view, with what the painter makes of them."""
+    from model_code.report import figures
+
+    entries = examples(ctx, written.frame(), _SHOWN)
+    return figures.caption_gallery(entries, title="Best and worst captions of each view")
 
 
 @stage(group="captions", kinds=("numpy",), absent=_no_captions,
@@ -370,9 +373,9 @@ def clip_checkpoint(ctx: Context) -> Product:
     files: dict[str, Writer] = {}
     metadata = {}
     for view, pairs in (("satellite", satellite_pairs), ("street_view", street_pairs)):
-        ctx.progress(f"{view}: rendering {config.pairs + config.held_out:,} pairs")
-        pictures, texts = pairs(config.pairs + config.held_out, seed)
-        workspace = Workspace(partial(_say, ctx, view), ctx.work / f"{view}.resume")
+        say = partial(_say, ctx, view)
+        pictures, texts = pairs(config.pairs + config.held_out, seed, say)
+        workspace = Workspace(say, ctx.work / f"{view}.resume")
         fitted = train_clip(pictures, texts, config, seed=seed, workspace=workspace)
         files |= checkpoint_writers(view, fitted)
         metadata[view] = {k: v for k, v in fitted.record.items() if isinstance(v, int | float)}

@@ -8,6 +8,7 @@ A city runs the methods that its YAML names; the assets of the others are left o
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -460,6 +461,21 @@ def _captioner(ctx: Context) -> str:
 # --- pictures ------------------------------------------------------------------------------------
 
 
+def _losses(spec: MethodSpec, ctx: Context, written: Written) -> bytes | None:
+    """How every fit of the stage went; None where none was trained step by step."""
+    import pandas as pd
+
+    from model_code.report import figures
+
+    records = [json.loads(path.read_text()) for path in sorted(written.path.parent.glob("*.json"))]
+    rows = [
+        {**record["fit"], "loss": record["loss"], "validation": record.get("validation", [])}
+        for record in records
+        if record.get("loss")
+    ]
+    return figures.loss_curves(pd.DataFrame(rows), title=f"{spec.title}: loss") if rows else None
+
+
 def _drawn(spec: MethodSpec, ctx: Context, written: Written) -> bytes:
     from model_code.report import figures
     from resources.lake import read_arrow
@@ -563,6 +579,7 @@ def method_stages(spec: MethodSpec) -> list[Any]:
             settings=partial(_fit_settings, spec),
             config=_DATA_KEYS,
             kinds=("safetensors",),
+            picture=partial(_losses, spec),
             code=own,
         ),
         make(
@@ -594,6 +611,7 @@ def method_stages(spec: MethodSpec) -> list[Any]:
                     settings=partial(_all_settings, spec),
                     config=_DATA_KEYS,
                     kinds=("safetensors",),
+                    picture=partial(_losses, spec),
                     code=own,
                 )
             ]

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from assets.captions import examples
 from assets.methods import named_predictions
 from assets.stage import STAGES, Context, Product, in_order, stage
+from assets.transfer import matrix_of
 from model_code.city import City
 from model_code.methods import METHODS
+from resources import backends
 from resources.lake import Manifest, text_writer
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from model_code.report.captions import CaptionData
+    from model_code.report.html import Finding
 
 _TABLES = (
     "regions", "coverage", "indicators", "targets", "splits", "leaderboard", "comparisons",
@@ -24,9 +30,9 @@ _PICTURES = {
     "heights": "Building heights",
     "flows": "Trips between regions",
     "mobility": "Trips by hour",
-    "calibrated_captions": "The best and the worst captions of each view, and what a painter makes of them",
-    "caption_scores": "How captions score",
 }
+_CAPTIONS = ("calibrated_captions", "caption_scores", "captions", "image_shares")
+_SHOWN = 10  # best and worst captions of a view
 
 
 def _per_method(names: Any) -> tuple[str, ...]:
@@ -34,17 +40,23 @@ def _per_method(names: Any) -> tuple[str, ...]:
 
 
 def _reads(city: City) -> tuple[str, ...]:
-    return tuple(dict.fromkeys([*_TABLES, *_PICTURES, *_per_method(city.methods)]))
+    return tuple(dict.fromkeys([*_TABLES, *_PICTURES, *_CAPTIONS, *_per_method(city.methods)]))
+
+
+def _own_transfer(city: City) -> tuple[tuple[str, str], ...]:
+    """Read as of another city: as it stands, and without asking for it to be made."""
+    return ((city.name, "transfer"),) if city.transfer else ()
 
 
 @stage(group="report", kinds=("html",), table=None,
-       inputs=tuple(dict.fromkeys([*_TABLES, *_PICTURES, *_per_method(METHODS)])), reads=_reads,
-       code=("model_code.report.figures",), config=("title", "methods"),
+       inputs=tuple(dict.fromkeys([*_TABLES, *_PICTURES, *_CAPTIONS, *_per_method(METHODS)])),
+       reads=_reads, elsewhere=_own_transfer, after=("transfer",),
+       code=("model_code.report.figures", *backends.CODE["painter"], *backends.CODE["segmenter"]),
+       config=("title", "methods", "captions", "chips.min_valid_share"),
        settings=lambda city: {name: STAGES[name].picture_code() for name in _PICTURES}, data_files=("model_code/report/templates/*",),
        publish="report.html")  # fmt: skip
 def report(ctx: Context) -> Product:
     """The city's page: one self-contained file that opens offline."""
-    from model_code.report import figures
     from model_code.report.html import Picture, ReportData, render_report
 
     tables = ctx.inputs
@@ -52,14 +64,6 @@ def report(ctx: Context) -> Product:
         Picture(caption, tables[name].path("picture.png").read_bytes())
         for name, caption in _PICTURES.items()
         if "picture.png" in tables[name].files
-    ]
-    comparisons = tables["comparisons"].frame()
-    pictures += [
-        Picture(
-            f"What the default of {METHODS[name].title} gains over each variant (pale: a tie)",
-            figures.ablation_bars(comparisons, name),
-        )
-        for name in figures.ablated_methods(comparisons)
     ]
     page = render_report(
         ReportData(
@@ -76,6 +80,9 @@ def report(ctx: Context) -> Product:
                 for name in sorted(ctx.city.methods)
             },
             reachable=tables["reachable"].frame() if ctx.has("reachable") else None,
+            captions=_captions(ctx) if ctx.has("captions") else None,
+            ablations=_ablations(ctx),
+            transfer=_transfer(ctx),
             provenance=_provenance(ctx),
             pictures=pictures,
             reproduce=[f"make run CITY={ctx.name}"],
@@ -88,6 +95,72 @@ def report(ctx: Context) -> Product:
         )
     )
     return Product(files={"report.html": text_writer(page)}, metadata={"bytes": len(page)})
+
+
+def _captions(ctx: Context) -> CaptionData:
+    """The section on captions: what was measured, and the best and worst of each view."""
+    from model_code.report.captions import CaptionData
+
+    best, shares = (ctx.inputs[name].frame() for name in ("calibrated_captions", "image_shares"))
+    shown = examples(ctx, best, _SHOWN).merge(
+        shares[["view", "image_id", "classes", "shares"]], on=["view", "image_id"]
+    )
+    config = ctx.city.captions
+    painted: list[Any] = []
+    for view, rows in shown.groupby("view", sort=False):
+        segmenter = backends.segmenter(config.segmenter, view)
+        painted.extend(segmenter.segment(list(rows["painted"])).shares)
+    return CaptionData(
+        calibrated=best,
+        scores=ctx.inputs["caption_scores"].frame(),
+        image_shares=shares,
+        examples=shown.assign(painted_shares=painted),
+        threshold=config.calibration.threshold,
+        floor=config.calibration.floor,
+    )
+
+
+def _ablations(ctx: Context) -> list[Finding]:
+    """What text adds to each method that has a variant without it, and what every part adds."""
+    from model_code.report import figures, gains
+    from model_code.report.html import Finding, Picture
+
+    comparisons = ctx.inputs["comparisons"].frame()
+    found = []
+    for name in gains.ablated_methods(comparisons):
+        title = METHODS[name].title
+        text = gains.text_gains(comparisons, name)
+        if len(text):
+            caption = (
+                f"Gain of {title} over itself without text and, as the control, over the bare "
+                "shares that a segmenter measures. Pale: a tie."
+            )
+            bars = Picture(caption, figures.text_bars(comparisons, name))
+            found.append(
+                Finding(f"{title}: what text adds, by indicator", gains.sentences(text), bars)
+            )
+        caption = f"Gain of the default of {title} over each variant. Pale: a tie."
+        bars = Picture(caption, figures.ablation_bars(comparisons, name))
+        found.append(Finding(f"{title}: what each part adds, by indicator", (), bars))
+    return found
+
+
+def _transfer(ctx: Context) -> list[Finding]:
+    """Transfers of this city, if they have been made: a run of its own makes them."""
+    from model_code.report.html import Finding, Picture
+
+    found = []
+    for handle in ctx.elsewhere.values():
+        if handle.exists:
+            rows = handle.frame()
+            for split in sorted(rows["split"].unique()):
+                picture = matrix_of(rows, split)
+                caption = (
+                    f"R² (classes: macro F1) on the {split} split; rows: where the encoder was "
+                    "pretrained."
+                )
+                found.append(Finding(f"{split.capitalize()} split", (), Picture(caption, picture)))
+    return found
 
 
 def _summary(leaderboard: pd.DataFrame) -> pd.DataFrame:

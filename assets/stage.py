@@ -101,7 +101,7 @@ class Product:
 
 
 Body = Callable[[Context], Product]
-Picture = Callable[[Context, Written], bytes]
+Picture = Callable[[Context, Written], bytes | None]  # None: there is nothing to draw
 
 
 @dataclass(frozen=True)
@@ -472,8 +472,9 @@ def _commit(
 
 def _draw(declared: Stage, ctx: Context, staged: Staged, rows: int) -> None:
     if declared.picture:
-        written = Written(staged.folder / f"{declared.name}.parquet", rows)
-        staged.add("picture.png", bytes_writer(declared.picture(ctx, written)))
+        drawn = declared.picture(ctx, Written(staged.folder / f"{declared.name}.parquet", rows))
+        if drawn is not None:
+            staged.add("picture.png", bytes_writer(drawn))
 
 
 def _stage(
@@ -529,14 +530,14 @@ def _metadata(
 
 
 def _picture_metadata(declared: Stage, folder: Path) -> dict[str, Any]:
-    """The picture itself, and the digest of the code that drew it."""
+    """The picture itself, if there was anything to draw, and the digest of the code that drew it."""
     if not declared.picture:
         return {}
-    code = base64.b64encode((folder / "picture.png").read_bytes()).decode()
-    return {
-        "picture": f"![{declared.name}](data:image/png;base64,{code})",
-        "picture_code": declared.picture_code(),
-    }
+    found: dict[str, Any] = {"picture_code": declared.picture_code()}
+    if (path := folder / "picture.png").exists():
+        code = base64.b64encode(path.read_bytes()).decode()
+        found["picture"] = f"![{declared.name}](data:image/png;base64,{code})"
+    return found
 
 
 def _shown_items(metadata: dict[str, Any]) -> dict[str, Any]:

@@ -39,19 +39,25 @@ def _inputs(methods: Iterable[str]) -> tuple[str, ...]:
 _PRETRAINED = [name for name, spec in METHODS.items() if spec.kind == "pretrained"]
 
 
-def _heatmap(ctx: Context, written: Written) -> bytes:
-    from model_code.evaluation.leaderboard import summary
+def matrix_of(rows: pd.DataFrame, split: str) -> bytes:
+    """The figures of a split that rank methods, as a matrix."""
+    from model_code.evaluation.leaderboard import HEADLINE
     from model_code.report import figures
 
+    heads = rows[(rows["split"] == split) & (rows["scale"].map(HEADLINE) == rows["metric"])]
+    title = f"R² (classes: macro F1), {split} split"
+    return figures.transfer_matrix(heads.dropna(subset="value"), title=title)
+
+
+def _matrix(ctx: Context, written: Written) -> bytes:
+    """Of the spatial split, if there is one."""
     rows = written.frame()
-    return figures.leaderboard_heatmap(
-        summary(rows.assign(variant="pretrained on " + rows["pretrained_on"]))
-    )
+    return matrix_of(rows, rows["split"].max())
 
 
 @stage(group="transfer", kinds=("torch",), absent=_nothing_named, elsewhere=_sources,
        inputs=_inputs(_PRETRAINED), reads=lambda city: _inputs(city.transfer),
-       config=("transfer", "methods", "chips.min_valid_share", "min_modality_share"), picture=_heatmap,
+       config=("transfer", "methods", "chips.min_valid_share", "min_modality_share"), picture=_matrix,
        code=tuple(METHODS[name].module for name in _PRETRAINED))  # fmt: skip
 def transfer(ctx: Context) -> Product:
     """Encoders that were pretrained in other cities, with heads of this one: a row a figure, beside

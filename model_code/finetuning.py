@@ -215,6 +215,8 @@ def tune(
         "hidden": hidden,
         "mode": mode,
         "best_epoch": history.best_epoch,
+        "loss": history.train,
+        "validation": history.validation,
         "tasks": [
             {"name": t.name, "kind": t.kind, "slots": t.slots, "classes": list(t.classes)}
             for t in targets.tasks

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from model_code.errors import CityloomError
+from model_code.progress import bar
 from model_code.training import (
     Batches,
     History,
@@ -113,6 +115,7 @@ class _Keeper(L.Callback):
         self.history = History()
         self.best: dict[str, Tensor] = {}
         self._losses: list[Tensor] = []
+        self._started, self._before = time.monotonic(), 0  # epochs that an earlier process trained
 
     def state_dict(self) -> dict[str, Any]:
         return {"history": vars(self.history), "best": self.best}
@@ -128,6 +131,7 @@ class _Keeper(L.Callback):
         return bool(self.best) and patience is not None and waited >= patience
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._started, self._before = time.monotonic(), len(self.history.train)
         if self._out_of_patience:  # a state that was saved after the last epoch
             trainer.should_stop = True
 
@@ -154,7 +158,9 @@ class _Keeper(L.Callback):
         epoch, history = trainer.current_epoch, self.history
         history.train.append(self._finite(float(torch.stack(self._losses).mean()), "loss", epoch))
         self._losses.clear()
-        line = f"epoch {epoch + 1}/{self.settings.epochs}: train {history.train[-1]:.4f}"
+        seconds = time.monotonic() - self._started
+        how_far = bar(epoch + 1, self.settings.epochs, seconds, before=self._before)
+        line = f"epochs {how_far} · train {history.train[-1]:.4f}"
         if self.validate is None:
             history.best_epoch = epoch
         else:

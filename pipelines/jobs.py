@@ -53,9 +53,9 @@ JOBS = [
     _job("fine_tune", "finetuning", "Heads on the embeddings that stand, and all that follows."),
     dg.define_asset_job(
         "transfer_encoders",
-        selection=dg.AssetSelection.groups("transfer"),
+        selection=dg.AssetSelection.groups("transfer") | dg.AssetSelection.assets("report"),
         description="Encoders that were pretrained in the cities that the YAML's `transfer` names, "
-        "tested in this one.",
+        "tested in this one, and the report anew.",
         executor_def=EXECUTOR,
     ),
 ]

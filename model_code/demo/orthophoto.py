@@ -20,6 +20,7 @@ from model_code.demo.fields import Doubles, Floats, bilinear_grid, stream
 from model_code.demo.files import GEOTIFF
 from model_code.demo.place import EPSG
 from model_code.demo.streets import Lots
+from model_code.progress import Meter
 
 _WINDOW = (512, 512)  # rows, columns; one block of the file
 
@@ -35,8 +36,9 @@ def write_orthophoto(path: Path, lots: Lots, progress: Callable[[str], None]) ->
         path, "w", width=width, height=height, count=3, dtype="uint8", crs=f"EPSG:{EPSG}",
         transform=transform, photometric="RGB", interleave="pixel", bigtiff="if_safer", **GEOTIFF,
     ) as file:  # fmt: skip
+        meter = Meter(progress, "orthophoto, rows of pixels", height)
         for top in range(0, height, _WINDOW[0]):
-            progress(f"orthophoto: row {top:,} of {height:,}")
+            meter.at(top)
             rows = np.arange(top, min(top + _WINDOW[0], height))
             y = np.asarray(place.height_m - (rows + 0.5) * PIXEL_M)
             for left in range(0, width, _WINDOW[1]):

@@ -19,6 +19,7 @@ from model_code.demo import chip_scene, street_scene
 from model_code.demo.chip_scene import Grounds
 from model_code.demo.fields import Floats, stream
 from model_code.demo.street_scene import Scenes
+from model_code.progress import Meter, Say, silent
 
 Pictures = NDArray[np.uint8]
 View = Literal["satellite", "street_view"]
@@ -28,15 +29,17 @@ _BATCH = 32
 TEXTS = 16  # of each picture
 
 
-def street_pairs(count: int, seed: int) -> tuple[Pictures, list[list[str]]]:
+def street_pairs(count: int, seed: int, progress: Say = silent) -> tuple[Pictures, list[list[str]]]:
     """Street scenes uint8 [B, 96, 128, 3], and what `TEXTS` people say of each."""
-    pictures, facts = street_facts(count, seed)
+    pictures, facts = street_facts(count, seed, progress=progress)
     return pictures, _texts("street_view", facts, seed)
 
 
-def satellite_pairs(count: int, seed: int) -> tuple[Pictures, list[list[str]]]:
+def satellite_pairs(
+    count: int, seed: int, progress: Say = silent
+) -> tuple[Pictures, list[list[str]]]:
     """Satellite chips uint8 [B, 64, 64, 3], and what `TEXTS` people say of each."""
-    pictures, facts = satellite_facts(count, seed)
+    pictures, facts = satellite_facts(count, seed, progress=progress)
     return pictures, _texts("satellite", facts, seed)
 
 
@@ -51,11 +54,15 @@ def _texts(view: View, facts: Sequence[Facts], seed: int) -> list[list[str]]:
 # --- what a picture shows ------------------------------------------------------------------------
 
 
-def street_facts(count: int, seed: int, use: str = "pairs") -> tuple[Pictures, list[Facts]]:
+def street_facts(
+    count: int, seed: int, use: str = "pairs", progress: Say = silent
+) -> tuple[Pictures, list[Facts]]:
     """Street scenes, and of each the shares (0..1) and numbers of what is to be seen; another `use`
     draws other scenes from the same seed."""
     pictures, facts = [], []
+    meter = Meter(progress, "rendering", count)
     for start in range(0, count, _BATCH):
+        meter.at(start)
         b = min(_BATCH, count - start)
         rng = stream(seed, f"{use}/street_view/{start}")
         greenery, water, industry, income, commerce = _levels(rng, b, 5)
@@ -67,12 +74,16 @@ def street_facts(count: int, seed: int, use: str = "pairs") -> tuple[Pictures, l
     return np.concatenate(pictures), facts
 
 
-def satellite_facts(count: int, seed: int, use: str = "pairs") -> tuple[Pictures, list[Facts]]:
+def satellite_facts(
+    count: int, seed: int, use: str = "pairs", progress: Say = silent
+) -> tuple[Pictures, list[Facts]]:
     """Satellite chips, and of each the levels (0..1) of what is to be seen; greenery, water and soil
     are shares of the picture, greenery and soil about so."""
     pictures: list[Pictures] = []
     facts: list[Facts] = []
+    meter = Meter(progress, "rendering", count)
     for start in range(0, count, _BATCH):
+        meter.at(start)
         b = min(_BATCH, count - start)
         rng = stream(seed, f"{use}/satellite/{start}")
         built, greenery, industry, wet = _levels(rng, b, 4)

@@ -15,6 +15,7 @@ from model_code.demo.fields import Floats, stream
 from model_code.demo.files import degrees
 from model_code.demo.street_scene import Scenes, render
 from model_code.demo.streets import Streets
+from model_code.progress import Meter
 
 _VIEWS_A_CELL = (3, 6)
 _CELLS_WITHOUT = 0.04
@@ -48,9 +49,9 @@ def write_street_views(folder: Path, streets: Streets, progress: Callable[[str],
     names = ("greenery", "water", "industry", "income", "commerce")
     seen = {name: latents.at(name, x, y) for name in names}
     hour = (minute / 60).astype(np.float32)
+    meter = Meter(progress, "street views", len(x))
     for start in range(0, len(x), _BATCH):
-        if start % (16 * _BATCH) == 0:
-            progress(f"street views: {start:,} of {len(x):,}")
+        meter.at(start)
         batch = slice(start, start + _BATCH)
         parts: dict[str, Floats] = {name: values[batch] for name, values in seen.items()}
         scene_rng = stream(latents.seed, f"street_views/{start}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import io
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 import matplotlib as mpl
@@ -28,10 +28,19 @@ from matplotlib.colors import (
 from matplotlib.colors import Normalize as LinearNorm
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.patches import Patch
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
 from PIL import Image
 
+from model_code.evaluation.compare import ALL_TASKS
 from model_code.report import palette
+from model_code.report.gains import (
+    CONTROL,
+    WITHOUT_TEXT,
+    ablation_gains,
+    opponent,
+    text_gains,
+)
 from model_code.report.labels import method_label
 from model_code.report.shapes import outlines
 
@@ -42,6 +51,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_BYTES = 150_000
+SHEET_BYTES = 400_000  # of pictures beside texts that have to be read
 _DPI = 110
 _SEQUENTIAL = LinearSegmentedColormap.from_list("sequential", list(palette.SEQUENTIAL))
 _PALE = LinearSegmentedColormap.from_list("pale", list(palette.PALE))
@@ -72,31 +82,32 @@ _STYLE: Any = {
 _P = ParamSpec("_P")
 
 
-def _picture(draw: Callable[_P, Figure]) -> Callable[_P, bytes]:
-    """Draw in the house style and encode, whatever the user's own matplotlib settings are."""
+def _picture(draw: Callable[_P, Figure], limit: int = MAX_BYTES) -> Callable[_P, bytes]:
+    """Draw in the house style and encode in at most `limit` bytes, whatever the user's own
+    matplotlib settings are."""
 
     @functools.wraps(draw)
     def drawn(*args: _P.args, **kwargs: _P.kwargs) -> bytes:
         with mpl.rc_context():
             mpl.rcdefaults()
             mpl.rcParams.update(_STYLE)
-            return _encode(draw(*args, **kwargs))
+            return _encode(draw(*args, **kwargs), limit)
 
     return drawn
 
 
-def _encode(figure: Figure) -> bytes:
-    """PNG of at most `MAX_BYTES`: true colour if it fits, else a palette, else fewer pixels."""
+def _encode(figure: Figure, limit: int) -> bytes:
+    """PNG of at most `limit` bytes: true colour if it fits, else a palette, else fewer pixels."""
     canvas: Any = FigureCanvasAgg(figure)
     figure.set_dpi(_DPI)
     canvas.draw()
     image = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
     found = _png(image)
     for colours in (256, 128, 64):
-        if len(found) <= MAX_BYTES:
+        if len(found) <= limit:
             break
         found = _png(image.quantize(colours))
-    while len(found) > MAX_BYTES:
+    while len(found) > limit:
         image = image.resize(
             (image.width * 4 // 5, image.height * 4 // 5), Image.Resampling.LANCZOS
         )
@@ -245,7 +256,7 @@ def _class_legend(axes: Axes, labels: Sequence[str], colours: Sequence[str], mis
 
 def _short(label: object, limit: int = 32) -> str:
     """A label that cannot break a layout or start matplotlib's mathematics."""
-    text = " ".join(str(label).split()).replace("$", r"\$")
+    text = _plain(label)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -559,6 +570,11 @@ def _sheet(
     return figure
 
 
+def _rows(table: pd.DataFrame) -> Iterator[Any]:
+    """Rows by the names of their columns."""
+    yield from table.itertuples()
+
+
 def _nothing(title: str) -> Figure:
     figure = _figure(5, 1.2)
     axes = figure.add_subplot()
@@ -571,41 +587,72 @@ def _nothing(title: str) -> Figure:
 # --- captions ------------------------------------------------------------------------------------
 
 
-@_picture
+_LINE_CHARACTERS, _LINE_INCHES = 62, 0.135
+
+
+@functools.partial(_picture, limit=SHEET_BYTES)
 def caption_gallery(entries: pd.DataFrame, *, title: str = "Captions") -> Figure:
-    """Pictures with their captions, what a painter made of these, and how they were judged.
+    """A contact sheet: pictures, what a painter made of their captions, the captions, and how these
+    were judged.
 
     Args:
         entries: picture and painted (uint8 [H, W, 3]), text, perception_score, clip_score,
-            cycle_score (NaN where there is none), kept, note; in the order in which they are shown.
+            cycle_score (NaN where there is none), kept, reason; in the order in which they are
+            shown, two a row.
     """
     if entries.empty:
         return _nothing(title)
-    rows = -(-len(entries) // 2)
-    figure = _figure(11, 0.4 + 1.1 * rows)
-    _headed(figure, title)
-    grid = figure.subplots(rows, 6, width_ratios=[1, 1, 3] * 2, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for number, entry in enumerate(entries.itertuples()):
-        cells = grid[number // 2, 3 * (number % 2) :]
-        for axes, picture in zip(cells, (entry.picture, entry.painted), strict=False):
-            axes.imshow(picture, interpolation="nearest")
-        scores: dict[str, Any] = {
-            "PerceptionScore": entry.perception_score,
-            "CLIP": entry.clip_score,
-            "cycle": entry.cycle_score,
-        }
-        judged = ", ".join(f"{n} {score:.2f}" for n, score in scores.items() if np.isfinite(score))
-        state = "" if entry.kept else " · not kept"
-        ink = palette.INK if entry.kept else palette.FAINT
-        text = "\n".join(textwrap.wrap(str(entry.text) or "(no caption)", 58)[:6])
-        cells[2].text(0, 1, text, va="top", fontsize=6.5, color=ink)
-        note = "\n".join(textwrap.wrap(f"{judged}{state} {entry.note}".strip(), 62)[:2])
-        cells[2].text(0, 0, note, va="bottom", fontsize=6, color=palette.FAINT)
-    grid[0, 0].set_title("picture", fontsize=7)
-    grid[0, 1].set_title("painted", fontsize=7)
+    lines = [_caption_lines(entry) for entry in _rows(entries)]
+    side = 1.35  # inches that a picture is wide
+    heights = [
+        max(0.2 + _LINE_INCHES * len(text), side * entry.picture.shape[0] / entry.picture.shape[1])
+        for text, entry in zip(lines, _rows(entries), strict=True)
+    ]
+    rows = [max(heights[i : i + 2]) + 0.12 for i in range(0, len(heights), 2)]
+    width, column = 13.2, 6.6
+    head = 0.55
+    figure = Figure(figsize=(width, head + sum(rows)))
+    total = figure.get_figheight()
+    figure.text(0.1 / width, 1 - 0.18 / total, title, va="center", fontsize=10, fontweight="bold")
+    for x, name in ((0.1, "picture"), (0.2 + side, "painted from the caption")):
+        figure.text(x / width, 1 - 0.43 / total, name, fontsize=7, color=palette.FAINT)
+    for number, entry in enumerate(_rows(entries)):
+        top = total - head - sum(rows[: number // 2])
+        left = 0.1 + column * (number % 2)
+        for place, picture in enumerate((entry.picture, entry.painted)):
+            high = side * picture.shape[0] / picture.shape[1]
+            at = (left + place * (side + 0.1), top - high, side, high)
+            axes = figure.add_axes((at[0] / width, at[1] / total, at[2] / width, at[3] / total))
+            axes.imshow(picture, interpolation="nearest", aspect="auto")
+            axes.set_axis_off()
+        for line, (text, ink) in enumerate(lines[number]):
+            y = top - 0.1 - _LINE_INCHES * line
+            x = left + 2 * side + 0.25
+            figure.text(x / width, y / total, text, va="center", fontsize=6.8, color=ink)
     return figure
+
+
+def _caption_lines(entry: Any) -> list[tuple[str, str]]:
+    """The lines beside a picture, each with its colour."""
+    scores = {
+        "PerceptionScore": entry.perception_score,
+        "CLIPScore": entry.clip_score,
+        "cycle": entry.cycle_score,
+    }
+    judged = ", ".join(f"{n} {score:.2f}" for n, score in scores.items() if np.isfinite(score))
+    found = [("kept: " if entry.kept else "not kept: ") + (judged or "no score")]
+    if not entry.kept and not np.isfinite(entry.perception_score):
+        found.append(_plain(entry.reason))
+    text = textwrap.wrap(_plain(entry.text) or "(no caption)", _LINE_CHARACTERS)
+    ink = palette.INK if entry.kept else palette.FAINT
+    return [(line, palette.ACCENT if entry.kept else palette.LINES) for line in found] + [
+        (line, ink) for line in text
+    ]
+
+
+def _plain(text: object) -> str:
+    """One line that does not start matplotlib's mathematics."""
+    return " ".join(str(text).split()).replace("$", r"\$")
 
 
 @_picture
@@ -818,57 +865,187 @@ def leaderboard_heatmap(summary: pd.DataFrame, *, split: str = "spatial") -> Fig
     return figure
 
 
-def _of_itself(comparisons: pd.DataFrame) -> pd.DataFrame:
-    """Rows of a method's default (whatever its city could not give it) against another variant."""
-    rows = comparisons[comparisons["method_a"] == comparisons["method_b"]]
-    first, second = (
-        rows[side].str.fullmatch(r"default(_without_\w+)?") for side in ("variant_a", "variant_b")
-    )
-    return rows.assign(ahead=first)[first != second]
+@_picture
+def ablation_bars(comparisons: pd.DataFrame, method: str, *, split: str = "") -> Figure:
+    """What the default of a method gains over each of its variants, by indicator and on average.
 
-
-def ablated_methods(comparisons: pd.DataFrame) -> list[str]:
-    """Methods that were compared with variants of themselves."""
-    return sorted(_of_itself(comparisons)["method_a"].unique())
+    Args:
+        comparisons: as in `model_code.tables`.
+        split: by default the spatial one, if there is one.
+    """
+    rows = ablation_gains(comparisons, method)
+    kinds = sorted(rows["split"].unique())
+    split = split or (kinds[-1] if kinds else "")
+    rows = rows[rows["split"] == split]
+    panels = [(str(over).replace("_", " "), own) for over, own in rows.groupby("over", sort=True)]
+    return _gain_bars(panels, f"{method}: gain over its variants, {split} split")
 
 
 @_picture
-def ablation_bars(comparisons: pd.DataFrame, method: str, *, split: str = "spatial") -> Figure:
-    """What the default of a method gains over each of its variants, by task, with the interval of
-    the paired bootstrap; pale where the interval holds zero, which is a tie.
+def text_bars(comparisons: pd.DataFrame, method: str) -> Figure:
+    """What text adds by indicator: the gain of a method over itself without text on each split,
+    beside the control, its gain over the bare shares.
 
     Args:
         comparisons: as in `model_code.tables`.
     """
-    title = f"{method_label(method, 'default')}: gain over its variants, {split} split"
-    own = _of_itself(comparisons)
-    own = own[(own["method_a"] == method) & (own["split"] == split)].dropna(subset="difference")
-    if own.empty:
+    rows = text_gains(comparisons, method)
+    panels = [
+        (f"over {opponent(over)},\n{split} split", own)
+        for split, of_split in rows.groupby("split", sort=True)
+        for over in (WITHOUT_TEXT, CONTROL)
+        for own in [of_split[of_split["over"] == over]]
+        if len(own)
+    ]
+    return _gain_bars(panels, f"{method}: what text adds, and the control")
+
+
+_PANELS = 5  # in a row
+
+
+def _gain_bars(panels: Sequence[tuple[str, pd.DataFrame]], title: str) -> Figure:
+    """A panel an opponent on one common scale: the mean of R² on top, then a bar an indicator with
+    its interval and its number; a tie is pale, and is called so."""
+    if not panels:
         return _nothing(title)
-    ahead = own["ahead"]
-    sign = np.where(ahead, 1, -1)
-    gain = own["difference"] * sign
-    low = np.where(ahead, own["low"], -own["high"])
-    high = np.where(ahead, own["high"], -own["low"])
-    other = own["variant_b"].where(ahead, own["variant_a"])
-    variants, tasks = sorted(other.unique()), sorted(own["task"].unique())
-    figure = _figure(10, 0.9 + 0.2 * len(tasks) + 0.25)
+    found = {task for _, rows in panels for task in rows["task"]}
+    tasks = sorted(found - {ALL_TASKS})
+    places = dict(zip(tasks, np.arange(len(tasks)) + 1.4, strict=True)) | {ALL_TASKS: 0.0}
+    columns = min(_PANELS, len(panels))
+    rows_of = -(-len(panels) // columns)
+    figure = _figure(1.2 + 2.15 * columns, 0.5 + rows_of * (1.0 + 0.235 * len(tasks)))
     _headed(figure, title)
-    panels = figure.subplots(1, len(variants), sharey=True, squeeze=False)[0]
-    for axes, variant in zip(panels, variants, strict=True):
-        at = (other == variant).to_numpy()
-        row = own.loc[at, "task"].map(tasks.index).to_numpy()
-        tie = (low[at] <= 0) & (high[at] >= 0)
-        colours = np.where(tie, palette.MISSING, palette.qualitative(1)[0])
-        axes.barh(row, gain[at], color=colours, height=0.7)
-        axes.hlines(row, low[at], high[at], color=palette.INK, linewidth=0.8)
-        axes.axvline(0, color=palette.LINE, linewidth=0.8)
-        axes.set_title(_short(variant.replace("_", " "), 24), fontsize=8)
-        axes.tick_params(labelsize=6.5)
-    panels[0].set_yticks(range(len(tasks)), [_short(task, 18) for task in tasks])
-    panels[0].invert_yaxis()
-    panels[0].set_xlabel("R² (classes: macro F1)", fontsize=7)
+    every = pd.concat([rows for _, rows in panels])
+    ends = every[["gain", "low", "high"]].to_numpy(float)
+    # A few wide intervals would press all bars together: they are cut.
+    reach = 2 * np.abs(ends[:, 0]).max() + 0.02
+    left, right = max(ends.min(), -reach), min(ends.max(), reach)
+    pad = 0.06 * (right - left)
+    grid = figure.subplots(rows_of, columns, sharey=True, squeeze=False)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    for axes, (name, rows) in zip(grid.flat, panels, strict=False):
+        at = rows["task"].map(places).to_numpy(float)
+        gain, tie = rows["gain"].to_numpy(float), rows["tie"].to_numpy(bool)
+        colours = np.where(tie, palette.MISSING, np.where(gain > 0, palette.ACCENT, palette.LINES))
+        axes.barh(at, gain, color=colours, height=0.7)
+        low, high = (rows[end].clip(left, right) for end in ("low", "high"))
+        axes.hlines(at, low, high, color=np.where(tie, palette.MISSING_LINE, palette.INK), lw=0.9)
+        for y, value, even in zip(at, gain, tie, strict=True):
+            text = f"{value:+.3f} tie" if even else f"{value:+.3f}"
+            _said(axes, y, text, palette.FAINT if even else palette.INK)
+        axes.axvline(0, color=palette.FAINT, lw=0.7)
+        axes.set_xlim(left - pad, right + pad)
+        axes.set_title(name, fontsize=8)
+        axes.tick_params(labelsize=7)
+        axes.locator_params(axis="x", nbins=4)
+    shown = [task for task in places if task in found]
+    names = [_short(t.replace("_", " "), 20) if t != ALL_TASKS else "mean R²" for t in shown]
+    grid[0, 0].set_yticks([places[task] for task in shown], names)
+    grid[0, 0].set_ylim(len(tasks) + 1, -0.7 if ALL_TASKS in found else 0.7)
+    grid[-1, 0].set_xlabel("difference of R² (classes: macro F1)", fontsize=7)
     return figure
+
+
+def _said(axes: Axes, y: float, text: str, ink: str) -> None:
+    """A number in the column beside a panel."""
+    where = axes.get_yaxis_transform()
+    text = text.replace("-", "\u2212")
+    axes.text(1.02, y, text, transform=where, va="center", fontsize=6.8, color=ink)
+
+
+@_picture
+def transfer_matrix(table: pd.DataFrame, *, title: str = "Transfer") -> Figure:
+    """How encoders do where they were not pretrained: rows are the cities that pretraining saw,
+    columns those of heads and tests. The first panel is the mean over indicators, then one an
+    indicator; of a single tested city the columns are the mean and the indicators. Framed:
+    pretrained where it is tested.
+
+    Args:
+        table: pretrained_on, city, task, value; rows of one cell (folds, seeds) are averaged.
+            Optionally method (each has rows of its own), and metric: the mean takes `r2` alone. It
+            takes the indicators that all rows of a tested city have.
+    """
+    if table.empty:
+        return _nothing(title)
+    table = _transfer_cells(table)
+    cities = sorted(table["city"].unique())
+    tasks = [_MEAN, *sorted(set(table["task"]) - {_MEAN})]
+    names = sorted(table["row"].unique())
+    if len(cities) == 1:
+        figure = _figure(2.6 + 0.72 * len(tasks), 1.6 + 0.34 * len(names))
+        axes = figure.add_subplot()
+        shown = _matrix(axes, table.assign(column=table["task"]), names, tasks)
+        axes.set_title(f"{title}, tested on {_short(cities[0])}")
+        every = [axes]
+    else:
+        columns = min(4, len(tasks))
+        rows = -(-len(tasks) // columns)
+        wide, high = 0.62 * len(cities) + 0.7, 0.34 * len(names) + 1.0
+        figure = _figure(1.5 + max(wide, 1.7) * columns, 0.6 + high * rows)
+        _headed(figure, title)
+        every = []
+        for number, task in enumerate(tasks):
+            axes = figure.add_subplot(rows, columns, number + 1)
+            own = table[table["task"] == task]
+            shown = _matrix(axes, own.assign(column=own["city"]), names, cities)
+            axes.set_title(_short(task, 24), fontsize=8)
+            if number % columns:
+                axes.set_yticklabels([])
+            if number // columns < rows - 1 and number + columns < len(tasks):
+                axes.set_xticklabels([])
+            every.append(axes)
+    every[0].set_ylabel("pretrained on", fontsize=7.5)
+    if len(cities) > 1:
+        every[-1].set_xlabel("tested on", fontsize=7.5)
+    bar = figure.colorbar(shown, ax=every, fraction=0.025, pad=0.01, extend="min")
+    bar.outline.set_visible(False)
+    return figure
+
+
+_MEAN = "mean"
+
+
+def _transfer_cells(table: pd.DataFrame) -> pd.DataFrame:
+    """One value a row of the matrix, tested city and task, among them the mean."""
+    row = table["pretrained_on"]
+    if "method" in table and table["method"].nunique() > 1:
+        row = table["method"].str.cat(row, sep=", ")
+    table = table.assign(row=row, task=table["task"].str.replace("_", " "))
+    judged = table[table["metric"] == "r2"] if "metric" in table else table
+    parts = [table]
+    for city, rows in judged.groupby("city"):
+        by_task = rows.pivot_table(index=["row", "pretrained_on"], columns="task", values="value")
+        mean = by_task.dropna(axis=1).mean(axis=1).rename("value").reset_index()
+        parts.append(mean.assign(city=city, task=_MEAN))
+    cells = pd.concat(parts).groupby(["row", "pretrained_on", "city", "task"])["value"].mean()
+    return cells.reset_index()
+
+
+def _matrix(axes: Axes, cells: pd.DataFrame, rows: list[str], columns: list[str]) -> Any:
+    """Cells (row, column, value, pretrained_on, city) with their numbers; framed where it is one
+    city."""
+    at = cells.assign(y=cells["row"].map(rows.index), x=cells["column"].map(columns.index))
+    values = np.full((len(rows), len(columns)), np.nan)
+    values[at["y"], at["x"]] = at["value"]
+    cmap = _SEQUENTIAL.with_extremes(bad=palette.MISSING)
+    shown = axes.imshow(values, cmap=cmap, vmin=0, vmax=1, aspect="auto")
+    for cell in _rows(at.dropna(subset="value")):
+        ink = "white" if cell.value < 0.55 else palette.INK
+        text = f"{cell.value:.2f}".replace("-", "\u2212")
+        axes.text(cell.x, cell.y, text, ha="center", va="center", fontsize=7, color=ink)
+        if cell.pretrained_on == cell.city:
+            frame = Rectangle((cell.x - 0.46, cell.y - 0.44), 0.92, 0.88, fill=False,
+                              edgecolor=palette.LINES, lw=1.6)  # fmt: skip
+            axes.add_patch(frame)
+    axes.set_xticks(range(len(columns)), [_short(name, 18) for name in columns])
+    axes.tick_params(axis="x", labelrotation=30, labelsize=7)
+    for label in axes.get_xticklabels():
+        label.set_horizontalalignment("right")
+    axes.set_yticks(range(len(rows)), [_short(name, 28) for name in rows], fontsize=7)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return shown
 
 
 def _headline(summary: pd.DataFrame, part: str) -> NDArray[np.float64]:
@@ -878,6 +1055,57 @@ def _headline(summary: pd.DataFrame, part: str) -> NDArray[np.float64]:
         at = (summary["headline"] == name).to_numpy()
         found[at] = summary.loc[at, f"{name}_{part}"].to_numpy(float)
     return found
+
+
+@_picture
+def loss_curves(records: pd.DataFrame, *, title: str = "Loss by epoch") -> Figure:
+    """How trainings went: a panel a variant and split, a line a seed and fold; training is drawn
+    through, validation dashed, with a dot at the epoch whose weights stay.
+
+    Args:
+        records: variant, split, fold, seed, loss and validation (lists, one value an epoch).
+    """
+    records = records[records["loss"].map(len) > 0]
+    if records.empty:
+        return _nothing(f"{title}: nothing was trained step by step")
+    panels = list(records.groupby(["variant", "split"], sort=True))
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = _figure(3.2 * columns + 0.9, 2.3 * rows + 0.5)
+    _headed(figure, title)
+    seeds = sorted(records["seed"].unique())
+    colour = dict(zip(seeds, palette.qualitative(len(seeds)), strict=True))
+    several = records["split"].nunique() > 1 or len(panels) > records["variant"].nunique()
+    for number, ((variant, split), fits) in enumerate(panels):
+        axes = figure.add_subplot(rows, columns, number + 1)
+        thin: dict[str, Any] = {
+            "lw": 1.4 if len(fits) <= 6 else 0.7,
+            "alpha": 0.9 if len(fits) <= 6 else 0.6,
+        }
+        for fit in _rows(fits):
+            epochs = np.arange(1, len(fit.loss) + 1)
+            alone: dict[str, Any] = {"marker": "o", "ms": 3} if len(epochs) == 1 else {}
+            axes.plot(epochs, fit.loss, color=colour[fit.seed], **thin, **alone)
+            if len(fit.validation):
+                axes.plot(epochs, fit.validation, color=colour[fit.seed], ls="--", **thin)
+                best = int(np.argmin(fit.validation))
+                axes.plot(best + 1, fit.validation[best], "o", ms=3, color=colour[fit.seed])
+        name = f"{variant}, {split} split" if several else str(variant)
+        axes.set_title(f"{_short(name.replace('_', ' '), 34)}", fontsize=8)
+        axes.locator_params(axis="x", integer=True, nbins=6)
+        axes.tick_params(labelsize=7)
+        if number % columns == 0:
+            axes.set_ylabel("loss", fontsize=7.5)
+        if number // columns == rows - 1:
+            axes.set_xlabel("epoch", fontsize=7.5)
+    handles = [Line2D([], [], color=colour[seed], label=f"seed {seed}") for seed in seeds]
+    if records["validation"].map(len).any():
+        handles += [
+            Line2D([], [], color=palette.FAINT, label="training"),
+            Line2D([], [], color=palette.FAINT, ls="--", marker="o", ms=3, label="validation"),
+        ]
+    figure.legend(handles=handles, loc="outside right upper", fontsize=7)
+    return figure
 
 
 @_picture

@@ -20,6 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from model_code.report import palette
+from model_code.report.captions import SCORES, CaptionData, caption_views
 from model_code.report.labels import method_label
 from model_code.report.shapes import quantised_rings
 
@@ -41,6 +42,15 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """A wide picture under a title, with what it shows in sentences."""
+
+    title: str
+    sentences: Sequence[str]
+    picture: Picture
+
+
+@dataclass(frozen=True)
 class ReportData:
     """All that the page shows. Tables as in `model_code.tables` unless said otherwise.
 
@@ -53,6 +63,8 @@ class ReportData:
         pictures: contact sheets and other figures for the section on data.
         reproduce: command lines that make this page again.
         reachable: of a simulated city only.
+        captions: of a city that has them.
+        ablations: what parts of methods add; `transfer`: encoders that were pretrained elsewhere.
     """
 
     city: str
@@ -75,6 +87,9 @@ class ReportData:
     reproduce: Sequence[str] = ()
     citation: str = ""
     reachable: pd.DataFrame | None = field(default=None)
+    captions: CaptionData | None = None
+    ablations: Sequence[Finding] = ()
+    transfer: Sequence[Finding] = ()
 
 
 def render_report(data: ReportData) -> str:
@@ -86,14 +101,15 @@ def render_report(data: ReportData) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=_number, size=_size, percent=_percent)
+    environment.filters.update(number=_number, size=_size, percent=_percent, base64=_text64)
     style, script = _asset("report.css"), _asset("report.js")
     return environment.get_template("report.html").render(
         data=data,
         key_figures=_key_figures(data),
         coverage=data.coverage.to_dict("records"),
         indicators=data.indicators.to_dict("records"),
-        pictures=[(p.caption, base64.b64encode(p.png).decode()) for p in data.pictures],
+        caption_views=caption_views(data.captions) if data.captions else [],
+        caption_scores=SCORES,
         rejected=_rejected_rows(data.rejected),
         raw_files=_raw_file_rows(data.raw_files),
         provenance=data.provenance.to_dict("records"),
@@ -105,6 +121,10 @@ def render_report(data: ReportData) -> str:
         script_hash=_csp_hash(script),
         payload=_embed(_payload(data)),
     )
+
+
+def _text64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
 
 
 def _asset(name: str) -> str:

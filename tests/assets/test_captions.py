@@ -10,7 +10,7 @@ import pytest
 import yaml
 from PIL import Image, ImageOps
 
-from resources.lake import read
+from resources.lake import Lake, read
 from tests.tiny import Place, make_place
 
 SMALL_CLIP = {
@@ -39,6 +39,10 @@ def captioned(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 def table(place: Place, name: str, city: str = "tiny") -> pd.DataFrame:
     return read(name, city=city, lake=str(place.root / "lake"))
+
+
+def page(place: Place, city: str = "tiny") -> str:
+    return (place.root / "lake" / city / "report.html").read_text(encoding="utf-8")
 
 
 def kept_rows(place: Place, asset: str, kind: str) -> int:
@@ -73,6 +77,27 @@ def test_the_leaderboard_says_who_wrote_the_texts_and_what_was_read(captioned: P
     }  # fmt: skip
 
 
+def test_the_report_shows_captions_of_each_view(captioned: Place) -> None:
+    text = page(captioned)
+    for view, pictures in table(captioned, "calibrated_captions").groupby("view"):
+        for rank in ("best", "worst"):
+            assert f'data-view="{view}" data-rank="{rank}"' in text
+        assert f'<td class="num">{len(pictures)}</td>' in text
+    assert text.count('class="caption-card') == text.count("What a painter makes") == 12 + 20
+    assert 'id="transfer"' not in text
+
+
+def test_what_is_trained_step_by_step_shows_its_losses(captioned: Place) -> None:
+    lake = Lake(str(captioned.root / "lake"))
+    drawn = {
+        asset: "picture.png" in lake.handle("tiny", asset).files
+        for asset in ("urbanvlp_checkpoint", "urbanvlp_finetuned", "shares_checkpoint")
+    }
+    assert drawn == {
+        "urbanvlp_checkpoint": True, "urbanvlp_finetuned": False, "shares_checkpoint": False,
+    }  # fmt: skip
+
+
 def test_one_changed_picture_costs_one_segmentation_and_its_own_tries(
     captioned: Place, tmp_path: Path
 ) -> None:
@@ -99,6 +124,9 @@ def test_an_encoder_is_carried_to_a_city_that_was_not_seen(
     for job in ("whole_city", "transfer_encoders"):
         done = north.run(*north.job(job))
         assert done.returncode == 0, done.stderr[-3000:]
+        assert ('id="transfer"' in page(place, "north")) == (job == "transfer_encoders")
+    again = north.run(*north.job())
+    assert "north · report: up to date" in again.stderr
     rows = table(place, "transfer", "north")
     assert set(rows["pretrained_on"]) == {"north", "tiny"}
     figures = rows[(rows["metric"] == "r2") & (rows["scale"] == "transformed")]

@@ -201,7 +201,15 @@ def test_test_labels_change_nothing(city: tuple, pretrained: dict) -> None:
 def test_without_labels_to_validate_on_the_last_epoch_stays(city: tuple, pretrained: dict) -> None:
     _, _, parts = city
     alone = Parts(parts.train, np.zeros_like(parts.val), parts.test)
-    assert run(city, pretrained, "finetune", parts=alone).record["best_epoch"] == 2
+    record = run(city, pretrained, "finetune", parts=alone).record
+    assert record["best_epoch"] == 2
+    assert len(record["loss"]) == 3 and record["validation"] == []
+
+
+def test_the_record_keeps_the_losses_that_chose_the_epoch(city: tuple, pretrained: dict) -> None:
+    record = run(city, pretrained, "end_to_end").record
+    assert len(record["loss"]) == len(record["validation"]) == 3
+    assert record["best_epoch"] == int(np.argmin(record["validation"]))
 
 
 def test_it_says_how_far_it_is_and_leaves_nothing_behind(

@@ -195,8 +195,9 @@ def test_nothing_is_printed_and_progress_is_sparse(capfd: pytest.CaptureFixture[
     lines: list[str] = []
     fit(make(), TRAIN, Settings(epochs=40), seed=0, progress=lines.append)
     assert capfd.readouterr() == ("", "")
-    assert lines[0].startswith("epoch 1/40: train ")
-    assert lines[-1].startswith("epoch 40/40: train ")
+    assert lines[0].startswith("epochs [----------] 2 % · 1 of 40 · ")
+    assert lines[-1].startswith("epochs [##########] 100 % · 40 of 40 · ")
+    assert all(" left · train " in line for line in lines)
     assert 10 <= len(lines) <= 12
 
 

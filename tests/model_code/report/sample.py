@@ -11,9 +11,11 @@ import numpy as np
 import pandas as pd
 import shapely
 
+from model_code.evaluation.compare import ALL_TASKS
 from model_code.evaluation.leaderboard import summary
-from model_code.report import figures
-from model_code.report.html import Picture, ReportData
+from model_code.report import figures, gains
+from model_code.report.captions import CaptionData
+from model_code.report.html import Finding, Picture, ReportData
 
 EVIL = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
 CLASSES = ("housing", "offices", "industry", "park")
@@ -477,8 +479,106 @@ def report_data(
         pictures=_pictures(tables) if pictures else (),
         reproduce=["make demo"],
         citation=EVIL if evil else "",
+        captions=captions(evil=evil),
+        **findings(),
         **{name: getattr(tables, name) for name in names},
     )
+
+
+def captions(*, evil: bool = False) -> CaptionData:
+    """Two chips and three street views of 4:3 with their captions; a picture could not be judged."""
+    views = ["satellite"] * 2 + ["street_view"] * 3
+    ids = [EVIL if evil else "r000c000", "r000c001", "v1", "v2", "v3"]
+    keys = pd.DataFrame({"view": views, "image_id": ids})
+    long = "A wide road under a grey sky, with trees on the left and a few cars. " * 9
+    texts = ["Woodland, and a road.", EVIL if evil else "Roofs.", long, "A dark street.", "Water."]
+    perception = [0.9, 0.7, 0.8, 0.3, 0.5]
+    calibrated = keys.assign(
+        region_id=["r000c000", "r000c001", "r000c000", "r000c001", "r000c002"],
+        attempt=np.int32(0),
+        tries=np.int32([1, 1, 1, 3, 2]),
+        text=texts,
+        perception_score=perception,
+        kept=[True, True, True, False, True],
+        reason=["", "", "", "PerceptionScore 0.300 is under the floor of 0.45", ""],
+        captioner="TemplateCaptioner 1",
+    )
+    cycle = [0.95, 0.9, 0.9, 0.2, np.nan]
+    scores = keys.assign(
+        attempt=np.int32(0),
+        clip_cosine=0.3,
+        clip_score=[0.85, 0.5, 0.7, 0.4, 0.5],
+        clip_by="whole",
+        cycle_paper=cycle,
+        cycle_present=cycle,
+        cycle_score=cycle,
+        perception_score=perception,
+        note=["", "", "", "", "CLIPScore alone: the segmenter cannot judge the picture"],
+    )
+    classes = ["road", "forest", "open_sky"]
+    shares = [[0.2, 0.7, 0.1], [0.6, 0.4, 0.0], [0.3, 0.3, 0.4], [0.9, 0.1, 0.0], []]
+    image_shares = keys.assign(
+        classes=[classes] * 5, shares=shares, note=["", "", "", "", "a grey picture"]
+    )
+    random = np.random.default_rng(0)
+    sizes = [(32, 32)] * 2 + [(36, 48)] * 3
+    pictures = [random.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+    examples = calibrated.merge(scores.drop(columns="perception_score")).assign(
+        rank=["best", "worst", "best", "worst", "worst"],
+        picture=pictures,
+        painted=pictures[::-1][3:] + pictures[::-1][:3],
+        classes=image_shares["classes"],
+        shares=shares,
+        painted_shares=[[0.25, 0.65, 0.1]] * 4 + [[np.nan] * 3],
+    )
+    return CaptionData(calibrated, scores, image_shares, examples, threshold=0.6, floor=0.45)
+
+
+def ablation_rows() -> pd.DataFrame:
+    """Comparisons of a method with text: with its variants, and with the bare shares."""
+    metrics = {"land_use": "macro_f1", ALL_TASKS: "mean_r2"}
+    rows = [
+        (task, split, metrics.get(task, "r2"), *pair)
+        for split in ("random", "spatial")
+        for task, *pair in (
+            ("population", "urbanvlp", "default", "urbanvlp", "without_text", 0.1, 0.05, 0.15),
+            ("night_light", "urbanvlp", "without_text", "urbanvlp", "default", 0.04, 0.01, 0.08),
+            ("land_use", "urbanvlp", "default", "urbanvlp", "without_text", 0.02, -0.03, 0.06),
+            (ALL_TASKS, "urbanvlp", "default", "urbanvlp", "without_text", 0.03, -0.01, 0.07),
+            ("population", "urbanvlp", "default", "urbanvlp", "without_satellite", 0.2, 0.1, 0.3),
+            ("population", "urbanvlp", "default", "shares", "default", 0.3, 0.2, 0.4),
+            ("night_light", "shares", "default", "urbanvlp", "default", 0.02, -0.1, 0.1),
+            ("population", "urbanvlp", "default", "poi", "default", 0.3, 0.2, 0.4),
+        )
+    ]
+    columns = ["task", "split", "metric", "method_a", "variant_a", "method_b", "variant_b",
+               "difference", "low", "high"]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns).assign(regions=31)
+
+
+def transfer_rows() -> pd.DataFrame:
+    """Figures of one city by where the encoder was pretrained."""
+    rows = [
+        (source, "sample", task, metric, value)
+        for source, more in (("sample", 0.1), ("elsewhere", 0.0))
+        for task, metric, value in (
+            ("population", "r2", 0.5 + more),
+            ("night_light", "r2", 0.3 + more),
+            ("land_use", "macro_f1", 0.6),
+        )
+    ]
+    return pd.DataFrame(rows, columns=["pretrained_on", "city", "task", "metric", "value"])
+
+
+def findings() -> dict[str, list[Finding]]:
+    rows = ablation_rows()
+    bars = Picture("Gain of UrbanVLP", figures.text_bars(rows, "urbanvlp"))
+    said = gains.sentences(gains.text_gains(rows, "urbanvlp"))
+    matrix = Picture("Transfer", figures.transfer_matrix(transfer_rows()))
+    return {
+        "ablations": [Finding("UrbanVLP: what text adds", said, bars)],
+        "transfer": [Finding("Spatial split", (), matrix)],
+    }
 
 
 def _pictures(tables: Any) -> list[Picture]:

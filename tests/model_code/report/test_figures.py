@@ -10,7 +10,7 @@ import shapely
 from PIL import Image
 
 from model_code.report import figures, palette
-from tests.model_code.report.sample import EVIL, city
+from tests.model_code.report.sample import EVIL, ablation_rows, city, transfer_rows
 
 RANDOM = np.random.default_rng(0)
 
@@ -156,26 +156,47 @@ def _middle(pixels: np.ndarray, colour: str) -> tuple[float, float]:
     return float(np.median(y)), float(np.median(x))
 
 
-def gallery(count: int) -> pd.DataFrame:
-    pictures = list(np.random.default_rng(0).integers(0, 255, (count, 12, 16, 3), np.uint8))
+def gallery(count: int, size: tuple[int, int] = (36, 48)) -> pd.DataFrame:
+    pictures = list(np.random.default_rng(0).integers(0, 255, (count, *size, 3), np.uint8))
+    texts = ["A wide road under a grey sky, for $5. " * 9, ""][:count] + ["Trees."] * (count - 2)
     return pd.DataFrame(
         {
             "picture": pictures,
             "painted": pictures,
-            "text": ["A wide road under a grey sky. " * 9, ""][:count] + ["Trees."] * (count - 2),
-            "perception_score": 0.5,
-            "clip_score": 0.25,
+            "text": texts,
+            "perception_score": [0.5, np.nan][:count] + [0.5] * (count - 2),
+            "clip_score": [0.25, np.nan][:count] + [0.25] * (count - 2),
             "cycle_score": [np.nan] + [0.75] * (count - 1) if count else [],
-            "kept": [False] + [True] * (count - 1) if count else [],
-            "note": "",
+            "kept": [True, False][:count] + [True] * (count - 2),
+            "reason": ["", "no caption: timed out"][:count] + [""] * (count - 2),
         }
     )
 
 
 @pytest.mark.parametrize("count", [0, 1, 5])
-def test_a_gallery_of_captions_of_any_length(count):
+def test_a_gallery_of_captions_of_any_length(count: int) -> None:
     drawn = figures.caption_gallery(gallery(count))
     assert drawn.startswith(b"\x89PNG") and drawn == figures.caption_gallery(gallery(count))
+
+
+def test_a_gallery_grows_with_its_captions_and_keeps_the_shape_of_pictures() -> None:
+    red = np.zeros((36, 48, 3), np.uint8)
+    red[..., 0] = 255
+    short = gallery(1).assign(picture=[red], painted=[red], text="Trees.")
+    drawn = _pixels(figures.caption_gallery(short))
+    y, x = np.nonzero((drawn == (255, 0, 0)).all(axis=2))
+    (high,), wide = [np.ptp(y) + 1], len(np.unique(x)) / 2
+    assert wide / high == pytest.approx(48 / 36, rel=0.02)
+    long = _pixels(figures.caption_gallery(short.assign(text="A wide road, and trees. " * 40)))
+    assert len(long) > len(drawn) + 100
+    y, x = np.nonzero((long == (255, 0, 0)).all(axis=2))
+    assert np.ptp(y) + 1 == high, "a long caption stretches no picture"
+
+
+def test_a_gallery_of_noise_stays_large_enough_to_read() -> None:
+    drawn = figures.caption_gallery(gallery(16, (72, 96)))
+    assert figures.MAX_BYTES < len(drawn) <= figures.SHEET_BYTES
+    assert _pixels(drawn).shape[1] >= 1000
 
 
 def test_score_histograms_leave_out_a_score_that_nothing_has():
@@ -191,24 +212,81 @@ def test_score_histograms_leave_out_a_score_that_nothing_has():
     assert both.startswith(b"\x89PNG") and none.startswith(b"\x89PNG") and len(none) < len(both)
 
 
-def test_ablation_bars_know_which_side_the_default_is_on():
-    rows = pd.DataFrame(
-        {
-            "task": ["a", "b"],
-            "split": "spatial",
-            "metric": "r2",
-            "method_a": "urbanvlp",
-            "variant_a": ["default", "without_text"],
-            "method_b": "urbanvlp",
-            "variant_b": ["without_text", "default"],
-            "difference": [0.2, 0.1],
-            "low": [0.1, -0.1],
-            "high": [0.3, 0.3],
-            "regions": 40,
-        }
-    )
-    assert figures.ablated_methods(rows) == ["urbanvlp"]
-    drawn = figures.ablation_bars(rows, "urbanvlp")
+def test_bars_colour_what_is_clear_and_leave_ties_pale() -> None:
+    rows = ablation_rows()
+    drawn = figures.text_bars(rows, "urbanvlp")
+    assert min(_count(drawn, c) for c in (palette.ACCENT, palette.LINES, palette.MISSING)) > 100
+    ties = figures.text_bars(rows.assign(low=-0.5, high=0.5), "urbanvlp")
+    assert _count(ties, palette.ACCENT) == _count(ties, palette.LINES) == 0
+    assert _count(ties, palette.MISSING) > 500
+    assert len(figures.text_bars(rows, "poi")) < len(drawn)
+
+
+@pytest.mark.parametrize("split", ["random", "spatial", ""])
+def test_ablation_bars_know_which_side_the_default_is_on(split: str) -> None:
+    rows = ablation_rows()
+    drawn = figures.ablation_bars(rows, "urbanvlp", split=split)
     swapped = rows.rename(columns={"variant_a": "variant_b", "variant_b": "variant_a"})
-    assert drawn != figures.ablation_bars(swapped, "urbanvlp")
+    other = figures.ablation_bars(swapped, "urbanvlp", split=split)
+    assert _count(drawn, palette.ACCENT) > 2 * _count(other, palette.ACCENT) > 0
     assert len(figures.ablation_bars(rows, "poi")) < len(drawn)
+
+
+def losses(folds: int, validation: bool) -> pd.DataFrame:
+    rows = [
+        {
+            "variant": variant, "split": "spatial", "fold": fold, "seed": seed,
+            "loss": [3.0, 2.0, 1.0 + seed], "validation": [3.0, 1.0, 2.0] if validation else [],
+        }
+        for variant in ("default", "without_text")
+        for fold in range(folds)
+        for seed in (0, 1)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize("folds", [1, 5])
+def test_loss_curves_draw_every_seed_and_the_validation(folds: int) -> None:
+    drawn = figures.loss_curves(losses(folds, True))
+    alone = figures.loss_curves(losses(folds, False))
+    assert drawn != alone and len(drawn) <= figures.MAX_BYTES
+    for colour in palette.qualitative(2):
+        assert _count(alone, colour) > 0
+    untrained = losses(1, False)
+    untrained["loss"] = [[] for _ in range(len(untrained))]
+    assert len(figures.loss_curves(untrained)) < len(alone)
+
+
+def test_the_mean_of_a_transfer_matrix_takes_r2_of_what_all_rows_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[pd.DataFrame] = []
+    own = figures._matrix
+
+    def noted(axes: Any, cells: pd.DataFrame, *others: Any) -> Any:
+        drawn.append(cells)
+        return own(axes, cells, *others)
+
+    monkeypatch.setattr(figures, "_matrix", noted)
+    rows = transfer_rows()
+    assert figures.transfer_matrix(rows).startswith(b"\x89PNG")
+    (cells,) = drawn
+    means = cells[cells["task"] == "mean"].set_index("pretrained_on")["value"]
+    assert means.to_dict() == pytest.approx({"sample": 0.5, "elsewhere": 0.4})
+    drawn.clear()
+    lacking = rows[(rows["pretrained_on"] == "sample") | (rows["task"] != "night_light")]
+    figures.transfer_matrix(lacking)
+    means = drawn[0][drawn[0]["task"] == "mean"].set_index("pretrained_on")["value"]
+    assert means.to_dict() == pytest.approx({"sample": 0.6, "elsewhere": 0.5})
+
+
+def test_a_transfer_matrix_frames_what_was_pretrained_where_it_is_tested() -> None:
+    rows = transfer_rows()
+    both = pd.concat([rows, rows.assign(city="elsewhere")])
+    one, two = (figures.transfer_matrix(table) for table in (rows, both))
+    assert _count(one, palette.LINES) > 100 and _count(two, palette.LINES) > 100
+    apart = rows[rows["pretrained_on"] != "sample"]
+    assert _count(figures.transfer_matrix(apart), palette.LINES) == 0
+    methods = pd.concat([rows.assign(method="a"), rows.assign(method="b", value=0.0)])
+    assert figures.transfer_matrix(methods) != one
+    assert len(figures.transfer_matrix(rows[:0])) < len(one)

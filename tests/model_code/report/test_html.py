@@ -81,7 +81,7 @@ def test_nothing_is_loaded_from_anywhere(data: ReportData) -> None:
             value = attributes.get(name)
             assert (
                 value is None
-                or value.startswith(("#", "data:image/png;base64,"))
+                or value.startswith(("#", "data:image/png;base64,", "data:image/jpeg;base64,"))
                 or value == "data:,"
             )
     policy = next(a["content"] for _, a in parsed.tags if a.get("http-equiv"))

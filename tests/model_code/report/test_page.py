@@ -229,6 +229,72 @@ def test_links_tables_and_note(browser: Browser, report: Path) -> None:
         )
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_captions_stand_with_their_pictures_scores_and_shares(
+    browser: Browser, report: Path, width: int
+) -> None:
+    with open_page(browser, report, width=width) as page:
+        figures = page.locator(".caption-figures tr").evaluate_all(
+            "(rows) => rows.map((r) => [...r.children].map((c) => c.firstChild?.textContent.trim()))"
+        )
+        found = {name: values for name, *values in figures}
+        assert found["Captions"] == ["Satellite chips", "Street views"]
+        assert found["Kept for pretraining"] == ["2 (100 %)", "2 (67 %)"]
+        assert found["Tries, mean"] == ["1.00", "2.00"]
+        assert found["CycleScore, mean"] == ["0.925", "0.550"]
+        assert found["Declined by the segmenter"] == ["0", "1"]
+        cards = page.locator(".caption-card")
+        assert cards.count() == 5
+        assert page.locator("[data-view=street_view][data-rank=worst] .caption-card").count() == 2
+        assert page.locator("#captions img").evaluate_all(
+            "(all) => all.length === 10 && all.every((i) => i.complete && i.naturalWidth > 0)"
+        )
+        first, poor = cards.nth(0), cards.filter(has_text="A dark street.")
+        assert first.locator(".caption-shares li > span:first-child").all_inner_texts() == [
+            "forest", "road", "open sky",
+        ]  # fmt: skip
+        bars = first.locator(".caption-shares .fill").evaluate_all(
+            "(all) => all.map((bar) => +bar.getAttribute('width'))"
+        )
+        assert bars == [70, 20, 10]
+        assert first.locator(".caption-shares .mark").count() == 3
+        assert first.locator(".caption-scores dd").all_inner_texts() == [
+            "0.90", "0.85", "0.95", "0.95", "0.95",
+        ]  # fmt: skip
+        state = poor.locator(".caption-state").inner_text()
+        assert state == "Not kept: PerceptionScore 0.300 is under the floor of 0.45, after 3 tries."
+        alone = cards.filter(has_text="CLIPScore alone")
+        assert alone.count() == 1 and alone.locator(".caption-shares").count() == 0
+        assert alone.locator(".caption-scores dd").count() == 2
+        assert page.locator(".histogram").count() == 10
+        assert page.locator(".histogram .mark").count() == 4
+        inside = page.locator(".caption-card").evaluate_all(
+            "(all) => all.every((card) => card.scrollWidth <= card.clientWidth)"
+        )
+        assert inside and overflow(page) <= 0
+
+
+def test_ablations_say_what_is_a_tie(browser: Browser, report: Path) -> None:
+    with open_page(browser, report, width=390) as page:
+        said = page.locator("#ablations .sentences li").all_inner_texts()
+        assert said[1].startswith("Spatial split, against itself without text: of 3 indicators ")
+        assert "clearly better on 1 (population), clearly worse on 1 (night light)" in said[1]
+        assert "a tie on 1" in said[1] and len(said) == 4
+        assert page.locator("#ablations img, #transfer img").evaluate_all(
+            "(all) => all.length === 2 && all.every((i) => i.complete && i.naturalWidth > 0)"
+        )
+        assert overflow(page) <= 0
+
+
+def test_a_city_without_captions_has_no_such_sections(browser: Browser, tmp_path: Path) -> None:
+    bare = dataclasses.replace(report_data(3, 4), captions=None, ablations=(), transfer=())
+    file = tmp_path / "plain.html"
+    file.write_text(render_report(bare), encoding="utf-8")
+    with open_page(browser, file) as page:
+        for name in ("captions", "ablations", "transfer"):
+            assert page.locator(f"#{name}, a[href='#{name}']").count() == 0
+
+
 def test_dark_and_light_differ(browser: Browser, report: Path) -> None:
     background = "getComputedStyle(document.body).backgroundColor"
     with open_page(browser, report) as page:
@@ -245,6 +311,7 @@ def test_markup_in_names_stays_text(browser: Browser, tmp_path: Path) -> None:
     file.write_text(render_report(report_data(4, 5, evil=True, pictures=False)), encoding="utf-8")
     with open_page(browser, file, width=390) as page:
         assert page.inner_text("h1") == EVIL
+        assert EVIL in page.inner_text("#captions")
         page.select_option("#map-task", "land_use")
         assert EVIL in page.inner_text("#value-legend")
         page.locator("#true-map canvas").first.focus()
@@ -258,7 +325,8 @@ def test_markup_in_names_stays_text(browser: Browser, tmp_path: Path) -> None:
 @pytest.mark.parametrize("rows", [1, 3])
 def test_a_city_with_next_to_nothing(browser: Browser, tmp_path: Path, rows: int) -> None:
     data = report_data(rows, 3, pictures=False)
-    nothing: dict[str, Any] = {"predictions": {}, "embedding_maps": {}, "reachable": None}
+    nothing: dict[str, Any] = {"predictions": {}, "embedding_maps": {}, "reachable": None,
+                               "captions": None}  # fmt: skip
     for table in ("leaderboard", "summary", "comparisons", "rejected", "raw_files", "targets"):
         nothing[table] = getattr(data, table).iloc[:0]
     file = tmp_path / "bare.html"
