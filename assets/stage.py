@@ -132,6 +132,12 @@ class Stage:
         """Why this city has no such asset; empty if it has one."""
         return self.absent(city) if self.absent else ""
 
+    def of_any_city(self) -> bool:
+        """Whether nothing that it reads or writes is of its city: cities of equal settings then have
+        the same files, and one is enough to make them."""
+        own = (self.inputs, self.after, self.raw, self.table, self.before, self.elsewhere)
+        return not any(own)
+
     def read_inputs(self, city: City) -> list[str]:
         """The inputs that this city's config makes the stage read; by default all of them."""
         return sorted(self.reads(city) if self.reads else self.inputs)
@@ -383,6 +389,14 @@ def _run(declared: Stage, context: dg.AssetExecutionContext) -> Iterator[Any]:
                     return
                 context.log.warning(f"{declared.name}: its file is damaged; making it again")
             started = time.perf_counter()
+            twin = lake.twin(declared.name, fingerprint) if declared.of_any_city() else None
+            if twin:
+                copied = _copied(twin, name, lake)
+                say("up to date", f"copied from {twin.city}")
+                yield dg.MaterializeResult(
+                    value=copied, metadata={**_shown(twin.metadata), "cached": True}
+                )
+                return
             ctx = context_for(fingerprint)
             product = _made(declared, ctx)
             provenance = {
@@ -447,6 +461,12 @@ def _redrawn(declared: Stage, ctx: Context, lake: Lake, manifest: Manifest) -> C
         raise
     metadata = _metadata_of(manifest) | _picture_metadata(declared, staged.folder)
     return _commit(staged, manifest.fingerprint, manifest.inputs, metadata, manifest.checks)
+
+
+def _copied(twin: Manifest, city: str, lake: Lake) -> Commit:
+    """The same version for another city."""
+    staged = lake.stage_again(twin, city)
+    return _commit(staged, twin.fingerprint, twin.inputs, _metadata_of(twin), twin.checks)
 
 
 def _outdated_picture(declared: Stage, manifest: Manifest) -> bool:

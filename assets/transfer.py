@@ -10,12 +10,12 @@ from assets.methods import data_and_left_out, stored
 from assets.stage import Context, Product, Written, stage
 from model_code.city import City
 from model_code.errors import DataError
-from model_code.methods import HEAD_KEYS, METHODS
+from model_code.methods import HEAD_KEYS, METHODS, MethodConfig
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from model_code.methods.base import RegionData, Targets
+    from model_code.methods.base import Checkpoint, RegionData, Targets
 
 
 def _nothing_named(city: City) -> str:
@@ -131,10 +131,12 @@ def _scores(
     checkpoints = ctx.elsewhere[source, f"{method}_checkpoint"]
     splits = ctx.inputs["splits"].frame()
     encoder: Any = spec.load()
+    shapes = _shapes(encoder, data, config)
     frames = []
-    for fit, seed, checkpoint in stored(checkpoints):
+    for fit, seed, whole in stored(checkpoints):
         if fit.fold >= 0 or fit.variant != "default":
             continue
+        checkpoint = _branches(whole, shapes, ctx.name, source)
         embedding = encoder.embed(checkpoint, data, config)
         for split, fold in folds(splits):
             parts = parts_for(splits, data.region_ids, split, fold)
@@ -158,8 +160,40 @@ def _scores(
     return rows.assign(pretrained_on=source)
 
 
+def _shapes(
+    method: Any, data: RegionData, config: MethodConfig
+) -> dict[str, tuple[int, ...]] | None:
+    """Names and shapes of the weights that this city's encoder has; None for a method whose
+    checkpoints are no such encoder."""
+    from model_code.methods.base import Tunable
+
+    if not isinstance(method, Tunable):
+        return None
+    state = method.encoder(data, config).state_dict()
+    return {name: tuple(values.shape) for name, values in state.items()}
+
+
+def _branches(
+    checkpoint: Checkpoint, shapes: dict[str, tuple[int, ...]] | None, city: str, source: str
+) -> Checkpoint:
+    """The branches of an encoder that this city can feed. The features of the others would be the
+    same in every region, that of their absent-token, and no head can learn from those."""
+    from dataclasses import replace
+
+    if shapes is None:
+        return checkpoint
+    given = checkpoint.tensors
+    if differ := [n for n, shape in shapes.items() if n not in given or given[n].shape != shape]:
+        raise DataError(
+            f"an encoder of {source!r} does not fit {city!r}: {differ[0]} has another shape",
+            fix="give both cities the same `captions.clip`",
+        )
+    return replace(checkpoint, tensors={name: given[name] for name in shapes})
+
+
 def _check_alike(ctx: Context, method: str, source: str, left_out: tuple[str, ...]) -> None:
-    """Encoders of other settings, or of other modalities, would not fit these weights."""
+    """An encoder of other settings would not fit these weights, and one that has not seen a modality
+    of this city has no branch for it. A branch that this city cannot feed is left behind."""
     from model_code.methods.run import variant_configs
 
     config = variant_configs(method, ctx.city.methods[method].config, {})["default"]
@@ -183,9 +217,9 @@ def _check_alike(ctx: Context, method: str, source: str, left_out: tuple[str, ..
             fix="set it to false in both cities; a variant can still be inductive",
         )
     theirs_out = tuple(ctx.elsewhere[source, f"{method}_predictions"].metadata("left_out") or ())
-    if set(theirs_out) != set(left_out):
+    if unseen := sorted(set(theirs_out) - set(left_out)):
         raise DataError(
-            f"`methods.{method}` leaves out {list(left_out)} in {ctx.name!r}, and {list(theirs_out)} "
-            f"in {source!r}",
+            f"`methods.{method}` reads {', '.join(unseen)} in {ctx.name!r}, and leaves that out in "
+            f"{source!r}",
             fix="change `min_modality_share`, or switch that modality off in both cities",
         )

@@ -34,18 +34,19 @@ def _advice() -> Iterator[None]:
         raise typer.Exit(1) from error
 
 
-@app.command()
-def run(city: City) -> None:
-    """Build a city through the Dagster job, then say where its report and leaderboard are."""
-    with _advice():
-        Cities.load()[city]
+def execute(job: str, city: str) -> None:
+    """Run a Dagster job on one city, in a process of its own.
+
+    Raises:
+        typer.Exit: with the status of a job that failed.
+    """
     os.environ.setdefault("DAGSTER_HOME", str(ROOT))
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # long stages use processes instead
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve a busy machine
     done = subprocess.run(  # noqa: S603
         [
             *(sys.executable, "-W", "ignore", "-m", "dagster", "job", "execute"),
-            *("-m", "pipelines.definitions", "-j", "whole_city"),
+            *("-m", "pipelines.definitions", "-j", job),
             *("-c", str(ROOT / "pipelines" / "run.yaml")),
             *("--tags", json.dumps({"dagster/partition": city})),
         ],
@@ -53,6 +54,14 @@ def run(city: City) -> None:
     )
     if done.returncode:
         raise typer.Exit(done.returncode)
+
+
+@app.command()
+def run(city: City) -> None:
+    """Build a city through the Dagster job, then say where its report and leaderboard are."""
+    with _advice():
+        Cities.load()[city]
+    execute("whole_city", city)
     lake = Lake()
     with _advice():
         for asset, file in (("report", "report.html"), ("leaderboard", "leaderboard.csv")):

@@ -239,13 +239,22 @@ class Lake:
             raise
         return staged
 
-    def stage_again(self, manifest: Manifest) -> Staged:
-        """A copy of the version that stands, to change a file of it."""
+    def stage_again(self, manifest: Manifest, city: str = "") -> Staged:
+        """A copy of the version that stands, to change a file of it, or for another `city`."""
         files: dict[str, Writer] = {}
         for name in manifest.files:
             source = self.path(manifest.city, manifest.asset, name, manifest)
             files[name] = partial(shutil.copyfile, source)
-        return self.stage(manifest.city, manifest.asset, files)
+        return self.stage(city or manifest.city, manifest.asset, files)
+
+    def twin(self, asset: str, fingerprint: str) -> Manifest | None:
+        """An undamaged version of this fingerprint in whatever city; None if there is none."""
+        for city in self.cities():
+            with contextlib.suppress(CorruptTableError, LakeVersionError):
+                found = self.manifest(city, asset)
+                if found and found.fingerprint == fingerprint and self.intact(found):
+                    return found
+        return None
 
     def commit(
         self,

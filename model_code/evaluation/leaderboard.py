@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from model_code.methods import SOURCES_OF, Modality
 from model_code.tables import contract
 
 # The figure that ranks methods, by scale: one for numbers, one for classes.
@@ -28,7 +29,7 @@ def leaderboard_rows(
     *,
     city: str,
     method: str,
-    inputs: Mapping[str, Sequence[str]],
+    inputs: Mapping[str, Sequence[Modality]],
     protocol: Mapping[str, str],
     captioner: Mapping[str, str],
     contained_in: Mapping[str, Sequence[str]],
@@ -44,7 +45,8 @@ def leaderboard_rows(
         protocol: by variant, `transductive`, `inductive` or `supervised`.
         captioner: by variant, what wrote its texts; a variant without texts may be left out.
         contained_in: by task, the input tables that hold the target already (`contained_in` of the
-            table `indicators`); modalities and input tables share their names.
+            table `indicators`). They share their names with modalities; what is made from a source,
+            such as shares from imagery, counts as that source.
         n_train: of `training_sizes`.
     """
     rows = scores.merge(n_train, on=["task", "split", "fold"], how="left", validate="many_to_one")
@@ -53,8 +55,9 @@ def leaderboard_rows(
     rows["inputs"] = [",".join(sorted(set(inputs[v]))) for v in variants]
     rows["protocol"] = [protocol[v] for v in variants]
     rows["captioner"] = [captioner.get(v, "") for v in variants]
+    read = {v: {*m, *(s for name in m for s in SOURCES_OF[name])} for v, m in inputs.items()}
     rows["target_in_inputs"] = [
-        not set(contained_in[t]).isdisjoint(inputs[v]) for v, t in zip(variants, tasks, strict=True)
+        not read[v].isdisjoint(contained_in[t]) for v, t in zip(variants, tasks, strict=True)
     ]
     rows["n_train"] = rows["n_train"].fillna(0).astype("int64")
     table = contract("leaderboard")

@@ -125,6 +125,11 @@ def test_an_encoder_is_carried_to_a_city_that_was_not_seen(
         done = north.run(*north.job(job))
         assert done.returncode == 0, done.stderr[-3000:]
         assert ('id="transfer"' in page(place, "north")) == (job == "transfer_encoders")
+        # The towers are of no city: whoever has them gives them.
+        copied = [line for line in done.stderr.splitlines() if "copied from tiny" in line]
+        assert [line.split(" · ")[1].split(":")[0] for line in copied] == (
+            ["clip_checkpoint"] if job == "whole_city" else []
+        )
     again = north.run(*north.job())
     assert "north · report: up to date" in again.stderr
     rows = table(place, "transfer", "north")

@@ -16,6 +16,8 @@ import shapely
 from scipy.stats import spearmanr
 
 from model_code.city import load_city
+from model_code.methods import SOURCES_OF
+from model_code.methods.run import variant_configs
 from pipelines.definitions import raw, regions
 from resources.dagster import CityResource, LakeIOManager
 from resources.lake import Lake, read
@@ -293,6 +295,13 @@ def test_pois_are_places_not_furniture(tables: Tables) -> None:
     )
     restaurants = tables.poi_counts[tables.poi_counts["category"] == "restaurant"]
     assert restaurants["poi_count"].sum() == 1_152
+
+
+def test_no_variant_is_of_what_street_views_would_show() -> None:
+    from_views = {m for m, sources in SOURCES_OF.items() if sources == ("street_views",)}
+    for name, choice in CITY.methods.items():
+        for variant, config in variant_configs(name, choice.config, choice.variants).items():
+            assert not config.switched_off() & (from_views - {"view_captions"}), (name, variant)
 
 
 # --- what is told --------------------------------------------------------------------------------

@@ -119,6 +119,29 @@ def test_the_same_content_is_the_same_version(lake):
     assert Lake(lake.root).handle(CITY, ASSET).fingerprint == "b"
 
 
+def test_a_version_can_be_copied_to_another_city(lake):
+    first = put(lake, 1, fingerprint="a")
+    assert lake.twin(ASSET, "b") is None
+    assert lake.twin(ASSET, "a") == first
+    second = lake.commit(lake.stage_again(first, "village"), fingerprint="a")
+    assert (second.city, second.version, second.files) == ("village", first.version, first.files)
+    assert read(ASSET, "village", lake=lake.root)["items"].unique() == [1]
+    assert seen(lake.root) == 1
+    put(lake, 2, fingerprint="c")
+    assert lake.twin(ASSET, "a") == second
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("coverage.parquet", "other"), ("current.json", "no JSON"), ("current.json", "{}")],
+)
+def test_what_is_damaged_or_of_another_layout_is_no_twin(local, file, content):
+    manifest = put(local, 1, fingerprint="a")
+    folder = Path(local.folder(CITY, ASSET))
+    (folder / (manifest.version if file == "coverage.parquet" else "") / file).write_text(content)
+    assert Lake(local.root).twin(ASSET, "a") is None
+
+
 def test_what_is_missing_raises_with_advice(lake):
     with pytest.raises(MissingTableError, match="never made") as error:
         read(ASSET, CITY, lake=lake.root)

@@ -67,6 +67,11 @@ def test_says_what_each_figure_rests_on(boards):
     assert (boards["n_train"] == 100 + boards["fold"]).all()
 
 
+def test_what_is_made_from_a_source_may_hold_what_the_source_holds():
+    by = board("c", 0.2, ["shares"]).groupby(["variant", "task"])["target_in_inputs"].first()
+    assert by["default"].to_dict() == {"flow": False, "income": False, "land_use": True}
+
+
 def test_an_indicator_that_is_not_described_is_an_error():
     with pytest.raises(KeyError, match="flow"):
         leaderboard_rows(
