@@ -132,8 +132,8 @@ def page(rows: pd.DataFrame, table: pd.DataFrame, regions: int, mode: str) -> st
         "in the city of the column, on the same splits whatever the encoder. `no city`: the towers "
         "as they come, pretrained on generic pictures alone.",
         "",
-        "R² on the transformed scale, mean over the numbers that no modality contains (a city's own list), "
-        "folds and seeds. By indicator, and macro F1 of classes: [transfer.csv](transfer.csv).",
+        "R² on the transformed scale, mean over the numbers that no modality contains (each city has "
+        "its own), folds and seeds. By indicator, and macro F1 of classes: [transfer.csv](transfer.csv).",
         "",
     ]
     for method in UNTRAINED:
