@@ -7,13 +7,14 @@ so that one changed picture costs one segmentation, one caption and one score.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from assets.fits import fit_together, kept
 from assets.inputs import picture_arrays
 from assets.stage import Context, Product, Written, stage
 from model_code.city import City
@@ -23,7 +24,7 @@ from model_code.methods import METHODS
 from model_code.progress import Meter
 from model_code.tables import contract
 from resources import backends
-from resources.lake import Writer, checkpoint_writers, plain_table_writer
+from resources.lake import plain_table_writer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from model_code.backends import Answer, Ask, Captioner, Identity, View
     from model_code.calibration import Scorer
+    from model_code.methods.base import Checkpoint
 
 
 _SOURCE_OF: dict[View, str] = {"satellite": "imagery", "street_view": "street_views"}
@@ -370,19 +372,25 @@ def clip_checkpoint(ctx: Context) -> Product:
     from model_code.vision.clip import train_clip
 
     config, seed = ctx.city.captions.clip, ctx.city.captions.seed
-    files: dict[str, Writer] = {}
-    metadata = {}
-    for view, pairs in (("satellite", satellite_pairs), ("street_view", street_pairs)):
+    pairs = {"satellite": satellite_pairs, "street_view": street_pairs}
+
+    def train(view: str) -> Iterator[tuple[str, Checkpoint]]:
         say = partial(_say, ctx, view)
-        pictures, texts = pairs(config.pairs + config.held_out, seed, say)
+        pictures, texts = pairs[view](config.pairs + config.held_out, seed, say)
         workspace = Workspace(say, ctx.work / f"{view}.resume")
-        fitted = train_clip(pictures, texts, config, seed=seed, workspace=workspace)
-        files |= checkpoint_writers(view, fitted)
-        metadata[view] = {k: v for k, v in fitted.record.items() if isinstance(v, int | float)}
-    return Product(files=files, metadata=metadata)
+        yield view, train_clip(pictures, texts, config, seed=seed, workspace=workspace)
+
+    fit_together(ctx, list(pairs), train)
+    metadata = {}
+    for view in pairs:
+        record = json.loads((ctx.work / f"{view}.json").read_text())["record"]
+        metadata[view] = {k: v for k, v in record.items() if isinstance(v, int | float)}
+    return Product(files=kept(ctx, list(pairs)), metadata=metadata)
 
 
 def _say(ctx: Context, view: str, line: str) -> None:
+    assert ctx.crew is not None
+    ctx.crew.beat()
     ctx.progress(f"{view}: {line}")
 
 

@@ -9,13 +9,11 @@ A city runs the methods that its YAML names; the assets of the others are left o
 from __future__ import annotations
 
 import json
-import shutil
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from assets.fits import Progress, fit_together, kept
 from assets.inputs import TABLE_OF, check_regions, labels, region_data, region_ids
 from assets.stage import Context, Product, Stage, Written, define
 from model_code.city import City
@@ -23,7 +21,7 @@ from model_code.errors import DataError
 from model_code.fingerprint import digest
 from model_code.methods import HEAD_KEYS, METHODS, MethodSpec, Modality
 from model_code.tables import contract
-from resources.lake import Handle, Writer, checkpoint_writers, plain_table_writer
+from resources.lake import Handle, plain_table_writer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -186,29 +184,6 @@ def stored(handle: Handle) -> Iterator[tuple[Fit, int, Checkpoint]]:
     yield from sorted(found, key=lambda item: (item[0], item[1]))
 
 
-class _Progress:
-    """Says how far a stage of many fits is, a line every few seconds at the most. What is finished is
-    counted by its files, since other processes may work on the stage too."""
-
-    def __init__(self, ctx: Context, finished: Callable[[], int], total: int) -> None:
-        assert ctx.crew is not None
-        self._say, self._beat = ctx.progress, ctx.crew.beat
-        self._finished, self._total, self._before = finished, total, finished()
-        self._started = self._last = time.perf_counter()
-
-    def line(self, text: str) -> None:
-        """What a fit says of itself."""
-        self._beat()
-        now = time.perf_counter()
-        if now - self._last < 5:
-            return
-        done = self._finished()
-        each = (now - self._started) / max(done - self._before, 1)
-        left = f", about {each * (self._total - done):.0f} s left" if done > self._before else ""
-        self._say(f"fit {done + 1} of {self._total}: {text}{left}")
-        self._last = now
-
-
 # --- stages --------------------------------------------------------------------------------------
 
 
@@ -248,41 +223,17 @@ def _fit_all(
     has finished is kept, and the fits of long work are shared among processes."""
     from model_code.methods.base import Workspace
 
-    assert ctx.crew is not None
     named = {_name(*job[0]): job for job in jobs}
+    progress = Progress(ctx, list(named))
 
-    def done(name: str) -> bool:
-        return (ctx.work / f"{name}.json").exists()
+    def do(job: str) -> Iterator[tuple[str, Checkpoint]]:
+        checkpoint = fit_one(*named[job][0], Workspace(progress.line, ctx.work / f"{job}.resume"))
+        for fit, seed in named[job][::-1]:
+            yield _name(fit, seed), _noted(checkpoint, fit, seed)
 
-    progress = _Progress(ctx, lambda: sum(map(done, named)), len(named))
-
-    def do(name: str) -> None:
-        checkpoint = fit_one(*named[name][0], Workspace(progress.line, ctx.work / f"{name}.resume"))
-        for fit, seed in named[name][::-1]:  # the first, by which it is known, comes last
-            writers = checkpoint_writers(_name(fit, seed), _noted(checkpoint, fit, seed))
-            _keep(ctx.work, writers)
-
-    ctx.crew.work(ctx.work, list(named), do, done)
+    fit_together(ctx, list(named), do)
     names = [_name(fit, seed) for job in jobs for fit, seed in job]
-    files: dict[str, Writer] = {
-        f"{name}{end}": partial(shutil.copyfile, ctx.work / f"{name}{end}")
-        for name in names
-        for end in _ENDS
-    }
-    return Product(files=files, metadata={"fits": len(names)})
-
-
-_ENDS = (".safetensors", ".json")
-
-
-def _keep(folder: Path, writers: dict[str, Writer]) -> None:
-    """Keep a fit where a rerun finds it: the record comes last, and whole."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for end in _ENDS:
-        name = next(name for name in writers if name.endswith(end))
-        temporary = folder / f".{name}"
-        writers[name](temporary)
-        temporary.replace(folder / name)
+    return Product(files=kept(ctx, names), metadata={"fits": len(names)})
 
 
 def _embed(spec: MethodSpec, source: str, ctx: Context) -> Product:
