@@ -143,7 +143,7 @@ def page(city: str) -> Iterator[str]:
     yield f"# Results: {about.title}"
     yield ""
     yield (
-        f"Made by `make experiments`: seeds {list(about.seeds)}, all folds. R² on the transformed "
+        f"Made by `make run CITY={city}` and `python benchmarks/experiments.py {city}`: seeds {list(about.seeds)}, all folds. R² on the transformed "
         "scale, macro F1 for classes: mean ± standard deviation over folds and seeds. Gains are "
         "differences over all test regions with the 95 % interval of a paired bootstrap (of whole "
         "blocks on the spatial split); an interval that holds 0 is a tie. Every figure: "
