@@ -383,7 +383,7 @@ def clip_checkpoint(ctx: Context) -> Product:
     fit_together(ctx, list(pairs), train)
     metadata = {}
     for view in pairs:
-        record = json.loads((ctx.work / f"{view}.json").read_text())["record"]
+        record = json.loads((ctx.work / f"{view}.json").read_text())
         metadata[view] = {k: v for k, v in record.items() if isinstance(v, int | float)}
     return Product(files=kept(ctx, list(pairs)), metadata=metadata)
 
