@@ -362,8 +362,25 @@ def calibrated_captions(ctx: Context) -> Product:
 # --- towers and places ---------------------------------------------------------------------------
 
 
+def _losses(ctx: Context, written: Written) -> bytes:
+    """How the training of each view's towers went."""
+    import pandas as pd
+
+    from model_code.report import figures
+
+    records = {p.stem: json.loads(p.read_text()) for p in sorted(written.path.parent.glob("*.json"))}
+    rows = [
+        {"variant": view, "split": "", "fold": 0, "validation": []}
+        | {name: record[name] for name in ("seed", "loss")}
+        for view, record in records.items()
+        if "loss" in record
+    ]
+    return figures.loss_curves(pd.DataFrame(rows), title="Embedded CLIP: loss of each view")
+
+
 @stage(group="captions", kinds=("safetensors",), table=None, absent=_no_captions,
-       config=("captions.clip", "captions.seed"), code=("model_code.demo.pairs",))  # fmt: skip
+       config=("captions.clip", "captions.seed"), code=("model_code.demo.pairs",),
+       picture=_losses)  # fmt: skip
 def clip_checkpoint(ctx: Context) -> Product:
     """A small CLIP a view, trained on generic pictures and sentences of no city; it scores captions,
     and methods start from its towers."""

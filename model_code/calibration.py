@@ -42,7 +42,7 @@ class CalibrationConfig(BaseModel):
     floor: float = Field(0.45, ge=0, le=1)
     retries: int = Field(2, ge=0, le=20)
     warmer: float = Field(0.3, ge=0, le=2)
-    clip_share: float = Field(0.5, ge=0, le=1)
+    clip_share: float = Field(0.75, ge=0, le=1)
 
     @model_validator(mode="after")
     def _ordered(self) -> CalibrationConfig:

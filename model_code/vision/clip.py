@@ -1,9 +1,9 @@
 """CLIP, embedded: a small open_clip model of one view, trained on pairs of pictures and texts.
 
 Radford et al. 2021 (arXiv:2103.00020): a vision transformer and a text transformer into one space,
-symmetric InfoNCE with a learned, clamped temperature. A thousand pairs are few to start from nothing:
-patches enter by their principal components, and both towers also predict the topics of all that was
-said of a picture. B pictures or texts, T texts of a picture, L tokens, D the width of the shared
+symmetric InfoNCE with a learned, clamped temperature. A few thousand pairs are few to start from
+nothing: patches enter through a convolutional stem, and both towers also predict the topics of all
+that was said of a picture. B pictures or texts, T texts of a picture, L tokens, D the width of the shared
 space.
 """
 
@@ -67,6 +67,8 @@ class Towers(nn.Module):
         text = {**model["text_cfg"], "vocab_size": 1 + _SPARE + len(ids)}
         clip = open_clip.CLIP(**{**model, "text_cfg": text})
         clip.visual.output_tokens = True
+        vision = model["vision_cfg"]
+        clip.visual.conv1 = _stem(vision["patch_size"], vision["width"])
         self.clip = clip
         self.embed_dim: int = model["embed_dim"]
         self.image_width: int = model["vision_cfg"]["width"]
@@ -120,6 +122,20 @@ class Towers(nn.Module):
             found = [start, *_encode(text)[: self.context - 2], end]
             line[: len(found)] = rows[found]
         return torch.from_numpy(ids)
+
+
+def _stem(patch_px: int, width: int) -> nn.Sequential:
+    """One feature [width] for each patch of pictures [B, 3, h, w], by small convolutions (Xiao et al.
+    2021, arXiv:2106.14881): each halves the picture, until a patch is 2 pixels or odd. One large
+    convolution, as ViT's, needs far more pairs to tell texture from light."""
+    layers: list[nn.Module] = []
+    last, side = 3, patch_px
+    while side > 2 and side % 2 == 0:
+        side //= 2
+        wide = max(8, 2 * width // side)
+        layers += [nn.Conv2d(last, wide, 3, stride=2, padding=1), nn.GELU()]
+        last = wide
+    return nn.Sequential(*layers, nn.Conv2d(last, width, side, stride=side, bias=False))
 
 
 def open_towers(checkpoint: Checkpoint) -> Towers:
@@ -216,7 +232,9 @@ def train_clip(
         schedule="cosine",
         drop_last=len(train) > config.batch,
     )
-    fit(pairs, train, settings, seed=seed, resume=workspace.resume, progress=workspace.progress)
+    history = fit(
+        pairs, train, settings, seed=seed, resume=workspace.resume, progress=workspace.progress
+    )
     towers.eval()
     cosine = pairs.cosines(rest)
     own = np.diagonal(cosine)
@@ -231,6 +249,7 @@ def train_clip(
         "held_out": held,
         "seed": seed,
         "config": config.model_dump(),
+        "loss": history.train,
     }
     return Checkpoint(state_arrays(towers), record)
 
@@ -297,7 +316,6 @@ class _Pairs(nn.Module):
         topics = _topics(self.ids[train], config.topics)
         self.register_buffer("topics", topics, persistent=False)  # [train, K]
         self.topic_head = nn.Linear(towers.embed_dim, topics.shape[1])
-        _start_at_principal_components(towers.clip.visual.conv1, self.pixels[train])
 
     def loss(self, index: Tensor) -> Tensor:
         chosen = torch.randint(0, self.ids.shape[1], index.shape)
@@ -333,19 +351,6 @@ def _topics(ids: Tensor, number: int) -> Tensor:
     u, s, _ = torch.linalg.svd(words, full_matrices=False)
     scores: Tensor = u[:, :number] * (s[:number] / s[0]).sqrt() * math.sqrt(b)
     return scores
-
-
-def _start_at_principal_components(conv: nn.Conv2d, pixels: Tensor) -> None:
-    """The first patch features are the main components of patches, of about equal spread: at a
-    random start, noise and the light of the whole picture drown what patches show."""
-    size = conv.kernel_size
-    patches = F.unfold(pixels[:300], size, stride=size).mT.reshape(-1, conv.weight[0].numel())
-    power, axes = torch.linalg.eigh(patches.T @ patches / len(patches))
-    k = min(conv.out_channels, len(power))
-    scale = power[-k:].clamp(min=0).sqrt() + 0.03 * power[-1].sqrt()
-    with torch.no_grad():
-        conv.weight.zero_()
-        conv.weight[:k] = 0.3 * (axes[:, -k:] / scale).T.reshape(k, *conv.weight.shape[1:])
 
 
 def _varied(pixels: Tensor) -> Tensor:

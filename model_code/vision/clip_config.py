@@ -14,7 +14,7 @@ class ClipConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    pairs: int = Field(1200, ge=2)
+    pairs: int = Field(4000, ge=2)
     held_out: int = Field(200, ge=2)
     matched_score: float = Field(0.6, gt=0, lt=1)
     embed_dim: int = Field(64, ge=2)
@@ -27,7 +27,7 @@ class ClipConfig(BaseModel):
     context: int = Field(77, ge=8, description="tokens that the text tower reads")
     topics: int = Field(20, ge=1, description="directions of what is said that towers predict")
     topic_weight: float = Field(5.0, ge=0, description="of that prediction beside InfoNCE")
-    epochs: int = Field(24, ge=1)
-    batch: int = Field(64, ge=2)
-    learning_rate: float = Field(3e-3, gt=0)
+    epochs: int = Field(16, ge=1)
+    batch: int = Field(128, ge=2)
+    learning_rate: float = Field(4e-3, gt=0)
     weight_decay: float = Field(0.05, ge=0)

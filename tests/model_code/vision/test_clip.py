@@ -14,6 +14,7 @@ from model_code.vision.clip import (
     Towers,
     _encode,
     _Pairs,
+    _stem,
     _varied,
     _with_unknown,
     clip_weight,
@@ -27,7 +28,7 @@ from model_code.vision.clip_config import ClipConfig
 
 CONFIG = ClipConfig(
     held_out=12, embed_dim=16, image_width=32, image_layers=1, text_width=32, context=16, topics=3,
-    epochs=12, batch=16, shrink=1, patch_px=8,
+    epochs=16, batch=16, learning_rate=6e-3, shrink=1, patch_px=8,
 )  # fmt: skip
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 50, 220), "grey": (128,) * 3}
 FRAMES = ("a {} wall", "all is {} here", "one sees {} and nothing else")
@@ -127,7 +128,7 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, fitted):
     pictures, texts, _ = pairs()
 
     def cut(line: str) -> None:
-        if " 6 of 12" in line:
+        if " 6 of 16" in line:
             raise PowerCut
 
     with pytest.raises(PowerCut):
@@ -136,7 +137,7 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, fitted):
     lines: list[str] = []
     again = train_clip(pictures, texts, CONFIG, seed=0, workspace=Workspace(lines.append, tmp_path))
     assert same(again.tensors, fitted.tensors) and again.record == fitted.record
-    assert not any(" 1 of 12" in line for line in lines)
+    assert not any(" 1 of 16" in line for line in lines)
 
 
 def test_the_loss_equals_its_naive_twin():
@@ -233,3 +234,10 @@ def test_few_pairs():
     assert record["pairs"] == 2 and record["held_out"] == 1
     square = train_clip(pictures[:, :, :16], texts, tiny, seed=0)
     assert square.record["model"]["vision_cfg"]["image_size"] == [16, 16]
+
+
+@pytest.mark.parametrize("patch_px", [1, 2, 3, 8, 12, 16])
+def test_each_patch_enters_once_whatever_its_size(patch_px):
+    stem = _stem(patch_px, 32)
+    found = stem(torch.rand(2, 3, 2 * patch_px, 3 * patch_px))
+    assert found.shape == (2, 32, 2, 3)
