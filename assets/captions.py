@@ -368,7 +368,9 @@ def _losses(ctx: Context, written: Written) -> bytes:
 
     from model_code.report import figures
 
-    records = {p.stem: json.loads(p.read_text()) for p in sorted(written.path.parent.glob("*.json"))}
+    records = {
+        p.stem: json.loads(p.read_text()) for p in sorted(written.path.parent.glob("*.json"))
+    }
     rows = [
         {"variant": view, "split": "", "fold": 0, "validation": []}
         | {name: record[name] for name in ("seed", "loss")}

@@ -67,7 +67,7 @@ def street_facts(
         rng = stream(seed, f"{use}/street_view/{start}")
         greenery, water, industry, income, commerce = _levels(rng, b, 5)
         hour = rng.uniform(7, 20.5, b).astype(np.float32)
-        seen = _Seen(Scenes(greenery, water, industry, income, commerce, hour), rng)
+        seen = SeenScenes(Scenes(greenery, water, industry, income, commerce, hour), rng)
         images = seen.render()
         pictures.append(images)
         facts += seen.facts(images)
@@ -89,17 +89,24 @@ def satellite_facts(
         built, greenery, industry, wet = _levels(rng, b, 4)
         water = np.clip(0.7 * wet - 0.2, 0, None)
         pictures.append(chip_scene.render(Grounds(built, greenery, water, industry), rng))
-        land = 1 - water
-        yards = np.clip((industry - 0.35) / 0.3, 0, 1)
-        seen = {
-            "buildings": built * (1 - 0.5 * yards) * land,
-            "greenery": greenery * (1 - 0.5 * built) * (1 - 0.9 * yards) * land,
-            "water": water,
-            "industry": yards * land,
-            "soil": (1 - greenery) * (1 - built) * (1 - yards) * land,
-        }
+        seen = ground_facts(built, greenery, water, industry)
         facts += [{name: float(v[i]) for name, v in seen.items()} for i in range(b)]
     return np.concatenate(pictures), facts
+
+
+def ground_facts(
+    density: Floats, greenery: Floats, water: Floats, industry: Floats
+) -> dict[str, Floats]:
+    """What is to be seen of ground with these levels, all of one shape."""
+    land = 1 - water
+    yards = np.clip((industry - 0.35) / 0.3, 0, 1)
+    return {
+        "buildings": density * (1 - 0.5 * yards) * land,
+        "greenery": greenery * (1 - 0.5 * density) * (1 - 0.9 * yards) * land,
+        "water": water,
+        "industry": yards * land,
+        "soil": (1 - greenery) * (1 - density) * (1 - yards) * land,
+    }
 
 
 def _levels(rng: np.random.Generator, b: int, n: int) -> list[Floats]:
@@ -110,7 +117,7 @@ def _levels(rng: np.random.Generator, b: int, n: int) -> list[Floats]:
 _KINDS = ("sky", "buildings", "road", "pavement", "greenery", "water", "shops", "people", "cars")
 
 
-class _Seen(street_scene._Batch):
+class SeenScenes(street_scene._Batch):
     """Keeps what each pixel shows while it is drawn, and how many things stand there."""
 
     def __init__(self, scenes: Scenes, rng: np.random.Generator) -> None:

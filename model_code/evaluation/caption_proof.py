@@ -1,8 +1,10 @@
 """Does the score of captions work? Captions that are true and their corrupted twins, and how often
 each score ranks the true one higher.
 
-Pictures and sentences are those of `model_code.demo.pairs`: rendered apart from every city, from
-other draws than the scoring CLIP trains on, and in other words than the captioner's.
+Pictures are those of `model_code.demo.pairs`, rendered apart from every city and from other draws
+than the scoring CLIP trains on, or the own pictures of an embedded city. Sentences are those of
+`model_code.demo.pairs`, in other words than the captioner's. For pictures of which nobody knows the
+truth, captions that are there can be swapped.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 KINDS = ("drop", "add", "exaggerate", "swap")
 SMALL = ("drop_small", "add_small")
 RANKED = ("perception_score", "clip_score", "cycle_score")
+Shown = tuple[Sequence[Picture], Sequence[Facts]]  # pictures, and of each what it shows
 
 
 @dataclass(frozen=True)
@@ -52,10 +55,10 @@ def proof(
     clip: Clip,
     config: CalibrationConfig,
     *,
-    count: int,
+    shown: Shown,
     seed: int,
 ) -> pd.DataFrame:
-    """How often each score ranks the true caption higher, over `count` held-out pictures.
+    """How often each score ranks the true caption higher, over pictures `shown`.
 
     Returns:
         `view`, `kind` (of corruption; `all` is `KINDS` together), `pairs`, and for each of `RANKED`
@@ -63,17 +66,34 @@ def proof(
         `KINDS` touch elements that fill a share of the picture; `SMALL` are about things of a few
         pixels, such as cars, which no pixel shares can resolve.
     """
-    pictures, twins = held_out(view, count, seed)
+    pictures, facts = shown
+    twins = twins_of(view, facts, seed)
     return ranked(view, judged(pictures, twins, painter, segmenter, clip, config, seed))
 
 
-def held_out(view: View, count: int, seed: int) -> tuple[list[Picture], list[Twins]]:
-    """Pictures that no CLIP trains on, and the corruptions that each of their captions allows."""
+def held_out(view: View, count: int, seed: int) -> Shown:
+    """Pictures of no city, which no CLIP trains on."""
     facts_of = street_facts if view == "street_view" else satellite_facts
     pictures, facts = facts_of(count, seed, "proof")
+    return list(pictures), facts
+
+
+def twins_of(view: View, facts: Sequence[Facts], seed: int) -> list[Twins]:
+    """The corruptions that a caption of each picture allows."""
     rng = stream(seed, f"proof/{view}/texts")
     said = [mention(view, fact, rng, _THOROUGH) for fact in facts]
-    return list(pictures), corrupted(view, facts, said, rng)
+    return corrupted(view, facts, said, rng)
+
+
+def swapped(texts: Sequence[str], rng: np.random.Generator) -> list[Twins]:
+    """Each picture with its own text and with that of the next one in a random round; pairs of equal
+    texts are left out."""
+    order = rng.permutation(len(texts))
+    return [
+        Twins(int(i), "swap", texts[i], texts[other])
+        for i, other in zip(order, np.roll(order, 1), strict=True)
+        if texts[i] != texts[other]
+    ]
 
 
 def corrupted(
@@ -97,12 +117,7 @@ def corrupted(
             wrong = make(view, facts[i], list(mentions), elements, rng)
             if wrong is not None:
                 twins.append(Twins(i, kind, texts[i], say(view, wrong, variants[i])))
-    # Each picture gets the caption of the next one in a random round.
-    order = rng.permutation(len(texts))
-    for i, other in zip(order, np.roll(order, 1), strict=True):
-        if texts[i] != texts[other]:
-            twins.append(Twins(int(i), "swap", texts[i], texts[other]))
-    return twins
+    return twins + swapped(texts, rng)
 
 
 def _dropped(

@@ -17,6 +17,8 @@ from model_code.evaluation.caption_proof import (
     judged,
     proof,
     ranked,
+    swapped,
+    twins_of,
 )
 
 CONFIG = CalibrationConfig()
@@ -80,7 +82,8 @@ class Lengths:
 
 @pytest.fixture(scope="module", params=["satellite", "street_view"])
 def made(request):
-    return request.param, *held_out(request.param, B, 0)
+    pictures, facts = held_out(request.param, B, 0)
+    return request.param, pictures, twins_of(request.param, facts, 0)
 
 
 def test_twins_differ(made):
@@ -175,7 +178,9 @@ def test_every_wording_is_scored_once_and_ranked(made):
 
 
 def test_without_a_segmenter_cycles_have_no_share():
-    found = proof("satellite", None, None, Lengths(), CONFIG, count=6, seed=1)
+    found = proof(
+        "satellite", None, None, Lengths(), CONFIG, shown=held_out("satellite", 6, 1), seed=1
+    )
     assert found.cycle_score.isna().all()
     np.testing.assert_allclose(found.perception_score, found.clip_score)
 
@@ -184,3 +189,12 @@ def test_seeds():
     same = [held_out("satellite", 5, 3) for _ in range(2)]
     assert same[0][1] == same[1][1] and np.array_equal(same[0][0], same[1][0])
     assert held_out("satellite", 5, 4)[1] != same[0][1]
+
+
+def test_swaps_take_the_text_of_another_picture():
+    texts = ["a", "b", "b", "c", "d", "e"]
+    twins = swapped(texts, np.random.default_rng(0))
+    assert len({twin.position for twin in twins}) == len(twins) >= 4
+    for twin in twins:
+        assert twin.kind == "swap" and twin.true == texts[twin.position] != twin.wrong in texts
+    assert swapped(["a", "a"], np.random.default_rng(0)) == []
