@@ -24,7 +24,7 @@ from model_code.demo.city_facts import chip_facts, view_facts
 from model_code.demo.latents import draw_latents
 from model_code.demo.pairs import Facts, satellite_pairs, street_pairs
 from model_code.demo.place import EPSG, Place
-from model_code.demo.streets import draw_streets
+from model_code.demo.streets import draw_lots, draw_streets
 from model_code.evaluation.caption_proof import held_out, judged, proof, ranked, swapped
 from model_code.vision.clip import EmbeddedClip, train_clip
 from model_code.vision.clip_config import ClipConfig
@@ -91,7 +91,7 @@ def facts_of(city: City, view: str, ids: np.ndarray) -> list[Facts | None]:
     regions = read("regions", city=city.name).set_index("region_id")
     centre = regions.geometry.to_crs(EPSG).centroid.loc[ids]
     cell = place.cell(centre.x.to_numpy() - place.easting_m, centre.y.to_numpy() - place.northing_m)
-    by_cell = chip_facts(latents)
+    by_cell = chip_facts(draw_lots(draw_streets(latents)))
     return [by_cell[i] for i in cell]
 
 

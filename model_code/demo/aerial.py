@@ -42,6 +42,10 @@ _SHEDS = np.array(
 )  # fmt: skip
 
 
+# What a pixel shows mostly, by code.
+SHOWN = ("soil", "grass", "paved", "industry", "water", "greenery", "roads", "buildings")
+
+
 @dataclass(frozen=True)
 class Textures:
     """Crowns of trees and mottled ground, periodic [TILE, TILE]; stacks of goods by lattice cell."""
@@ -123,29 +127,45 @@ class Ground:
     v: Floats
 
 
-def paint(ground: Ground, roofs: Roofs, stacks: np.ndarray) -> Floats:
-    """Colours of pixels, float32 [..., 3] in 0..255, without the camera's noise."""
+def paint(
+    ground: Ground, roofs: Roofs, stacks: np.ndarray, shown: npt.NDArray[np.uint8] | None = None
+) -> Floats:
+    """Colours of pixels, float32 [..., 3] in 0..255, without the camera's noise; `shown` [...] is
+    filled with what each shows (see `SHOWN`), if it is given."""
     green, dense, industry, shore = (
         ground.greenery, ground.density, ground.industry, ground.shore_m,
     )  # fmt: skip
     crowns, mottle, u, v = ground.crowns, ground.mottle, ground.u, ground.v
 
+    def show(name: str, where: np.ndarray) -> None:
+        if shown is not None:
+            shown[where] = SHOWN.index(name)
+
     # Open ground: soil to grass by greenery, paved by density, yards with stacks by industry.
     kind = np.digitize(mottle, [-0.6, 0.6])
     image = _SOIL[kind]
-    _blend(image, _GRASS[kind], _ramp(green + 0.10 * mottle, 0.25, 0.6))
+    show("soil", np.full(kind.shape, True))
+    grass = _ramp(green + 0.10 * mottle, 0.25, 0.6)
+    _blend(image, _GRASS[kind], grass)
+    show("grass", grass > 0.5)
     bare = 1 - 0.6 * _ramp(green, 0.4, 0.9)
-    _blend(image, _PAVED, 0.85 * bare * _ramp(dense + 0.05 * mottle, 0.2, 0.8))
+    paved = 0.85 * bare * _ramp(dense + 0.05 * mottle, 0.2, 0.8)
+    _blend(image, _PAVED, paved)
+    show("paved", paved > 0.5)
     yard = _ramp(industry + 0.05 * mottle, 0.35, 0.65)
     _blend(image, _YARD, 0.9 * yard)
+    show("industry", yard > 0.5)
     image *= (1 + 0.035 * mottle)[..., None]
     stack = stacks[(v // _STACK_M[1]).astype(int) % 256, (u // _STACK_M[0]).astype(int) % 256]
     piled = stack < 90 * yard - 12
     image[piled] = _SHEDS[stack[piled] % len(_SHEDS)] * _F(0.8)
+    show("industry", piled)
 
     # Water with a lighter bank.
     _blend(image, _BANK, 0.6 * _cover(20 - np.abs(shore - 8)))
-    _blend(image, _WATER + 3 * mottle[..., None], _cover(-shore))
+    water = _cover(-shore)
+    _blend(image, _WATER + 3 * mottle[..., None], water)
+    show("water", water > 0.5)
 
     # Side streets end at the water and thin out where little is built; main roads have bridges.
     to_side: Floats = np.minimum(_to_line(u), _to_line(v))
@@ -157,7 +177,10 @@ def paint(ground: Ground, roofs: Roofs, stacks: np.ndarray) -> Floats:
     leafy = (crowns > 2.1 - 3.4 * green * (1 - 0.8 * yard)) & (shore > 10)
     lit = (14 * np.clip(crowns - 1, -1.5, 2) + 3 * mottle)[leafy]
     image[leafy] = _TREE + lit[:, None]
-    _blend(image, _ROAD + 3 * crowns[..., None], road * (1 - _F(0.35) * leafy))
+    show("greenery", leafy)
+    road = road * (1 - _F(0.35) * leafy)
+    _blend(image, _ROAD + 3 * crowns[..., None], road)
+    show("roads", road > 0.5)
 
     # Shadows fall from buildings that stand between the pixel and the sun.
     roof, row, column, du = roofs.find(u, v)
@@ -170,10 +193,13 @@ def paint(ground: Ground, roofs: Roofs, stacks: np.ndarray) -> Floats:
     # Roofs: one tint a building, the side towards the sun lighter; sheds of metal by industry.
     row, column, industry = row[roof], column[roof], industry[roof]
     tint, shade = roofs.tint[row, column], roofs.shade[row, column] / _F(255)
+    show("buildings", roof)
     shed = industry > shade
     colour = np.where(shed[:, None], _SHEDS[tint % len(_SHEDS)], _ROOFS[tint % len(_ROOFS)])
     slope = np.where(shed, 0, np.sign(du[roof]))
     image[roof] = colour * ((1 + _F(0.07) * slope) * (_F(0.9) + _F(0.2) * shade))[:, None]
+    if shown is not None:
+        shown[roof] = np.where(shed, SHOWN.index("industry"), shown[roof])
     return image
 
 

@@ -55,6 +55,11 @@ class Grounds:
 
 def render(grounds: Grounds, rng: Draws, size_px: int = 64) -> Pictures:
     """Chips uint8 [B, size_px, size_px, 3], north up; what the grounds leave open is drawn."""
+    return render_shown(grounds, rng, size_px)[0]
+
+
+def render_shown(grounds: Grounds, rng: Draws, size_px: int = 64) -> tuple[Pictures, Pictures]:
+    """`render`, and what each of its own pixels of 8 m shows: uint8 [B, H, W], see `aerial.SHOWN`."""
     b = len(grounds.density)
     n = round(CHIP_M / PIXEL_M)
     axis = ((np.arange(n) + 0.5) * PIXEL_M - CHIP_M / 2).astype(np.float32)
@@ -125,12 +130,13 @@ def render(grounds: Grounds, rng: Draws, size_px: int = 64) -> Pictures:
         u=u,
         v=v,
     )
-    image = paint(ground, roofs, textures.stacks)
+    shown = np.zeros((b, n, n), np.uint8)
+    image = paint(ground, roofs, textures.stacks, shown)
     image += 2.0 * rng.standard_normal((b, n, n), dtype=np.float32)[..., None]
     shrink = _area_means(n, size_px)
     chips = (shrink @ image.transpose(0, 3, 1, 2) @ shrink.T).transpose(0, 2, 3, 1)
     pixels: Pictures = np.clip(chips + 0.5, 0, 255).astype(np.uint8)
-    return pixels
+    return pixels, shown
 
 
 @cache

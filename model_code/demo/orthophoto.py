@@ -31,7 +31,7 @@ def write_orthophoto(path: Path, lots: Lots, progress: Callable[[str], None]) ->
     width, height = (math.ceil(m / PIXEL_M) for m in (place.width_m, place.height_m))
     north = place.northing_m + place.height_m
     transform = Affine(PIXEL_M, 0, place.easting_m, 0, -PIXEL_M, north)
-    painter = _Painter(lots)
+    painter = GroundPainter(lots)
     with rasterio.open(
         path, "w", width=width, height=height, count=3, dtype="uint8", crs=f"EPSG:{EPSG}",
         transform=transform, photometric="RGB", interleave="pixel", bigtiff="if_safer", **GEOTIFF,
@@ -49,7 +49,9 @@ def write_orthophoto(path: Path, lots: Lots, progress: Callable[[str], None]) ->
                 file.write(pixels.transpose(2, 0, 1), window=window)
 
 
-class _Painter:
+class GroundPainter:
+    """Paints windows of a city's ground."""
+
     def __init__(self, lots: Lots) -> None:
         self.streets = lots.streets
         self.latents = lots.streets.latents
@@ -62,6 +64,13 @@ class _Painter:
 
     def paint(self, x: Doubles, y: Doubles, window: str) -> np.ndarray:
         """uint8 [H, W, 3] at the pixel centres of the axes x [W] and y [H]."""
+        image = self.clear(x, y)
+        rng = stream(self.latents.seed, f"orthophoto/noise/{window}")
+        image += 2.0 * rng.standard_normal(image.shape[:2], dtype=np.float32)[..., None]
+        return np.clip(image + 0.5, 0, 255).astype(np.uint8)
+
+    def clear(self, x: Doubles, y: Doubles, shown: np.ndarray | None = None) -> Floats:
+        """The same without noise; `shown` as in `aerial.paint`."""
         latents = self.latents
         u, v = self.streets.lattice_grid(x, y)
         ground = Ground(
@@ -74,10 +83,7 @@ class _Painter:
             u=u,
             v=v,
         )
-        image = paint(ground, self.roofs, self.textures.stacks)
-        rng = stream(latents.seed, f"orthophoto/noise/{window}")
-        image += 2.0 * rng.standard_normal(image.shape[:2], dtype=np.float32)[..., None]
-        return np.clip(image + 0.5, 0, 255).astype(np.uint8)
+        return paint(ground, self.roofs, self.textures.stacks, shown)
 
 
 def _texture(tile: Floats, x: Doubles, y: Doubles) -> Floats:

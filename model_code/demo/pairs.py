@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_code.demo import chip_scene, street_scene
+from model_code.demo.aerial import SHOWN
 from model_code.demo.chip_scene import Grounds
 from model_code.demo.fields import Floats, stream
 from model_code.demo.street_scene import Scenes
@@ -77,8 +78,7 @@ def street_facts(
 def satellite_facts(
     count: int, seed: int, use: str = "pairs", progress: Say = silent
 ) -> tuple[Pictures, list[Facts]]:
-    """Satellite chips, and of each the levels (0..1) of what is to be seen; greenery, water and soil
-    are shares of the picture, greenery and soil about so."""
+    """Satellite chips, and of each the shares (0..1) of what is to be seen."""
     pictures: list[Pictures] = []
     facts: list[Facts] = []
     meter = Meter(progress, "rendering", count)
@@ -87,26 +87,19 @@ def satellite_facts(
         b = min(_BATCH, count - start)
         rng = stream(seed, f"{use}/satellite/{start}")
         built, greenery, industry, wet = _levels(rng, b, 4)
+        industry = industry**2  # a little of it covers much
         water = np.clip(0.7 * wet - 0.2, 0, None)
-        pictures.append(chip_scene.render(Grounds(built, greenery, water, industry), rng))
-        seen = ground_facts(built, greenery, water, industry)
-        facts += [{name: float(v[i]) for name, v in seen.items()} for i in range(b)]
+        grounds = Grounds(built, greenery, water, industry)
+        images, shown = chip_scene.render_shown(grounds, rng)
+        pictures.append(images)
+        facts += shown_facts(shown.reshape(b, -1))
     return np.concatenate(pictures), facts
 
 
-def ground_facts(
-    density: Floats, greenery: Floats, water: Floats, industry: Floats
-) -> dict[str, Floats]:
-    """What is to be seen of ground with these levels, all of one shape."""
-    land = 1 - water
-    yards = np.clip((industry - 0.35) / 0.3, 0, 1)
-    return {
-        "buildings": density * (1 - 0.5 * yards) * land,
-        "greenery": greenery * (1 - 0.5 * density) * (1 - 0.9 * yards) * land,
-        "water": water,
-        "industry": yards * land,
-        "soil": (1 - greenery) * (1 - density) * (1 - yards) * land,
-    }
+def shown_facts(shown: Pictures) -> list[Facts]:
+    """The shares of the ground of chips from what their pixels show: codes [B, pixels] of `SHOWN`."""
+    shares = {name: (shown == code).mean(axis=1) for code, name in enumerate(SHOWN)}
+    return [{name: float(v[i]) for name, v in shares.items()} for i in range(len(shown))]
 
 
 def _levels(rng: np.random.Generator, b: int, n: int) -> list[Floats]:
@@ -204,11 +197,11 @@ class Mention:
 @dataclass(frozen=True)
 class Element:
     """How people speak of an element: from which amount on each level counts, and its wordings by
-    level; a percentage may stand for a level where `percent` has wordings."""
+    level; a share of the picture may stand for a level where there are `nouns` to go with it."""
 
     steps: tuple[float, ...]
     levels: tuple[tuple[str, ...], ...]
-    percent: tuple[str, ...] = ()
+    nouns: tuple[str, ...] = ()
 
     def level(self, amount: float) -> int:
         return bisect_right(self.steps, amount)
@@ -225,8 +218,7 @@ STREET = {
             ("trees nearly everywhere", "a lush canopy of trees", "greenery all around",
              "mostly trees"),
         ),
-        ("trees over about {} percent of the picture", "around {}% greenery",
-         "foliage on roughly {} % of the frame"),
+        ("trees", "greenery", "foliage", "leafy trees"),
     ),
     "buildings": Element(
         (0.02, 0.1, 0.18, 0.28),
@@ -237,8 +229,7 @@ STREET = {
             ("many buildings", "rows of houses", "a lot of facade"),
             ("mostly buildings", "houses towering all over", "facades that fill the view"),
         ),
-        ("buildings over about {} percent of the picture", "around {}% facades",
-         "houses on roughly {} % of the frame"),
+        ("buildings", "facades", "houses", "house fronts"),
     ),
     "sky": Element(
         (0.02, 0.24, 0.3, 0.36),
@@ -249,7 +240,7 @@ STREET = {
             ("a lot of sky", "much sky", "a broad sky"),
             ("a huge open sky", "mostly sky", "a vast sky overhead"),
         ),
-        ("sky over about {} percent of the picture", "around {}% sky"),
+        ("sky", "open sky"),
     ),
     "road": Element(
         (0.05, 0.27, 0.31, 0.34),
@@ -260,7 +251,7 @@ STREET = {
             ("a road", "a good deal of asphalt"),
             ("a wide road", "a broad stretch of asphalt"),
         ),
-        ("road over about {} percent of the picture", "around {}% asphalt"),
+        ("road", "asphalt", "tarmac"),
     ),
     "water": Element(
         (0.005, 0.025, 0.045, 0.07),
@@ -271,7 +262,18 @@ STREET = {
             ("much water", "a wide river", "a lot of water beside the road"),
             ("a great expanse of water", "water nearly everywhere", "a huge river alongside"),
         ),
-        ("water over about {} percent of the picture", "around {}% water"),
+        ("water", "river"),
+    ),
+    "pavement": Element(
+        (0.02, 0.035, 0.06, 0.085),
+        (
+            ("no sidewalk", "no pavement"),
+            ("a sliver of sidewalk", "hardly any pavement"),
+            ("a narrow sidewalk", "a strip of pavement"),
+            ("a sidewalk", "a good deal of pavement"),
+            ("a broad sidewalk", "wide pavements"),
+        ),
+        ("sidewalk", "pavement", "paving"),
     ),
     "cars": Element(
         (0.5, 1.5, 3.5, 90),
@@ -339,7 +341,7 @@ STREET = {
 
 SATELLITE = {
     "buildings": Element(
-        (0.04, 0.2, 0.42, 0.65),
+        (0.008, 0.04, 0.1, 0.18),
         (
             ("no buildings", "no houses", "nothing built"),
             ("hardly any buildings", "a few scattered roofs", "a handful of houses"),
@@ -347,9 +349,10 @@ SATELLITE = {
             ("many buildings", "closely set roofs", "lots of houses"),
             ("buildings packed tightly", "houses nearly everywhere", "a dense carpet of roofs"),
         ),
+        ("roofs", "buildings", "houses", "rooftops"),
     ),
     "greenery": Element(
-        (0.03, 0.12, 0.28, 0.5),
+        (0.02, 0.06, 0.15, 0.32),
         (
             ("no trees", "no vegetation", "no greenery"),
             ("hardly any greenery", "a few trees", "little vegetation"),
@@ -357,7 +360,7 @@ SATELLITE = {
             ("many trees", "plenty of vegetation", "large wooded areas"),
             ("trees nearly everywhere", "thick forest all over", "mostly woodland"),
         ),
-        ("trees over about {} percent of the picture", "around {}% vegetation"),
+        ("trees", "vegetation", "forest", "woodland", "tree crowns"),
     ),
     "water": Element(
         (0.01, 0.08, 0.2, 0.34),
@@ -368,10 +371,10 @@ SATELLITE = {
             ("a wide river", "much water", "a broad waterway"),
             ("mostly water", "a huge river", "water nearly everywhere"),
         ),
-        ("water over about {} percent of the picture", "around {}% river"),
+        ("water", "river"),
     ),
     "industry": Element(
-        (0.05, 0.3, 0.6, 0.85),
+        (0.02, 0.1, 0.3, 0.55),
         (
             ("no industry", "no factories"),
             ("a bit of industry", "a few factory yards"),
@@ -379,9 +382,10 @@ SATELLITE = {
             ("much industry", "many warehouses", "large factory yards"),
             ("industry nearly everywhere", "factory yards all over", "mostly warehouses"),
         ),
+        ("industry", "warehouses", "factory yards", "metal sheds", "industrial land"),
     ),
     "soil": Element(
-        (0.04, 0.15, 0.32, 0.55),
+        (0.01, 0.06, 0.18, 0.4),
         (
             ("no bare ground", "no open soil"),
             ("a bit of bare ground", "little dry soil"),
@@ -389,7 +393,40 @@ SATELLITE = {
             ("much bare ground", "a lot of dry soil", "large sandy fields"),
             ("bare ground nearly everywhere", "dry soil all over", "mostly sand"),
         ),
-        ("bare ground over about {} percent of the picture", "around {}% dry soil"),
+        ("bare ground", "dry soil", "sandy land", "open soil"),
+    ),
+    "grass": Element(
+        (0.01, 0.05, 0.12, 0.2),
+        (
+            ("no grass", "no meadows", "no lawns"),
+            ("hardly any grass", "a small meadow", "a few lawns"),
+            ("some grass", "some meadows", "patches of grassland"),
+            ("much grass", "many meadows", "wide lawns"),
+            ("grass nearly everywhere", "meadows all over", "mostly grassland"),
+        ),
+        ("grass", "meadows", "grassland", "lawns"),
+    ),
+    "paved": Element(
+        (0.01, 0.06, 0.15, 0.3),
+        (
+            ("no paved ground", "no concrete"),
+            ("hardly any concrete", "a bit of paved ground"),
+            ("some paved ground", "some grey concrete", "patches of paving"),
+            ("much paved ground", "a lot of concrete", "large paved areas"),
+            ("paved ground nearly everywhere", "concrete all over", "mostly grey paving"),
+        ),
+        ("paved ground", "concrete", "grey paving"),
+    ),
+    "roads": Element(
+        (0.03, 0.075, 0.1, 0.125),
+        (
+            ("no roads", "no streets"),
+            ("hardly any roads", "one or two roads", "few streets"),
+            ("some roads", "some streets", "a loose grid of streets"),
+            ("many roads", "many streets", "a street grid"),
+            ("roads nearly everywhere", "a dense network of streets"),
+        ),
+        ("roads", "streets", "asphalt"),
     ),
 }
 
@@ -402,17 +439,28 @@ _OPENERS = {
         "A {adj}street with {first}", "Looking down a {adj}street with {first}",
         "Photo of a {adj}street showing {first}", "This {adj}street has {first}",
         "View along a {adj}street: {first}", "Here we see a {adj}street with {first}",
-        "{first} on a {adj}street",
+        "{first} on a {adj}street", "In this image, a {adj}road with {first}",
+        "A {adj}scene from the roadside, {first}",
     ),
     "satellite": (
         "An aerial photo of {first}", "Seen from above: {first}", "This area has {first}",
         "A satellite picture showing {first}", "From the air one sees {first}",
-        "The land here has {first}", "{first}, seen from above",
+        "The land here has {first}", "{first}, seen from above", "An image of a city with {first}",
+        "A district with {first}", "View of a neighbourhood from above, {first}",
     ),
 }  # fmt: skip
+# A thing and its share of the picture.
+_SHARES = ("{0} over {1}", "{0} on {1}", "{0} covering {1}", "{0} filling {1}",
+           "{0} taking up {1}", "{1} under {0}", "{2} {0}", "{2} of {0}")  # fmt: skip
+_ABOUT = ("about", "roughly", "around", "nearly")
+_PICTURE = ("picture", "image", "view", "scene", "frame", "photo")
+_PERCENT = ("{} percent", "{}%", "{} per cent", "{} %")
+_FRACTIONS = ((10, "a tenth"), (20, "a fifth"), (25, "a quarter"), (33, "a third"), (50, "half"),
+              (67, "two thirds"), (75, "three quarters"))  # fmt: skip
+_IN_PERCENT = 0.4
 _MORE = (
     "There is also {}", "You can make out {} too", "One notices {} as well", "Besides that, {}",
-    "Also visible: {}", "I can see {} there",
+    "Also visible: {}", "I can see {} there", "It shows {} as well",
 )  # fmt: skip
 _NONE = ("There are {}", "With {}", "And {}", "One sees {}")
 
@@ -430,11 +478,13 @@ def mention(
         chance = 0.5 if adjective else chatty if level else 0.12
         if rng.random() < chance and element.levels[level]:
             percent = None
-            if element.percent and level and rng.random() < 0.25:
-                percent = max(5, 5 * round(20 * amount))
+            if element.nouns and level and rng.random() < _IN_PERCENT:
+                percent = max(1, round(100 * amount))
+                if rng.random() < 0.5:
+                    percent = max(5, 5 * round(20 * amount))
             said.append(Mention(name, level, percent, int(rng.integers(2**31))))
     order = rng.permutation(len(said))
-    return [said[i] for i in order[:7]]
+    return [said[i] for i in order[:6]]
 
 
 def say(view: View, mentions: Sequence[Mention], variant: int) -> str:
@@ -454,15 +504,33 @@ def say(view: View, mentions: Sequence[Mention], variant: int) -> str:
         sentences.append(_MORE[more].format(_list(there[cut:])))
     if absent:
         sentences.append(_NONE[none].format(_list(absent, "or" if len(absent) < 3 else "and")))
-    return " ".join(f"{s[0].upper()}{s[1:]}." for s in sentences).replace("a evening", "an evening")
+    return (
+        " ".join(f"{s[0].upper()}{s[1:]}." for s in sentences)
+        .replace("a evening", "an evening")
+        .replace("A evening", "An evening")
+    )
 
 
 def _phrase(view: View, said: Mention) -> str:
     element = ELEMENTS[view][said.element]
     if said.percent is not None:
-        return element.percent[said.variant % len(element.percent)].format(said.percent)
+        choice, noun = divmod(said.variant, len(element.nouns))
+        choice, form = divmod(choice, len(_SHARES))
+        amount, of_all = _share(said.percent, choice)
+        return _SHARES[form].format(element.nouns[noun], of_all, amount)
     wordings = element.levels[said.level]
     return wordings[said.variant % len(wordings)]
+
+
+def _share(percent: int, choice: int) -> tuple[str, str]:
+    """A share in figures, and as one of the picture: in words where a simple fraction is near."""
+    choice, about = divmod(choice, len(_ABOUT))
+    choice, picture = divmod(choice, len(_PICTURE))
+    words, choice = choice % 2, choice // 2
+    near = [name for share, name in _FRACTIONS if abs(share - percent) <= max(1, percent / 15)]
+    figures = f"{_ABOUT[about]} {_PERCENT[choice % len(_PERCENT)].format(percent)}"
+    amount = f"{_ABOUT[about]} {near[0]}" if near and words else figures
+    return figures, f"{amount} of the {_PICTURE[picture]}"
 
 
 def _list(items: Sequence[str], conjunction: str = "and") -> str:

@@ -21,6 +21,7 @@ from model_code.demo.fields import stream
 from model_code.demo.pairs import (
     ADJECTIVES,
     ELEMENTS,
+    SATELLITE,
     Facts,
     Mention,
     mention,
@@ -172,8 +173,8 @@ def _exaggerated(
 
 # Elements that fill a share of the picture.
 _AREAS: dict[View, tuple[str, ...]] = {
-    "satellite": ("buildings", "greenery", "water", "industry", "soil"),
-    "street_view": ("greenery", "buildings", "sky", "road", "water"),
+    "satellite": tuple(SATELLITE),
+    "street_view": ("greenery", "buildings", "sky", "road", "pavement", "water"),
 }
 _THOROUGH = (0.7, 1.0)
 

@@ -11,7 +11,7 @@ from model_code.demo.latents import draw_latents
 from model_code.demo.pairs import SATELLITE, STREET
 from model_code.demo.place import Place
 from model_code.demo.street_views import draw_views, write_street_views
-from model_code.demo.streets import draw_streets
+from model_code.demo.streets import draw_lots, draw_streets
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def streets():
 
 def test_chips(streets):
     latents = streets.latents
-    facts = chip_facts(latents)
+    facts = chip_facts(draw_lots(streets))
     assert len(facts) == 14 and all(set(fact) == set(SATELLITE) for fact in facts)
     green = [fact["greenery"] for fact in facts]
     assert np.corrcoef(green, latents.region("greenery"))[0, 1] > 0.5
