@@ -38,8 +38,8 @@ class CalibrationConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    threshold: float = Field(0.6, ge=0, le=1)
-    floor: float = Field(0.45, ge=0, le=1)
+    threshold: float = Field(0.5, ge=0, le=1)
+    floor: float = Field(0.35, ge=0, le=1)
     retries: int = Field(2, ge=0, le=20)
     warmer: float = Field(0.3, ge=0, le=2)
     clip_share: float = Field(0.75, ge=0, le=1)

@@ -457,7 +457,7 @@ _PICTURE = ("picture", "image", "view", "scene", "frame", "photo")
 _PERCENT = ("{} percent", "{}%", "{} per cent", "{} %")
 _FRACTIONS = ((10, "a tenth"), (20, "a fifth"), (25, "a quarter"), (33, "a third"), (50, "half"),
               (67, "two thirds"), (75, "three quarters"))  # fmt: skip
-_IN_PERCENT = 0.4
+_IN_PERCENT = 0.2
 _MORE = (
     "There is also {}", "You can make out {} too", "One notices {} as well", "Besides that, {}",
     "Also visible: {}", "I can see {} there", "It shows {} as well",
@@ -479,9 +479,9 @@ def mention(
         if rng.random() < chance and element.levels[level]:
             percent = None
             if element.nouns and level and rng.random() < _IN_PERCENT:
-                percent = max(1, round(100 * amount))
-                if rng.random() < 0.5:
-                    percent = max(5, 5 * round(20 * amount))
+                percent = 5 * round(20 * amount)
+                if amount < 0.1:
+                    percent = max(1, round(100 * amount))
             said.append(Mention(name, level, percent, int(rng.integers(2**31))))
     order = rng.permutation(len(said))
     return [said[i] for i in order[:6]]

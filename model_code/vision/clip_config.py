@@ -28,6 +28,6 @@ class ClipConfig(BaseModel):
     topics: int = Field(20, ge=1, description="directions of what is said that towers predict")
     topic_weight: float = Field(5.0, ge=0, description="of that prediction beside InfoNCE")
     epochs: int = Field(16, ge=1)
-    batch: int = Field(128, ge=2)
-    learning_rate: float = Field(4e-3, gt=0)
+    batch: int = Field(64, ge=2)
+    learning_rate: float = Field(3e-3, gt=0)
     weight_decay: float = Field(0.05, ge=0)

@@ -173,8 +173,8 @@ def test_every_wording_is_scored_once_and_ranked(made):
                     n += 1
                     right += getattr(row, f"{name}_true") > getattr(row, f"{name}_wrong")
             assert found.loc[kind, name] == pytest.approx(right / n)
-    # It prefers length, so it sees every drop and no addition.
-    assert found.loc["drop", "clip_score"] > 0.9 and found.loc["add", "clip_score"] < 0.1
+    # It prefers length, so it sees drops and hardly an addition (which may replace a denial).
+    assert found.loc["drop", "clip_score"] > 0.9 and found.loc["add", "clip_score"] < 0.2
 
 
 def test_without_a_segmenter_cycles_have_no_share():
