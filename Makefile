@@ -59,9 +59,11 @@ sizes: setup ## what the lake holds, by city
 clean: setup ## delete a city from the lake: make clean CITY=demo
 	@$(RUN) cityloom clean $(CITY)
 
-experiments: setup ## build demo_large and write docs/results (takes long; not in CI)
+experiments: setup ## build demo_large and write docs/results (over an hour; not in CI)
 	@$(MAKE) --no-print-directory run CITY=demo_large
 	$(RUN) python benchmarks/experiments.py
+	$(RUN) python benchmarks/calibration.py
+	$(RUN) python benchmarks/transfer.py
 
 tables: setup ## docs/tables.md from the contracts
 	$(RUN) cityloom tables > docs/tables.md

@@ -95,8 +95,9 @@ class Crew:
         spent = time.monotonic() - self._began
         if self._asked or spent < _WATCHED_S or self._left < 2:
             return
-        self._asked = True
+        # Before the first piece is done, the time it has taken so far is the least it takes.
         if spent / max(self._done, 1) * (self._left - 1) > _WORTH_S:
+            self._asked = True
             for number in range(1, min(workers(), self._left)):
                 self._start(number)
 

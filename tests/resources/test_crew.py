@@ -87,6 +87,30 @@ def test_short_work_is_done_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert own == NAMES and not said
 
 
+def test_two_long_pieces_are_shared_before_the_first_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(crew.VARIABLE, "2")
+    monkeypatch.setattr(crew, "_WATCHED_S", 0.05)
+    monkeypatch.setattr(crew, "_WORTH_S", 0.3)
+    pieces = ["piece0", "piece1"]
+    own: list[str] = []
+    shared = Crew(member(tmp_path), lambda line: None)
+
+    def do(piece: str) -> None:
+        for _ in range(60):
+            time.sleep(0.05)
+            shared.beat()
+        own.append(piece)
+        (tmp_path / piece).write_text("first")
+
+    try:
+        shared.work(tmp_path, pieces, do, lambda name: (tmp_path / name).exists())
+    finally:
+        shared.close()
+    assert own == ["piece0"] and (tmp_path / "piece1").read_text().startswith("member")
+
+
 def test_a_member_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     starts = f"""
 import subprocess, sys, time
