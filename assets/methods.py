@@ -19,7 +19,7 @@ from assets.stage import Context, Product, Stage, Written, define
 from model_code.city import City
 from model_code.errors import DataError
 from model_code.fingerprint import digest
-from model_code.methods import HEAD_KEYS, METHODS, MethodSpec, Modality
+from model_code.methods import HEAD_KEYS, MADE_FROM, METHODS, MethodSpec, Modality
 from model_code.tables import contract
 from resources.lake import Handle, plain_table_writer
 
@@ -78,7 +78,7 @@ def data_and_left_out(spec: MethodSpec, ctx: Context) -> tuple[RegionData, tuple
 
     from model_code.methods.run import needs_check
 
-    here = [m for m in spec.needs if _there(ctx, m) and _there(ctx, _CAPTIONED.get(m, m))]
+    here = [m for m in spec.needs if _there(ctx, m) and _there(ctx, MADE_FROM.get(m, m))]
     if "towers" in spec.needs and "towers" not in here:
         raise DataError(
             f"method {spec.name!r} starts from the towers of `captions`, which city {ctx.name!r} has "
@@ -89,13 +89,6 @@ def data_and_left_out(spec: MethodSpec, ctx: Context) -> tuple[RegionData, tuple
     thin = needs_check(spec, ctx.name, _shares(data), here, ctx.city.min_modality_share)
     gone = {name: None for modality in thin for name in _FIELDS[modality]}
     return (replace(data, **gone) if gone else data), thin
-
-
-# Whose captions they are: one table holds those of both views.
-_CAPTIONED: dict[Modality, Modality] = {
-    "chip_captions": "imagery",
-    "view_captions": "street_views",
-}
 
 
 def _there(ctx: Context, modality: Modality) -> bool:

@@ -45,6 +45,13 @@ SOURCES_OF: dict[Modality, tuple[str, ...]] = {
 }
 
 
+# What a modality is made from; where that is absent, so is it.
+MADE_FROM: dict[Modality, Modality] = {
+    "chip_captions": "imagery",
+    "view_captions": "street_views",
+    "view_locations": "street_views",
+}
+
 # Modalities that the section `captions` of a city's YAML makes.
 BY_CAPTIONS = frozenset({"chip_captions", "view_captions", "shares", "towers"})
 

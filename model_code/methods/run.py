@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from model_code.errors import CityloomError, DataError
 from model_code.heads import check_labels, fit_head, predict_head
 from model_code.methods import (
+    MADE_FROM,
     SOURCES_OF,
     MethodConfig,
     MethodSpec,
@@ -139,8 +140,10 @@ def inputs_of(
 
 
 def variant_name(variant: str, left_out: Sequence[Modality]) -> str:
-    """A variant's name, which says what its city could not give it."""
-    return "_without_".join([variant, *left_out])
+    """A variant's name, which says what its city could not give it; what is made from something
+    absent goes without saying."""
+    told = (m for m in left_out if MADE_FROM.get(m) not in left_out)
+    return "_without_".join([variant, *told])
 
 
 # --- from tables ---------------------------------------------------------------------------------

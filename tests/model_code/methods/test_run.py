@@ -90,6 +90,8 @@ def test_a_thin_modality_is_left_out_and_the_name_says_so() -> None:
     assert thin == ("flows",)
     assert variant_name("default", thin) == "default_without_flows"
     assert variant_name("default", ()) == "default"
+    gone = ("street_views", "view_captions", "chip_captions", "view_locations")
+    assert variant_name("v", gone) == "v_without_street_views_without_chip_captions"
 
 
 def test_a_method_without_another_input_refuses_a_thin_one() -> None:
