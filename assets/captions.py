@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from assets.fits import fit_together, kept
+from assets.fits import Progress, finished, fit_together, kept
 from assets.inputs import picture_arrays
 from assets.stage import Context, Product, Written, stage
 from model_code.city import City
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _SOURCE_OF: dict[View, str] = {"satellite": "imagery", "street_view": "street_views"}
 _TABLE_OF: dict[View, str] = {"satellite": "region_chips", "street_view": "region_street_views"}
 _BATCH = 128
+_PART = 256  # pictures whose captions one process writes and scores at a time
 _SCORING = tuple(
     dict.fromkeys(
         ["model_code.calibration:score", *(c for cs in backends.CODE.values() for c in cs)]
@@ -69,6 +70,11 @@ class _Images:
     region_id: np.ndarray
     pixels: np.ndarray
     sha256: list[str]
+
+    def part(self, part: slice) -> _Images:
+        """Some of them."""
+        columns = (self.image_id, self.region_id, self.pixels, self.sha256)
+        return _Images(self.view, *(column[part] for column in columns))
 
     def named(self, **columns: Any) -> pd.DataFrame:
         """A table with a row an image."""
@@ -175,21 +181,47 @@ def captions(ctx: Context) -> Product:
     """Every caption of every image: one that scores too low is written again."""
     import pandas as pd
 
-    from model_code.calibration import SCORES, calibrate
+    from model_code.calibration import SCORES
 
+    assert ctx.crew is not None
     config = ctx.city.captions
-    captioner = _Remembering(ctx, backends.captioner(config))
-    shares = ctx.inputs["image_shares"].frame()
-    tries, best = [], []
-    for images in _images(ctx):
-        measured = shares[shares["view"] == images.view].set_index("image_id")
-        measured = measured.loc[images.image_id]
+    captioner = backends.captioner(config)
+    table = ctx.inputs["image_shares"].frame()
+    seen = {
+        images.view: (
+            images,
+            table[table["view"] == images.view].set_index("image_id").loc[images.image_id],
+        )
+        for images in _images(ctx)
+    }
+
+    def tries_of(view: View, part: slice, ctx: Context) -> tuple[pd.DataFrame, pd.DataFrame]:
+        from model_code.calibration import calibrate
+
+        images, measured = seen[view][0].part(part), seen[view][1].iloc[part]
         asks = _asks(images, measured, config.seed)
+        writer = _Remembering(ctx, captioner, f"{view}: captions")
         scorer = _scorer(ctx, images, measured)
-        captioner.about = f"{images.view}: captions"
-        every, top = calibrate(asks, captioner, scorer, config.calibration)
-        tries.append(images.of(every).assign(captioner=captioner.name, prompt=""))
-        best.append(images.of(top).assign(captioner=captioner.name))
+        every, top = calibrate(asks, writer, scorer, config.calibration)
+        return images.of(every), images.of(top)
+
+    # Parts of the pictures are shared among processes, which leave their rows in the lake.
+    parts: dict[str, tuple[View, slice]] = {
+        f"{view}-{start:08d}": (view, slice(start, start + _PART))
+        for view, (images, _) in seen.items()
+        for start in range(0, len(images.image_id), _PART)
+    }
+    shared = replace(ctx, progress=Progress(ctx, list(parts)).line)
+
+    def do(name: str) -> None:
+        tries_of(*parts[name], shared)
+        (ctx.work / f"{name}.json").write_text("{}")
+
+    if not ctx.crew.work(ctx.work, list(parts), do, partial(finished, ctx)):
+        return Product()  # a helper: the run that it helps waits for what others have claimed
+    pairs = [tries_of(view, slice(None), ctx) for view in seen]
+    tries, best = ([each.assign(captioner=_named(captioner.identity)) for each in part]
+                   for part in zip(*pairs, strict=True))  # fmt: skip
     every, top = (pd.concat(part, ignore_index=True) for part in (tries, best))
     scored = contract("caption_scores")
     files = {
@@ -199,9 +231,9 @@ def captions(ctx: Context) -> Product:
         ),
     }
     settings = json.dumps(dict(captioner.identity.settings), sort_keys=True)
-    table = every.drop(columns=list(SCORES)).assign(settings=settings)
+    written = every.drop(columns=list(SCORES)).assign(settings=settings, prompt="")
     about = {"kept_share": round(float(top["kept"].mean()), 4), "tries": len(every)}
-    return Product(table[contract("captions").names()], files=files, metadata=about)
+    return Product(written[contract("captions").names()], files=files, metadata=about)
 
 
 def _asks(images: _Images, measured: pd.DataFrame, seed: int) -> list[Ask]:
@@ -226,10 +258,9 @@ _ANSWER = ["text", "error", "tokens_in", "tokens_out"]
 class _Remembering:
     """A captioner that is asked for each caption once, whichever run asked."""
 
-    def __init__(self, ctx: Context, captioner: Captioner) -> None:
-        self._ctx, self._captioner = ctx, captioner
-        self.identity, self.about = captioner.identity, ""
-        self.name = _named(captioner.identity)
+    def __init__(self, ctx: Context, captioner: Captioner, about: str) -> None:
+        self._ctx, self._captioner, self._about = ctx, captioner, about
+        self.identity = captioner.identity
         self._who = digest([asdict(captioner.identity), code_digests(backends.CODE["captioner"])])
 
     def caption(self, asks: Sequence[Ask]) -> list[Answer]:
@@ -247,7 +278,7 @@ class _Remembering:
                     ask.temperature])
             for ask in asks
         ]  # fmt: skip
-        rows = _kept(self._ctx, "texts", keys, write, self.about)
+        rows = _kept(self._ctx, "texts", keys, write, self._about)
         return [Answer(*row) for row in rows[_ANSWER].itertuples(index=False)]
 
 

@@ -65,9 +65,10 @@ class Crew:
         names: Sequence[str],
         do: Callable[[str], None],
         done: Callable[[str], bool],
-    ) -> None:
+    ) -> bool:
         """Do every piece in `names` once, here or in a member; a member returns when nothing is left
-        to claim. `do` leaves its result in `folder`, from which `done` tells whether it is there."""
+        to claim. `do` leaves its result in `folder`, from which `done` tells whether it is there.
+        Returns whether all of them are there, which a member need not wait for."""
         folder.mkdir(parents=True, exist_ok=True)
         todo = [name for name in names if not done(name)]
         self._began, self._done, self._left = time.monotonic(), 0, len(todo)
@@ -79,13 +80,14 @@ class Crew:
             self._left -= 1
             self.beat()
         if self._command is None:
-            return
+            return all(map(done, todo))
         for name in todo:  # what members are at, or have not done after all
             while not done(name):
                 with _claim(folder, name, patience_s=1.0) as mine:
                     if mine and not done(name):
                         do(name)
                 self.beat()
+        return True
 
     def beat(self) -> None:
         """To be called now and then during the work: says what members say, and starts them once it

@@ -7,6 +7,7 @@ a changed image costs one row. What is wrong with a shard costs its rows again, 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import uuid
@@ -27,7 +28,8 @@ _MANY = 64
 
 
 class RowStore:
-    """The kept rows of one kind, below one asset of one city. The asset's lock is held by the caller.
+    """The kept rows of one kind, below one asset of one city. The asset's lock is held by the run
+    whose processes use it.
 
     Rows of a kind have the same columns; `warn` is told of a shard that cannot be used.
     """
@@ -60,16 +62,20 @@ class RowStore:
     def _all(self) -> pd.DataFrame:
         import pandas as pd
 
-        if self._rows is None:
+        while self._rows is None:
             shards = self._shards()
-            parts = [part for part in map(self._read, shards) if part is not None]
+            try:
+                parts = [part for part in map(self._read, shards) if part is not None]
+            except FileNotFoundError:  # another process has just written them as one
+                continue
             rows = pd.concat(parts) if parts else pd.DataFrame()
             self._rows = rows[~rows.index.duplicated()]
             if len(shards) > _MANY:
                 written = Path(self._write(self._rows)).name
                 for shard in shards:
                     if Path(shard).name != written:
-                        self._lake.fs.rm(shard)
+                        with contextlib.suppress(FileNotFoundError):
+                            self._lake.fs.rm(shard)
         return self._rows
 
     def _shards(self) -> list[str]:

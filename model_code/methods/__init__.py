@@ -178,9 +178,9 @@ class ContrastiveConfig(Pictured):
         True,
         description="captions that calibration keeps; false: the first try of each, good or bad",
     )
-    epochs: int = Field(8, ge=1)
+    epochs: int = Field(4, ge=1)
     batch: int = Field(64, ge=2)
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(1e-4, gt=0, description="small: the towers come pretrained")
     weight_decay: float = Field(0.01, ge=0)
 
 
