@@ -13,6 +13,7 @@ from model_code.evaluation.compare import ALL_TASKS
 from model_code.evaluation.leaderboard import mean_ranks, summary
 from model_code.methods import METHODS
 from model_code.report import figures
+from model_code.report.gains import ablation_gains, gains
 from model_code.report.labels import method_label
 from model_code.report.markdown import markdown
 from resources.lake import Lake, read
@@ -33,29 +34,6 @@ def means(board: pd.DataFrame, catalogue: pd.DataFrame) -> pd.DataFrame:
     return run.groupby(RUN[:3]).agg(["mean", "std"]).reset_index()
 
 
-def against(comparisons: pd.DataFrame, method: str, variant: str, task: str) -> pd.DataFrame:
-    """What a method gains over each other one on a task: split, method, variant, gain, low, high."""
-    rows = comparisons[comparisons["task"] == task]
-    parts = []
-    for own, other, sign in (("a", "b", 1), ("b", "a", -1)):
-        here = (rows[f"method_{own}"] == method) & (rows[f"variant_{own}"] == variant)
-        part = rows[here]
-        ends = part[["low", "high"]] * sign
-        parts.append(
-            pd.DataFrame(
-                {
-                    "split": part["split"],
-                    "method": part[f"method_{other}"],
-                    "variant": part[f"variant_{other}"],
-                    "gain": part["difference"] * sign,
-                    "low": ends.min(axis=1),
-                    "high": ends.max(axis=1),
-                }
-            )
-        )
-    return pd.concat(parts, ignore_index=True)
-
-
 def verdict(gain: float, low: float, high: float) -> str:
     """A gain with its interval; one that holds zero is a tie."""
     if pd.isna(low):
@@ -65,19 +43,20 @@ def verdict(gain: float, low: float, high: float) -> str:
 
 
 def overview(
-    board: pd.DataFrame, comparisons: pd.DataFrame, catalogue: pd.DataFrame, variant: str
+    board: pd.DataFrame, comparisons: pd.DataFrame, catalogue: pd.DataFrame
 ) -> pd.DataFrame:
     """All methods by mean R2 on both splits, and what the champion gains over each."""
     mean = means(board, catalogue)
     about = board.groupby(["method", "variant"])[["inputs", "protocol"]].first()
-    gains = against(comparisons, CHAMPION, variant, ALL_TASKS)
+    gained = gains(comparisons, CHAMPION)
+    gained = gained[gained["task"] == ALL_TASKS].rename(columns={"over": "variant"})
     table = pd.DataFrame(index=about.index)
     for split in sorted(mean["split"].unique()):
         own = mean[mean["split"] == split].set_index(["method", "variant"])
         table[f"{split}: mean R²"] = [
             f"{m:.3f} ± {s:.3f}" if pd.notna(m) else "" for m, s in own.reindex(table.index)[["mean", "std"]].to_numpy()
         ]  # fmt: skip
-        told = gains[gains["split"] == split].set_index(["method", "variant"])
+        told = gained[gained["split"] == split].set_index(["method", "variant"])
         told = told.reindex(table.index)[["gain", "low", "high"]]
         table[f"{split}: {METHODS[CHAMPION].title} gains"] = [
             "" if pd.isna(g) else verdict(g, low, high) for g, low, high in told.to_numpy()
@@ -112,18 +91,17 @@ def scores(summarised: pd.DataFrame, reached: pd.DataFrame | None, split: str) -
     return table.reset_index().fillna("")
 
 
-def ablations(comparisons: pd.DataFrame, variant: str, split: str) -> pd.DataFrame:
+def ablations(comparisons: pd.DataFrame, split: str) -> pd.DataFrame:
     """What the champion's default gains over each of its variants, by indicator."""
-    parts = []
-    for task in [ALL_TASKS, *sorted(set(comparisons["task"]) - {ALL_TASKS})]:
-        rows = against(comparisons, CHAMPION, variant, task)
-        rows = rows[(rows["method"] == CHAMPION) & (rows["split"] == split)]
-        told = [verdict(*row) for row in rows[["gain", "low", "high"]].to_numpy()]
-        parts.append(
-            dict(zip(rows["variant"].str.replace("_", " "), told, strict=True)) | {"task": task}
-        )
-    table = pd.DataFrame(parts)
-    return table[["task", *sorted(set(table) - {"task"})]].fillna("")
+    rows = ablation_gains(comparisons, CHAMPION)
+    rows = rows[rows["split"] == split]
+    rows = rows.assign(
+        told=[verdict(*row) for row in rows[["gain", "low", "high"]].to_numpy()],
+        over=rows["over"].str.replace("_", " "),
+    )
+    table = rows.pivot(index="task", columns="over", values="told").fillna("")
+    order = [ALL_TASKS, *sorted(set(table.index) - {ALL_TASKS})]
+    return table.reindex(order).rename_axis(columns=None).reset_index()
 
 
 def page(city: str) -> Iterator[str]:
@@ -157,7 +135,7 @@ def page(city: str) -> Iterator[str]:
         yield ""
         yield f"The numbers that no modality contains: {', '.join(free)}."
         yield ""
-        yield markdown(overview(board, comparisons, catalogue, default))
+        yield markdown(overview(board, comparisons, catalogue))
         yield ""
     for split in sorted(board["split"].unique()):
         yield f"## By indicator, {split} split"
@@ -168,7 +146,7 @@ def page(city: str) -> Iterator[str]:
         yield ""
     if default is not None:
         for split in sorted(board["split"].unique()):
-            table = ablations(comparisons, default, split)
+            table = ablations(comparisons, split)
             if table.shape[1] > 1:
                 yield f"## What {METHODS[CHAMPION].title} gains over its variants, {split} split"
                 yield ""

@@ -16,15 +16,21 @@ from model_code.evaluation.compare import ALL_TASKS
 CONTROL = "shares"  # the method that reads what a segmenter measures, without words
 WITHOUT_TEXT = "without_text"
 
-_COLUMNS = ["over", "split", "task", "metric", "gain", "low", "high", "tie"]
+_COLUMNS = ["method", "over", "split", "task", "metric", "gain", "low", "high", "tie"]
+
+
+def gains(comparisons: pd.DataFrame, method: str) -> pd.DataFrame:
+    """What the default of a method gains over every other method and variant.
+
+    Returns:
+        method and over (whom it is compared with: its method and variant), split, task (`ALL_TASKS`:
+        the mean R2), metric, gain, low, high, tie.
+    """
+    return _gains(comparisons, method, lambda names, _: names.notna())
 
 
 def ablation_gains(comparisons: pd.DataFrame, method: str) -> pd.DataFrame:
-    """What the default of a method gains over each of its variants.
-
-    Returns:
-        over (the variant), split, task (`ALL_TASKS`: the mean R2), metric, gain, low, high, tie.
-    """
+    """What the default of a method gains over each of its variants: rows of `gains`."""
     return _gains(comparisons, method, lambda names, _: names == method)
 
 
@@ -110,6 +116,7 @@ def _gains(
         bounds = sign * rows[["low", "high"]].to_numpy(float)
         parts.append(
             rows[["split", "task", "metric"]].assign(
+                method=rows[f"method_{other}"],
                 over=rows[f"variant_{other}"],
                 gain=sign * rows["difference"],
                 low=bounds.min(axis=1, initial=np.inf),
@@ -118,4 +125,4 @@ def _gains(
         )
     table = pd.concat(parts, ignore_index=True)
     table["tie"] = (table["low"] <= 0) & (table["high"] >= 0)
-    return table.sort_values(["over", "split", "task"], ignore_index=True)[_COLUMNS]
+    return table.sort_values(["method", "over", "split", "task"], ignore_index=True)[_COLUMNS]
