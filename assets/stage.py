@@ -52,12 +52,14 @@ CITIES = dg.StaticPartitionsDefinition(sorted(Cities.load().good))
 
 @dataclass(frozen=True)
 class Context:
-    """What a stage may see: its declared config keys, its inputs, the data root, the seed's city."""
+    """What a stage may see: its declared config keys, its inputs, the data root, and the names of
+    the city and of the asset that it makes."""
 
     city: CityView
     inputs: dict[str, Handle]
     root: str
     name: str
+    asset: str
     progress: Callable[[str], None]
     work: Path
     settings: Any = None
@@ -313,6 +315,7 @@ class Opened:
             {asset: self.handles[asset] for asset in declared.read_inputs(self.city)},
             self.root,
             name,
+            declared.name,
             progress,
             self.lake.workspace(name, declared.name, fingerprint),
             declared.settings(self.city) if declared.settings else None,

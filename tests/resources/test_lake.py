@@ -589,12 +589,17 @@ FULL = {
         "lake.commit(staged, fingerprint='', inputs={'long': 'x' * 3000})",
     ),
     "in a copy": (1, "lake.publish(CITY, ASSET, 'coverage.parquet')"),
+    "in kept rows": (
+        1,
+        "RowStore(lake, CITY, ASSET, 'texts', print).add(pd.DataFrame({'text': ['one']}, ['key']))",
+    ),
 }  # fmt: skip
 
 
 def test_a_full_disk_is_told_and_the_old_version_stays(tmp_path):
     root = tmp_path / "lake"
     put(Lake(str(root)), 1)
+    (root / CITY / ASSET / "rows" / "texts").mkdir(parents=True)
     before = sorted(root.rglob("*"))
     cases = "".join(
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))\n"
@@ -603,10 +608,11 @@ def test_a_full_disk_is_told_and_the_old_version_stays(tmp_path):
         for name, (limit, code) in FULL.items()
     )
     head = (
-        "import resource\nimport numpy as np, pyarrow as pa\n"
+        "import resource\nimport numpy as np, pandas as pd, pyarrow as pa\n"
         "from model_code.errors import LakeWriteError\n"
         "from model_code.methods.base import Checkpoint\nfrom model_code.tables import contract\n"
         "from resources.lake import checkpoint_writers, plain_table_writer\n"
+        "from resources.rows import RowStore\n"
         "from tests.resources.test_lake import put as put_table\n"
     )
     child = start(head + cases, root)
