@@ -174,7 +174,7 @@ class Stage:
         code = dict(_code_of(self.code, self.data_files))
         if self.table:
             code["contract"] = digest(asdict(self.table))
-        others = {f"{name}/{asset}": _state(h) for (name, asset), h in elsewhere.items()}
+        others = {f"{name}/{asset}": fingerprint_of(h) for (name, asset), h in elsewhere.items()}
         return {
             **({"elsewhere": others} if others else {}),
             "upstream": {name: upstream(name) for name in self.read_inputs(city)},
@@ -188,8 +188,8 @@ class Stage:
         }
 
 
-def _state(handle: Handle) -> str:
-    """Fingerprint of another city's asset; its damage is an error only where it is read."""
+def fingerprint_of(handle: Handle) -> str:
+    """Fingerprint of what stands, if anything; damage is an error only where it is read."""
     try:
         return handle.fingerprint
     except CorruptTableError:
