@@ -520,7 +520,7 @@ def _stage(
         if declared.name != "rejected" and len(ctx.rejections):
             rejected = ctx.rejections.frame().assign(stage=declared.name)
             rejected = rejected.groupby(["stage", "source", "row", "reason"], as_index=False).agg(
-                detail=("detail", "first"), items=("items", "sum")
+                detail=("detail", "first"), rows=("rows", "sum"), items=("items", "sum")
             )
             writer = table_writer(Checker(contract("rejected")), rejected, provenance)
             staged.add("rejected.parquet", writer)

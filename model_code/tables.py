@@ -399,13 +399,15 @@ _ALL = (
     ),
     _table(
         "rejected",
-        "Every raw row that did not become part of a table, with the reason.",
+        "Every raw row that did not become part of a table, with the reason; of more than 10,000 rows "
+        "with one reason in one source, the first ten, and one that stands for all others.",
         ["stage", "source", "row", "reason"],
         Column("stage", "string", "table that it was meant for"),
         Column("source", "string", "file or table that it comes from"),
         Column("row", "int64", "position in that source", low=0),
         Column("reason", "string", "short reason, the same for all rows of its sort"),
         Column("detail", "string", "what was found"),
+        Column("rows", "int64", "rows that it stands for, itself included", low=1),
         Column("items", "float64", "items that the row stands for; fractions where zones are shared by "
                "area, 0 for a note without a loss", low=0),
     ),
