@@ -680,8 +680,12 @@ class _Loader(yaml.SafeLoader):
     }
 
 
-def load_city(path: Path | str) -> City:
+def load_city(path: Path | str, root: str | None = None) -> City:
     """Read one city's YAML.
+
+    Args:
+        root: data root; with it, a YAML with a problem is also told which of its local files are
+            missing. Of one without, `check_files` tells.
 
     Raises:
         ConfigError: with every problem found: file, dotted key, what is wrong, how to mend it.
@@ -713,8 +717,27 @@ def load_city(path: Path | str) -> City:
         what = f"the file is {path.name}, the name is {name!r}"
         problems.append(Problem("name", what, f"call the file {name}.yaml, or change the name"))
     if problems:
+        problems += _missing(_local_files(raw, root), root) if root else ()
         raise ConfigError(str(path), problems)
     return city
+
+
+def _local_files(raw: Any, root: str) -> Iterator[tuple[str, str]]:
+    """Key and path of the files on this machine that a raw file names, as far as it can be read."""
+
+    def walk(node: Any, key: str) -> Iterator[tuple[str, str]]:
+        if isinstance(node, Mapping | list):
+            for name, value in node.items() if isinstance(node, Mapping) else enumerate(node):
+                if name in _PATH_KEYS and isinstance(value, str):
+                    yield f"{key}.{name}", value
+                else:
+                    yield from walk(value, f"{key}.{name}")
+
+    if raw.get("simulator") is None:  # which makes what is not there
+        for section in ("boundary", "partition", "sources", "indicators"):
+            for key, path in walk(raw.get(section), section):
+                if not re.search("://|::", resolve(path, root)):
+                    yield key, path
 
 
 def _problems(
@@ -915,7 +938,7 @@ class Cities:
                            "rename one file")  # fmt: skip
                 else:
                     try:
-                        good[path.stem] = load_city(path)
+                        good[path.stem] = load_city(path, data_root())
                     except ConfigError as error:
                         bad[path.stem] = error
         return cls(good, bad)
@@ -960,22 +983,28 @@ def check_files(city: City, root: str, sections: tuple[str, ...] = ("",)) -> Non
     Raises:
         ConfigError: naming every missing file by its key.
     """
+    named = (
+        (key, path)
+        for key, path, *_ in named_files(city)
+        if any(key.startswith(section) for section in sections)
+    )
+    if problems := list(_missing(named, root)):
+        raise ConfigError(f"city {city.name!r}", problems)
+
+
+def _missing(named: Iterable[tuple[str, str]], root: str) -> Iterator[Problem]:
+    """Of these keys and paths, those that lead to no file."""
     import fsspec
 
-    problems = []
-    for key, path, *_ in named_files(city):
-        if not any(key.startswith(section) for section in sections):
-            continue
+    for key, path in named:
         url = resolve(path, root)
         try:
             fs, local = fsspec.core.url_to_fs(url)
             there = bool(fs.glob(local)) if "*" in local else fs.exists(local)
         except (ImportError, OSError, ValueError) as error:
             fix = f"mend {key} or $CITYLOOM_DATA, or install what opens such a URL"
-            problems.append(Problem(key, f"cannot look for {url}: {error}", fix))
+            yield Problem(key, f"cannot look for {url}: {error}", fix)
             continue
         if not there:
             fix = f"put the file there, change {key}, or set $CITYLOOM_DATA (now {root})"
-            problems.append(Problem(key, f"no such file: {url}", fix))
-    if problems:
-        raise ConfigError(f"city {city.name!r}", problems)
+            yield Problem(key, f"no such file: {url}", fix)
