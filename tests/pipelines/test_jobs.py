@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -60,6 +61,19 @@ def test_a_damaged_record_stops_no_city_and_is_made_again_once(here: Place) -> N
     assert set(first) == {"early", "tiny"}
     assert dg.AssetKey("regions") in (first["early"].asset_selection or ())
     assert first["early"].run_key == second["early"].run_key != before.get("early")
+
+
+def test_a_job_of_heads_touches_nothing_above_them(place: Place) -> None:
+    config = place.config()
+    config["chips"]["size_px"] = 24  # of a stage that `whole_city` would do anew
+    place.write(config)
+    done = place.run(*place.job("fine_tune"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    line = r"\[ *\d+/(\d+)\] tiny · (\w+): (up to date|left out)?"
+    totals, names, states = zip(*re.findall(line, done.stderr), strict=True)
+    assert {"poi_finetuned", "vit_predictions", "leaderboard", "report"} < set(names)
+    assert not {"region_chips", "poi_checkpoint", "poi_embeddings"} & set(names)
+    assert {int(total) for total in totals} == {len(names)} and all(states)
 
 
 def test_a_schedule_requests_its_city() -> None:
