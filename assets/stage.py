@@ -385,6 +385,7 @@ def _run(declared: Stage, context: dg.AssetExecutionContext) -> Iterator[Any]:
                         **({"value": redrawn} if redrawn else {}),
                         metadata={
                             **_shown(redrawn.about["metadata"] if redrawn else manifest.metadata),
+                            **({} if reason else _seconds(lake, name, declared.name)),
                             "cached": not reason,
                         },
                         check_results=_replayed(declared, manifest.checks, reason),
@@ -397,7 +398,12 @@ def _run(declared: Stage, context: dg.AssetExecutionContext) -> Iterator[Any]:
                 copied = _copied(twin, name, lake)
                 say("up to date", f"copied from {twin.city}")
                 yield dg.MaterializeResult(
-                    value=copied, metadata={**_shown(twin.metadata), "cached": True}
+                    value=copied,
+                    metadata={
+                        **_shown(twin.metadata),
+                        **_seconds(lake, twin.city, declared.name),
+                        "cached": True,
+                    },
                 )
                 return
             ctx = context_for(fingerprint)
@@ -580,6 +586,12 @@ def _shown_items(metadata: dict[str, Any]) -> dict[str, Any]:
 
 def _shown(entries: list[dict[str, Any]]) -> dict[str, Any]:
     return _shown_items({entry["name"]: entry["value"] for entry in entries})
+
+
+def _seconds(lake: Lake, city: str, asset: str) -> dict[str, float]:
+    """How long the computation took whose result is shown, as far as that is known."""
+    timing = lake.timing(city, asset)
+    return {"seconds": timing["seconds"]} if "seconds" in timing else {}
 
 
 def _replayed(

@@ -459,6 +459,14 @@ class Lake:
         names = (e["name"].rstrip("/").rsplit("/", 1)[-1] for e in entries)
         return sorted(name for name in names if _SEGMENT.fullmatch(name))
 
+    def timing(self, city: str, asset: str) -> dict[str, float]:
+        """What `write_timing` kept of the last computation; empty without it."""
+        try:
+            found = json.loads(self.fs.cat_file(f"{self.folder(city, asset)}/timing.json"))
+        except (FileNotFoundError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
     def timings(self, city: str) -> pd.DataFrame:
         """Seconds, peak memory and size of each asset, from its last computation."""
         import pandas as pd
@@ -466,12 +474,8 @@ class Lake:
         rows = []
         for asset in self.assets(city):
             manifest = self.manifest(city, asset)
-            try:
-                timing = json.loads(self.fs.cat_file(f"{self.folder(city, asset)}/timing.json"))
-            except FileNotFoundError:
-                timing = {}
             size = sum(f["bytes"] for f in manifest.files.values()) if manifest else 0
-            rows.append({"asset": asset, "bytes": size, **timing})
+            rows.append({"asset": asset, "bytes": size, **self.timing(city, asset)})
         return pd.DataFrame(rows)
 
     def remove(self, city: str) -> None:
