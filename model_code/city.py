@@ -233,7 +233,8 @@ class StreetViewColumns(Model):
 
 
 class StreetViewSource(Source):
-    """A table (CSV, Parquet, GeoParquet) of photographs in the folder `images`."""
+    """A table (CSV, Parquet, GeoParquet) of photographs in the folder `images`. A clock without an
+    offset is in `timezone`, which is needed with `columns.taken_at`."""
 
     images: str
     crs: Crs = "EPSG:4326"
@@ -534,7 +535,8 @@ class Simulator(Model):
 
 
 class City(Model):
-    """All that is known of a city before its first run."""
+    """All that is known of a city before its first run. `timezone` is needed with `sources.trips`:
+    hours of the day are read in it."""
 
     name: str = Field(pattern=NAME_PATTERN)
     title: str
@@ -711,6 +713,7 @@ def load_city(path: Path | str, root: str | None = None) -> City:
         problems += _problems(error, raw, City)
     problems += _method_problems(raw)
     problems += _source_problems(raw)
+    problems += _clock_problems(raw)
     problems += _transfer_problems(raw)
     name = raw.get("name")
     if isinstance(name, str) and name != path.stem and re.fullmatch(NAME_PATTERN, name):
@@ -893,6 +896,18 @@ def _source_problems(raw: Any) -> Iterator[Problem]:
                 f"{source['count']} are counted from a table that this city has no source of",
                 f"add {' or '.join(f'`sources.{s}`' for s in needed)}, or take the indicator out",
             )
+
+
+def _clock_problems(raw: Any) -> Iterator[Problem]:
+    """Times whose time zone nobody has said: taken for UTC, they would be wrong without a trace."""
+    fix = "add `timezone:`, an IANA name such as America/New_York (or UTC, if that is meant)"
+    trips, views = _section(raw, "sources", "trips"), _section(raw, "sources", "street_views")
+    if trips and "timezone" not in raw:
+        what = "missing key: it says in which hours of the day the trips of the city are counted"
+        yield Problem("timezone", what, fix)
+    if _section(views, "columns").get("taken_at") is not None and "timezone" not in views:
+        what = "missing key: it says what a clock in `columns.taken_at` shows that gives no offset"
+        yield Problem("sources.street_views.timezone", what, fix)
 
 
 def _transfer_problems(raw: Any) -> Iterator[Problem]:

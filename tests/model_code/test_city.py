@@ -40,6 +40,7 @@ SHIPPED = sorted((ROOT / "cities").glob("*.yaml"))
 TOWN: dict[str, Any] = {
     "name": "town",
     "title": "Town",
+    "timezone": "Europe/Berlin",
     "boundary": {"bbox": [13.0, 52.0, 13.5, 52.5]},
     "partition": {"kind": "square", "size_m": 1000},
     "sources": {
@@ -313,6 +314,26 @@ def test_a_file_that_is_not_there_or_no_text(tmp_path):
     (tmp_path / "town.yaml").write_bytes(b"name: t\xf6wn")
     with pytest.raises(ConfigError, match="not YAML"):
         load_city(tmp_path / "town.yaml")
+
+
+# --- clocks --------------------------------------------------------------------------------------
+
+
+def test_hours_of_trips_need_the_time_zone_of_the_city(tmp_path):
+    found = problems(tmp_path, changed("timezone", ...))
+    assert set(found) == {"timezone"} and "IANA name" in found["timezone"]
+    load_city(write(tmp_path, changed("timezone", "UTC")))
+    load_city(write(tmp_path, changed("timezone", ..., changed("sources.trips", ...))))
+
+
+def test_times_of_street_views_need_a_time_zone(tmp_path):
+    views = {"path": "views.csv", "images": "views", "columns": {"taken_at": "at"}}
+    raw = changed("sources.street_views", views)
+    found = problems(tmp_path, raw)
+    assert set(found) == {"sources.street_views.timezone"}
+    assert "taken_at" in found["sources.street_views.timezone"]
+    load_city(write(tmp_path, changed("sources.street_views.timezone", "Europe/Berlin", raw)))
+    load_city(write(tmp_path, changed("sources.street_views.columns", {"lon": "x"}, raw)))
 
 
 # --- all at once ---------------------------------------------------------------------------------
