@@ -118,8 +118,7 @@ def sizes() -> None:
             wrong = True
             typer.echo(f"{city}: {error}", err=True)
             continue
-        seconds = timings["seconds"].sum() if "seconds" in timings else 0.0
-        size = timings["bytes"].sum() / 2**20 if len(timings) else 0.0
+        seconds, size = timings["seconds"].sum(), timings["bytes"].sum() / 2**20
         typer.echo(f"{city:<20} {len(timings):>4} assets {size:>10.1f} MiB {seconds:>10.1f} s")
     raise typer.Exit(int(wrong))
 

@@ -468,15 +468,18 @@ class Lake:
         return found if isinstance(found, dict) else {}
 
     def timings(self, city: str) -> pd.DataFrame:
-        """Seconds, peak memory and size of each asset, from its last computation."""
+        """Contract `timings`: seconds, peak memory and size of each asset of a city."""
         import pandas as pd
+
+        from model_code.tables import TIMINGS
 
         rows = []
         for asset in self.assets(city):
             manifest = self.manifest(city, asset)
             size = sum(f["bytes"] for f in manifest.files.values()) if manifest else 0
             rows.append({"asset": asset, "bytes": size, **self.timing(city, asset)})
-        return pd.DataFrame(rows)
+        frame = pd.DataFrame(rows, columns=TIMINGS.names())
+        return frame.astype({"bytes": "int64", "seconds": "float64", "process_peak_mib": "float64"})
 
     def remove(self, city: str) -> None:
         """Delete everything that the lake holds of a city.
