@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from assets.stage import Context
 from model_code.progress import bar
+from resources.disk import writing
 from resources.lake import Writer, checkpoint_writers
 
 if TYPE_CHECKING:
@@ -52,12 +53,17 @@ def fit_together(
     ctx: Context, jobs: Sequence[str], fit: Callable[[str], Iterable[tuple[str, Checkpoint]]]
 ) -> None:
     """Do every job once, here or in another process; what a killed run has finished stands. `fit`
-    gives the checkpoints of a job by name, last the one that has the job's own name."""
+    gives the checkpoints of a job by name, last the one that has the job's own name.
+
+    Raises:
+        LakeWriteError: the disk is full, or may not be written.
+    """
     assert ctx.crew is not None
 
     def do(job: str) -> None:
         for name, checkpoint in fit(job):
-            _keep(ctx.work, checkpoint_writers(name, checkpoint))
+            with writing(ctx.name, ctx.asset, ctx.work):
+                _keep(ctx.work, checkpoint_writers(name, checkpoint))
 
     ctx.crew.work(ctx.work, jobs, do, partial(finished, ctx))
 
@@ -74,5 +80,8 @@ def _keep(folder: Path, writers: dict[str, Writer]) -> None:
     for end in _ENDS:
         name = next(name for name in writers if name.endswith(end))
         temporary = folder / f".{name}"
-        writers[name](temporary)
-        temporary.replace(folder / name)
+        try:
+            writers[name](temporary)
+            temporary.replace(folder / name)
+        finally:
+            temporary.unlink(missing_ok=True)

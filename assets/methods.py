@@ -9,7 +9,7 @@ A city runs the methods that its YAML names; the assets of the others are left o
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -237,18 +237,23 @@ def _embed(spec: MethodSpec, source: str, ctx: Context) -> Product:
 
     data = method_data(spec, ctx)
     method = spec.load()
-    tables, first = [], None
+    tables, first, shown = [], None, _shown(ctx.settings["variants"])
     for fit, seed, checkpoint in stored(ctx.inputs[source]):
         config = _config(spec, ctx.settings, fit.variant)
         embedding = np.asarray(method.embed(checkpoint, data, config), np.float32)
-        if first is None or (fit.variant == "default" and first[0] != "default"):
-            first = (fit.variant, embedding)
+        if first is None and fit.variant == shown:
+            first = embedding
         tables.append(_embedding_batch(data.region_ids, embedding, fit, seed))
     assert first is not None
-    drawn = embedding_map(first[1]).drop(columns="row").assign(region_id=data.region_ids)
+    drawn = embedding_map(first).drop(columns="row").assign(region_id=data.region_ids)
     writer = plain_table_writer(contract("embedding_map"), drawn)
-    about = {"width": int(first[1].shape[1]), "fits": len(tables)}
+    about = {"width": int(first.shape[1]), "fits": len(tables)}
     return Product(iter(tables), files={"map.parquet": writer}, metadata=about)
+
+
+def _shown(variants: Iterable[str]) -> str:
+    """The variant that pictures show: the method as it is."""
+    return min(variants, key=lambda variant: (not variant.startswith("default"), variant))
 
 
 def _embedding_batch(ids: Any, embedding: Any, fit: Fit, seed: int) -> pa.RecordBatch:
@@ -433,7 +438,7 @@ def _scatter(spec: MethodSpec, ctx: Context, written: Written) -> bytes:
     from model_code.report import figures
 
     predictions = written.frame()
-    own = predictions[predictions["variant"] == predictions["variant"].min()]
+    own = predictions[predictions["variant"] == _shown(predictions["variant"])]
     return figures.true_vs_predicted(
         own, classes=_classes(ctx), title=f"{spec.title}: true, predicted"
     )
@@ -449,7 +454,7 @@ def _errors(spec: MethodSpec, ctx: Context, written: Written) -> bytes:
     from model_code.report import figures
 
     predictions = ctx.inputs[f"{spec.name}_predictions"].frame()
-    own = predictions[predictions["variant"] == predictions["variant"].min()]
+    own = predictions[predictions["variant"] == _shown(predictions["variant"])]
     return figures.error_map(ctx.inputs["regions"].geo(), own, classes=_classes(ctx))
 
 

@@ -52,12 +52,14 @@ CITIES = dg.StaticPartitionsDefinition(sorted(Cities.load().good))
 
 @dataclass(frozen=True)
 class Context:
-    """What a stage may see: its declared config keys, its inputs, the data root, the seed's city."""
+    """What a stage may see: its declared config keys, its inputs, the data root, and the names of
+    the city and of the asset that it makes."""
 
     city: CityView
     inputs: dict[str, Handle]
     root: str
     name: str
+    asset: str
     progress: Callable[[str], None]
     work: Path
     settings: Any = None
@@ -172,7 +174,7 @@ class Stage:
         code = dict(_code_of(self.code, self.data_files))
         if self.table:
             code["contract"] = digest(asdict(self.table))
-        others = {f"{name}/{asset}": _state(h) for (name, asset), h in elsewhere.items()}
+        others = {f"{name}/{asset}": fingerprint_of(h) for (name, asset), h in elsewhere.items()}
         return {
             **({"elsewhere": others} if others else {}),
             "upstream": {name: upstream(name) for name in self.read_inputs(city)},
@@ -186,8 +188,8 @@ class Stage:
         }
 
 
-def _state(handle: Handle) -> str:
-    """Fingerprint of another city's asset; its damage is an error only where it is read."""
+def fingerprint_of(handle: Handle) -> str:
+    """Fingerprint of what stands, if anything; damage is an error only where it is read."""
     try:
         return handle.fingerprint
     except CorruptTableError:
@@ -313,6 +315,7 @@ class Opened:
             {asset: self.handles[asset] for asset in declared.read_inputs(self.city)},
             self.root,
             name,
+            declared.name,
             progress,
             self.lake.workspace(name, declared.name, fingerprint),
             declared.settings(self.city) if declared.settings else None,
@@ -382,6 +385,7 @@ def _run(declared: Stage, context: dg.AssetExecutionContext) -> Iterator[Any]:
                         **({"value": redrawn} if redrawn else {}),
                         metadata={
                             **_shown(redrawn.about["metadata"] if redrawn else manifest.metadata),
+                            **({} if reason else _seconds(lake, name, declared.name)),
                             "cached": not reason,
                         },
                         check_results=_replayed(declared, manifest.checks, reason),
@@ -394,7 +398,12 @@ def _run(declared: Stage, context: dg.AssetExecutionContext) -> Iterator[Any]:
                 copied = _copied(twin, name, lake)
                 say("up to date", f"copied from {twin.city}")
                 yield dg.MaterializeResult(
-                    value=copied, metadata={**_shown(twin.metadata), "cached": True}
+                    value=copied,
+                    metadata={
+                        **_shown(twin.metadata),
+                        **_seconds(lake, twin.city, declared.name),
+                        "cached": True,
+                    },
                 )
                 return
             ctx = context_for(fingerprint)
@@ -517,7 +526,7 @@ def _stage(
         if declared.name != "rejected" and len(ctx.rejections):
             rejected = ctx.rejections.frame().assign(stage=declared.name)
             rejected = rejected.groupby(["stage", "source", "row", "reason"], as_index=False).agg(
-                detail=("detail", "first"), items=("items", "sum")
+                detail=("detail", "first"), rows=("rows", "sum"), items=("items", "sum")
             )
             writer = table_writer(Checker(contract("rejected")), rejected, provenance)
             staged.add("rejected.parquet", writer)
@@ -577,6 +586,12 @@ def _shown_items(metadata: dict[str, Any]) -> dict[str, Any]:
 
 def _shown(entries: list[dict[str, Any]]) -> dict[str, Any]:
     return _shown_items({entry["name"]: entry["value"] for entry in entries})
+
+
+def _seconds(lake: Lake, city: str, asset: str) -> dict[str, float]:
+    """How long the computation took whose result is shown, as far as that is known."""
+    timing = lake.timing(city, asset)
+    return {"seconds": timing["seconds"]} if "seconds" in timing else {}
 
 
 def _replayed(

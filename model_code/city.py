@@ -233,7 +233,8 @@ class StreetViewColumns(Model):
 
 
 class StreetViewSource(Source):
-    """A table (CSV, Parquet, GeoParquet) of photographs in the folder `images`."""
+    """A table (CSV, Parquet, GeoParquet) of photographs in the folder `images`. A clock without an
+    offset is in `timezone`, which is needed with `columns.taken_at`."""
 
     images: str
     crs: Crs = "EPSG:4326"
@@ -534,7 +535,8 @@ class Simulator(Model):
 
 
 class City(Model):
-    """All that is known of a city before its first run."""
+    """All that is known of a city before its first run. `timezone` is needed with `sources.trips`:
+    hours of the day are read in it."""
 
     name: str = Field(pattern=NAME_PATTERN)
     title: str
@@ -680,8 +682,12 @@ class _Loader(yaml.SafeLoader):
     }
 
 
-def load_city(path: Path | str) -> City:
+def load_city(path: Path | str, root: str | None = None) -> City:
     """Read one city's YAML.
+
+    Args:
+        root: data root; with it, a YAML with a problem is also told which of its local files are
+            missing. Of one without, `check_files` tells.
 
     Raises:
         ConfigError: with every problem found: file, dotted key, what is wrong, how to mend it.
@@ -707,14 +713,34 @@ def load_city(path: Path | str) -> City:
         problems += _problems(error, raw, City)
     problems += _method_problems(raw)
     problems += _source_problems(raw)
+    problems += _clock_problems(raw)
     problems += _transfer_problems(raw)
     name = raw.get("name")
     if isinstance(name, str) and name != path.stem and re.fullmatch(NAME_PATTERN, name):
         what = f"the file is {path.name}, the name is {name!r}"
         problems.append(Problem("name", what, f"call the file {name}.yaml, or change the name"))
     if problems:
+        problems += _missing(_local_files(raw, root), root) if root else ()
         raise ConfigError(str(path), problems)
     return city
+
+
+def _local_files(raw: Any, root: str) -> Iterator[tuple[str, str]]:
+    """Key and path of the files on this machine that a raw file names, as far as it can be read."""
+
+    def walk(node: Any, key: str) -> Iterator[tuple[str, str]]:
+        if isinstance(node, Mapping | list):
+            for name, value in node.items() if isinstance(node, Mapping) else enumerate(node):
+                if name in _PATH_KEYS and isinstance(value, str):
+                    yield f"{key}.{name}", value
+                else:
+                    yield from walk(value, f"{key}.{name}")
+
+    if raw.get("simulator") is None:  # which makes what is not there
+        for section in ("boundary", "partition", "sources", "indicators"):
+            for key, path in walk(raw.get(section), section):
+                if not re.search("://|::", resolve(path, root)):
+                    yield key, path
 
 
 def _problems(
@@ -872,6 +898,18 @@ def _source_problems(raw: Any) -> Iterator[Problem]:
             )
 
 
+def _clock_problems(raw: Any) -> Iterator[Problem]:
+    """Times whose time zone nobody has said: taken for UTC, they would be wrong without a trace."""
+    fix = "add `timezone:`, an IANA name such as America/New_York (or UTC, if that is meant)"
+    trips, views = _section(raw, "sources", "trips"), _section(raw, "sources", "street_views")
+    if trips and "timezone" not in raw:
+        what = "missing key: it says in which hours of the day the trips of the city are counted"
+        yield Problem("timezone", what, fix)
+    if _section(views, "columns").get("taken_at") is not None and "timezone" not in views:
+        what = "missing key: it says what a clock in `columns.taken_at` shows that gives no offset"
+        yield Problem("sources.street_views.timezone", what, fix)
+
+
 def _transfer_problems(raw: Any) -> Iterator[Problem]:
     """Transfers of methods that this city does not run, that need labels, or from itself."""
     from model_code.methods import METHODS
@@ -915,7 +953,7 @@ class Cities:
                            "rename one file")  # fmt: skip
                 else:
                     try:
-                        good[path.stem] = load_city(path)
+                        good[path.stem] = load_city(path, data_root())
                     except ConfigError as error:
                         bad[path.stem] = error
         return cls(good, bad)
@@ -960,22 +998,28 @@ def check_files(city: City, root: str, sections: tuple[str, ...] = ("",)) -> Non
     Raises:
         ConfigError: naming every missing file by its key.
     """
+    named = (
+        (key, path)
+        for key, path, *_ in named_files(city)
+        if any(key.startswith(section) for section in sections)
+    )
+    if problems := list(_missing(named, root)):
+        raise ConfigError(f"city {city.name!r}", problems)
+
+
+def _missing(named: Iterable[tuple[str, str]], root: str) -> Iterator[Problem]:
+    """Of these keys and paths, those that lead to no file."""
     import fsspec
 
-    problems = []
-    for key, path, *_ in named_files(city):
-        if not any(key.startswith(section) for section in sections):
-            continue
+    for key, path in named:
         url = resolve(path, root)
         try:
             fs, local = fsspec.core.url_to_fs(url)
             there = bool(fs.glob(local)) if "*" in local else fs.exists(local)
         except (ImportError, OSError, ValueError) as error:
             fix = f"mend {key} or $CITYLOOM_DATA, or install what opens such a URL"
-            problems.append(Problem(key, f"cannot look for {url}: {error}", fix))
+            yield Problem(key, f"cannot look for {url}: {error}", fix)
             continue
         if not there:
             fix = f"put the file there, change {key}, or set $CITYLOOM_DATA (now {root})"
-            problems.append(Problem(key, f"no such file: {url}", fix))
-    if problems:
-        raise ConfigError(f"city {city.name!r}", problems)
+            yield Problem(key, f"no such file: {url}", fix)

@@ -399,13 +399,15 @@ _ALL = (
     ),
     _table(
         "rejected",
-        "Every raw row that did not become part of a table, with the reason.",
+        "Every raw row that did not become part of a table, with the reason; of more than 10,000 rows "
+        "with one reason in one source, the first ten, and one that stands for all others.",
         ["stage", "source", "row", "reason"],
         Column("stage", "string", "table that it was meant for"),
         Column("source", "string", "file or table that it comes from"),
         Column("row", "int64", "position in that source", low=0),
         Column("reason", "string", "short reason, the same for all rows of its sort"),
         Column("detail", "string", "what was found"),
+        Column("rows", "int64", "rows that it stands for, itself included", low=1),
         Column("items", "float64", "items that the row stands for; fractions where zones are shared by "
                "area, 0 for a note without a loss", low=0),
     ),
@@ -487,6 +489,21 @@ _ALL = (
 
 TABLES: dict[str, Table] = {table.name: table for table in _ALL}
 
+# Made when it is read, of what stands beside the data: it says nothing of the data, and no file of
+# the lake depends on it.
+TIMINGS = _table(
+    "timings",
+    'What the last computation of each asset took, and what it holds: `read("timings", city=...)`, '
+    "no asset of its own. `cityloom sizes` adds it up.",
+    ["asset"],
+    Column("asset", "string", "asset of the city that stands in the lake"),
+    Column("bytes", "int64", "size of its files; 0 where the city has no such asset", low=0),
+    Column("seconds", "float64", "how long the computation took; missing where nothing was computed "
+           "here", nullable=True, low=0),
+    Column("process_peak_mib", "float64", "peak memory of the process until then, all earlier steps "
+           "of the run included", nullable=True, low=0),
+)  # fmt: skip
+
 
 def contract(name: str) -> Table:
     """The contract of a table; an unknown name lists the choices."""
@@ -498,7 +515,7 @@ def contract(name: str) -> Table:
 def markdown() -> str:
     """All contracts as the page `docs/tables.md`."""
     lines = ["# Tables", "", "Made from `model_code/tables.py` by `make tables`.", ""]
-    for table in TABLES.values():
+    for table in (*TABLES.values(), TIMINGS):
         lines += [f"## {table.name}", "", table.about, "", f"Key: {', '.join(table.key)}.", ""]
         lines += ["| column | type | may be missing | what it is |", "|---|---|---|---|"]
         for column in table.columns:

@@ -107,14 +107,20 @@ def check(city: Annotated[str, typer.Argument(help="one city; without it, all")]
 
 @app.command()
 def sizes() -> None:
-    """What the lake holds of each city: assets, bytes, seconds of the last computation."""
-    lake = Lake()
+    """What the lake holds of each city: assets, bytes, seconds of the last computation; exit 1 if a
+    city cannot be read."""
+    lake, wrong = Lake(), False
     typer.echo(f"lake: {lake.root}")
     for city in lake.cities():
-        timings = lake.timings(city)
-        seconds = timings["seconds"].sum() if "seconds" in timings else 0.0
-        size = timings["bytes"].sum() / 2**20 if len(timings) else 0.0
+        try:
+            timings = lake.timings(city)
+        except CityloomError as error:
+            wrong = True
+            typer.echo(f"{city}: {error}", err=True)
+            continue
+        seconds, size = timings["seconds"].sum(), timings["bytes"].sum() / 2**20
         typer.echo(f"{city:<20} {len(timings):>4} assets {size:>10.1f} MiB {seconds:>10.1f} s")
+    raise typer.Exit(int(wrong))
 
 
 @app.command()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import dagster as dg
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
-from assets.stage import STAGES, explain, fingerprints
+from assets.stage import STAGES, explain, fingerprint_of, fingerprints
 from model_code.city import Cities, City, check_files, data_root
 from model_code.errors import CityloomError
 from model_code.fingerprint import digest
@@ -93,6 +93,7 @@ def changed_raw_files(context: dg.SensorEvaluationContext) -> Iterator[dg.RunReq
             if city.simulator is None:
                 check_files(city, raw.root)
             states = explain(city, lake, raw, verify=False)
+            key = _state_key(city, lake, raw)
         except CityloomError as error:
             context.log.warning(f"{name}: {error}")
             continue
@@ -100,7 +101,7 @@ def changed_raw_files(context: dg.SensorEvaluationContext) -> Iterator[dg.RunReq
         stale = [a for a, state, _ in states if state == "to do" and STAGES[a].group in GROUPS]
         if stale:
             yield dg.RunRequest(
-                run_key=f"{name}-{_state_key(city, lake, raw)}",
+                run_key=f"{name}-{key}",
                 partition_key=name,
                 asset_selection=[dg.AssetKey(asset) for asset in stale],
             )
@@ -129,5 +130,5 @@ def _state_key(city: City, lake: Lake, raw: RawFiles) -> str:
     """Differs whenever what stands or what is wanted differs: the same change is requested once,
     and again when it comes back later."""
     wanted = fingerprints(city, lake, raw)
-    standing = {name: lake.handle(city.name, name).fingerprint for name in wanted}
+    standing = {name: fingerprint_of(lake.handle(city.name, name)) for name in wanted}
     return digest([wanted, standing])[:16]

@@ -16,7 +16,6 @@ against its digest when it is read. This module knows nothing of Dagster.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -38,12 +37,12 @@ from model_code.errors import (
     CorruptTableError,
     DataError,
     LakeVersionError,
-    LakeWriteError,
     LockedError,
     MissingTableError,
     ReplacedTableError,
 )
 from model_code.fingerprint import digest, file_digest
+from resources.disk import writing
 from resources.rows import FOLDER as ROWS
 
 if TYPE_CHECKING:
@@ -59,7 +58,6 @@ if TYPE_CHECKING:
 LAKE_VERSION = 1
 _SEGMENT = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _FILE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,120}")
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def lake_root() -> str:
@@ -87,21 +85,6 @@ class Manifest:
 Writer = Callable[[Path], None]
 
 
-@contextlib.contextmanager
-def _writing(city: str, asset: str, where: Path | str) -> Iterator[None]:
-    """Says in plain words that the disk is full, or may not be written."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _NO_ROOM:
-            raise
-        raise LakeWriteError(
-            f"cannot write {asset!r} of city {city!r} to {where}: {error.strerror or error}",
-            fix="free some space there, or set $CITYLOOM_LAKE to another folder; what stood before "
-            "is kept",
-        ) from error
-
-
 @dataclass
 class Staged:
     """Files of a version that nobody can see yet."""
@@ -118,7 +101,7 @@ class Staged:
             LakeWriteError: the disk is full, or may not be written.
         """
         path = self.folder / name
-        with _writing(self.city, self.asset, path):
+        with writing(self.city, self.asset, path):
             write(path)
             _sync(path)
         self.entries[name] = {"sha256": file_digest(path), "bytes": path.stat().st_size}
@@ -230,7 +213,7 @@ class Lake:
         parent = Path(folder if self.local else self._scratch(city, asset))
         staged = Staged(city, asset, parent / f".writing-{uuid.uuid4().hex}")
         try:
-            with _writing(city, asset, self.root):
+            with writing(city, asset, self.root):
                 staged.folder.mkdir(parents=True)
             for name, write in files.items():
                 staged.add(name, write)
@@ -273,7 +256,7 @@ class Lake:
             city, asset, fingerprint, inputs or {}, version, entries, list(metadata), list(checks)
         )
         try:
-            with _writing(city, asset, self.root), self._committing(manifest):
+            with writing(city, asset, self.root), self._committing(manifest):
                 self._place(staged.folder, f"{folder}/{version}", entries)
         finally:
             staged.discard()
@@ -287,7 +270,7 @@ class Lake:
     ) -> Manifest:
         """Record that this city has no such table, and why; an older version goes."""
         manifest = Manifest(city, asset, fingerprint, inputs, absent=reason)
-        with _writing(city, asset, self.root):
+        with writing(city, asset, self.root):
             if self.local:
                 Path(self.folder(city, asset)).mkdir(parents=True, exist_ok=True)
             with self._committing(manifest):
@@ -349,7 +332,7 @@ class Lake:
         """Keep seconds and peak memory of the last computation, beside the data."""
         target = f"{self.folder(city, asset)}/timing.json"
         with (
-            _writing(city, asset, self.root),
+            writing(city, asset, self.root),
             self._putting(target, json.dumps(timing, sort_keys=True)),
         ):
             pass
@@ -476,20 +459,27 @@ class Lake:
         names = (e["name"].rstrip("/").rsplit("/", 1)[-1] for e in entries)
         return sorted(name for name in names if _SEGMENT.fullmatch(name))
 
+    def timing(self, city: str, asset: str) -> dict[str, float]:
+        """What `write_timing` kept of the last computation; empty without it."""
+        try:
+            found = json.loads(self.fs.cat_file(f"{self.folder(city, asset)}/timing.json"))
+        except (FileNotFoundError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
     def timings(self, city: str) -> pd.DataFrame:
-        """Seconds, peak memory and size of each asset, from its last computation."""
+        """Contract `timings`: seconds, peak memory and size of each asset of a city."""
         import pandas as pd
+
+        from model_code.tables import TIMINGS
 
         rows = []
         for asset in self.assets(city):
             manifest = self.manifest(city, asset)
-            try:
-                timing = json.loads(self.fs.cat_file(f"{self.folder(city, asset)}/timing.json"))
-            except FileNotFoundError:
-                timing = {}
             size = sum(f["bytes"] for f in manifest.files.values()) if manifest else 0
-            rows.append({"asset": asset, "bytes": size, **timing})
-        return pd.DataFrame(rows)
+            rows.append({"asset": asset, "bytes": size, **self.timing(city, asset)})
+        frame = pd.DataFrame(rows, columns=TIMINGS.names())
+        return frame.astype({"bytes": "int64", "seconds": "float64", "process_peak_mib": "float64"})
 
     def remove(self, city: str) -> None:
         """Delete everything that the lake holds of a city.
@@ -515,7 +505,7 @@ class Lake:
         # Beside the versions, so that the next commit sweeps what a kill leaves here.
         temporary = Path(folder) / f".writing-{uuid.uuid4().hex}"
         try:
-            with _writing(city, asset, self.root):
+            with writing(city, asset, self.root):
                 temporary.mkdir()
                 shutil.copyfile(source, temporary / file)
                 (temporary / file).replace(target)

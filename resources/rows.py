@@ -16,6 +16,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from resources.disk import writing
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -37,7 +39,7 @@ class RowStore:
     def __init__(
         self, lake: Lake, city: str, asset: str, kind: str, warn: Callable[[str], None]
     ) -> None:
-        self._lake, self._warn = lake, warn
+        self._lake, self._city, self._asset, self._warn = lake, city, asset, warn
         self._folder = f"{lake.folder(city, asset)}/{FOLDER}/{kind}"
         self._rows: pd.DataFrame | None = None
 
@@ -49,7 +51,11 @@ class RowStore:
         return rows.loc[rows.index.intersection(wanted)]
 
     def add(self, rows: pd.DataFrame) -> None:
-        """Keep rows, indexed by their keys; the row of a key is the same for ever."""
+        """Keep rows, indexed by their keys; the row of a key is the same for ever.
+
+        Raises:
+            LakeWriteError: the disk is full, or may not be written.
+        """
         import pandas as pd
 
         if rows.empty:
@@ -102,9 +108,14 @@ class RowStore:
         rows.rename_axis(_KEY).reset_index().to_parquet(buffer, index=False, compression="zstd")
         content = buffer.getvalue()
         target = f"{self._folder}/{sha256(content).hexdigest()[:32]}.parquet"
+        with writing(self._city, self._asset, self._folder):
+            self._put(content, target)
+        return target
+
+    def _put(self, content: bytes, target: str) -> None:
         if not self._lake.local:
             self._lake.fs.pipe_file(target, content)
-            return target
+            return
         path = Path(target)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{uuid.uuid4().hex}")
@@ -116,4 +127,3 @@ class RowStore:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-        return target

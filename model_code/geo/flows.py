@@ -381,12 +381,12 @@ def _zone_flows(
 def _reject_unknown_zones(
     connection: duckdb.DuckDBPyConnection, path: str, zones: Any, rejections: Rejections
 ) -> None:
-    """Every trip whose origin or destination is no zone, with its id."""
+    """Note every trip whose origin or destination is no zone."""
     import pyarrow as pa
 
     known = connection.from_arrow(pa.table({"zone": pa.array(zones, pa.string())}))
     known.create_view("known_zones")
-    rows = (
+    found = (
         connection.read_parquet(path)
         .filter(
             "origin_zone IS NULL OR origin_zone NOT IN (FROM known_zones)"
@@ -394,15 +394,18 @@ def _reject_unknown_zones(
         )
         .project("trip_id, origin_zone, destination_zone, trip_count")
         .order("trip_id")
-        .to_arrow_table()
-        .to_pandas()
+        .to_arrow_reader(1 << 18)
     )
-    at_origin = ~rows["origin_zone"].isin(zones)
-    for end, bad in (("origin", at_origin), ("destination", ~at_origin)):
-        part = rows[bad]
-        detail = ("zone " + part[f"{end}_zone"].astype(str)).tolist()
-        items = part["trip_count"].to_numpy()
-        rejections.add("trips", part["trip_id"].to_numpy(), f"unknown {end} zone", detail, items)
+    for batch in found:
+        rows = batch.to_pandas()
+        at_origin = ~rows["origin_zone"].isin(zones)
+        for end, bad in (("origin", at_origin), ("destination", ~at_origin)):
+            part = rows[bad]
+            detail = ("zone " + part[f"{end}_zone"].astype(str)).tolist()
+            items = part["trip_count"].to_numpy()
+            rejections.add(
+                "trips", part["trip_id"].to_numpy(), f"unknown {end} zone", detail, items
+            )
 
 
 def zone_shares(zones: Zones, regions: gpd.GeoDataFrame, root: str) -> pd.DataFrame:

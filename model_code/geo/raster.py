@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import fsspec
 import geopandas as gpd
 import numpy as np
 import pyarrow as pa
@@ -38,18 +39,20 @@ OVERVIEW_PX = 1024
 BLOCKS_ALONG_CHIP = 2048
 IN_MEMORY_BYTES = 256 << 20
 GATHER = 1 << 19  # pixels at a time: what a core's own cache holds
+# Schemes that GDAL reads itself, a window at a time; all others are opened through fsspec.
+OF_GDAL = ("file", "http", "https", "ftp", "s3", "gs", "az", "oss")
 
 
 @contextmanager
 def open_raster(path: str, key: str, bands: tuple[int, ...] = ()) -> Iterator[Any]:
-    """An open rasterio dataset that has a CRS and all of `bands`.
+    """An open rasterio dataset that has a CRS and all of `bands`; `path` is a path or an fsspec URL.
 
     Raises:
         DataError: naming the config key, if it cannot be read, has no CRS, or lacks a band.
     """
     try:
-        raster = rasterio.open(path)
-    except rasterio.errors.RasterioIOError as error:
+        raster = _open(path)
+    except (rasterio.errors.RasterioIOError, ImportError, OSError, ValueError) as error:
         raise DataError(
             f"{key}: cannot read the raster {path} ({error})",
             fix="give a GeoTIFF, or another format that rasterio opens",
@@ -75,6 +78,14 @@ def open_raster(path: str, key: str, bands: tuple[int, ...] = ()) -> Iterator[An
                 f"{key}: {path} opens, but its pixels cannot be read ({error})",
                 fix="the file is damaged or incomplete; fetch it again",
             ) from error
+
+
+def _open(path: str) -> Any:
+    scheme, separator, _ = path.partition("://")
+    if not separator or (scheme in OF_GDAL and "::" not in path):
+        return rasterio.open(path)
+    fs, inside = fsspec.core.url_to_fs(path)
+    return rasterio.open(inside, opener=fs)
 
 
 def read_window(

@@ -193,7 +193,7 @@ def _rejected_rows(rejected: pd.DataFrame) -> list[dict[str, Any]]:
                 "stage": stage,
                 "source": source,
                 "reason": reason,
-                "rows": len(group),
+                "rows": int(group["rows"].sum()),
                 "items": float(group["items"].sum()),
                 "examples": [
                     f"row {row}: {detail}" if detail else f"row {row}"

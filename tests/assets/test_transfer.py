@@ -96,6 +96,7 @@ def test_a_city_that_shares_ground_is_a_leak(tmp_path: Path) -> None:
         inputs={"regions": lake.handle("here", "regions")},
         root="",
         name="here",
+        asset="",
         progress=print,
         work=tmp_path,
         elsewhere=others,

@@ -54,11 +54,12 @@ FRAGMENTS = [b for b in blocks() if b.language == "yaml" and not b.file]
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A person's home with the files of the page, and a Dagster instance."""
+    """A person's home with the files of the page, and what Dagster reads of a checkout."""
     home: Path = tmp_path_factory.mktemp("home")
     write_files(home / "cityloom" / "data" / "mycity")
-    (home / "dagster").mkdir()
-    shutil.copy(ROOT / "dagster.yaml", home / "dagster")
+    (home / "checkout").mkdir()
+    for name in ("dagster.yaml", "workspace.yaml"):
+        shutil.copy(ROOT / name, home / "checkout")
     return home
 
 
@@ -109,15 +110,14 @@ print(json.dumps(about))
 
 
 class Person:
-    """Types what the page says."""
+    """Types what the page says, in the checkout; no variable of Cityloom or Dagster is set before."""
 
     def __init__(self, home: Path) -> None:
         self.home, self.exports = home, ""
         self.env = {
-            **os.environ,
+            **{k: v for k, v in os.environ.items() if not k.startswith(("CITYLOOM_", "DAGSTER_"))},
             "HOME": str(home),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "DAGSTER_HOME": str(home / "dagster"),
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(ROOT),
         }
@@ -125,7 +125,7 @@ class Person:
     def types(self, script: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             ["bash", "-c", self.exports + script],
-            cwd=ROOT,
+            cwd=self.home / "checkout",
             env=self.env,
             capture_output=True,
             text=True,
@@ -167,6 +167,7 @@ def test_page_from_top_to_bottom(home: Path) -> None:
                 if " ".join(line.split()) not in " ".join(said.split())
             ]
             assert not lacking, said[-4000:]
+    assert (home / "checkout" / ".dagster").is_dir()  # where the page has put Dagster's instance
     report = home / "cityloom" / "lake" / "mycity" / "report.html"
     assert report.stat().st_size > 50_000
     done = person.types(f"python -W ignore - <<'EOF'{READ_ALL}EOF\n")

@@ -40,6 +40,7 @@ SHIPPED = sorted((ROOT / "cities").glob("*.yaml"))
 TOWN: dict[str, Any] = {
     "name": "town",
     "title": "Town",
+    "timezone": "Europe/Berlin",
     "boundary": {"bbox": [13.0, 52.0, 13.5, 52.5]},
     "partition": {"kind": "square", "size_m": 1000},
     "sources": {
@@ -86,11 +87,11 @@ def write(folder: Path, raw: Any, name: str = "town") -> Path:
     return path
 
 
-def problems(folder: Path, raw: Any, name: str = "town") -> dict[str, str]:
+def problems(folder: Path, raw: Any, name: str = "town", root: str | None = None) -> dict[str, str]:
     """What is wrong, and its fix, by key."""
     path = write(folder, raw, name)
     with pytest.raises(ConfigError) as error:
-        load_city(path)
+        load_city(path, root)
     assert str(path) in str(error.value)
     for problem in error.value.problems:
         assert problem.key and problem.what and problem.fix
@@ -315,6 +316,26 @@ def test_a_file_that_is_not_there_or_no_text(tmp_path):
         load_city(tmp_path / "town.yaml")
 
 
+# --- clocks --------------------------------------------------------------------------------------
+
+
+def test_hours_of_trips_need_the_time_zone_of_the_city(tmp_path):
+    found = problems(tmp_path, changed("timezone", ...))
+    assert set(found) == {"timezone"} and "IANA name" in found["timezone"]
+    load_city(write(tmp_path, changed("timezone", "UTC")))
+    load_city(write(tmp_path, changed("timezone", ..., changed("sources.trips", ...))))
+
+
+def test_times_of_street_views_need_a_time_zone(tmp_path):
+    views = {"path": "views.csv", "images": "views", "columns": {"taken_at": "at"}}
+    raw = changed("sources.street_views", views)
+    found = problems(tmp_path, raw)
+    assert set(found) == {"sources.street_views.timezone"}
+    assert "taken_at" in found["sources.street_views.timezone"]
+    load_city(write(tmp_path, changed("sources.street_views.timezone", "Europe/Berlin", raw)))
+    load_city(write(tmp_path, changed("sources.street_views.columns", {"lon": "x"}, raw)))
+
+
 # --- all at once ---------------------------------------------------------------------------------
 
 
@@ -327,13 +348,27 @@ def test_everything_wrong_is_told_at_once(tmp_path):
     raw["schedule"] = {"cron": "x * * * *", "timezone": "Mars"}
     raw["methods"] = {"poi": {"config": {"had": "mlp"}}, "pio": {}, "vit": {}, "od_pca": {}}
     raw["indicators"]["trips"] = {"source": {"kind": "city", "count": "trips_out"}}
-    raw["sources"] = {"pois": [{"path": "a"}, {"pth": "b"}]}
-    assert set(problems(tmp_path, raw)) == {
+    raw["sources"] = {
+        "pois": [{"path": "a"}, {"pth": "b"}, {"path": "s3://bucket/pois.csv"}],
+        "buildings": [{"path": "there.csv", "heigth": "h"}],
+        "street_views": {"path": str(tmp_path / "gone.csv"), "images": "views/*.jpg"},
+    }
+    (tmp_path / "there.csv").touch()
+    keys = {
         "tilte", "crs", "timezone", "seeds", "boundary", "partition.resolution", "chips.size_px",
         "chips.ground", "schedule.cron", "schedule.timezone", "methods.poi.config.had",
         "methods.pio", "methods.vit", "methods.od_pca", "indicators.trips.source.count",
-        "sources.pois.1.path", "sources.pois.1.pth", "name",
+        "sources.pois.1.path", "sources.pois.1.pth", "name", "sources.buildings.0.heigth",
     }  # fmt: skip
+    assert set(problems(tmp_path, raw)) == keys
+    missing = {"sources.pois.0.path", "sources.street_views.path", "sources.street_views.images",
+               "indicators.crime.source.path"}  # fmt: skip
+    found = problems(tmp_path, raw, root=str(tmp_path))
+    assert set(found) == keys | missing
+    assert all(f"no such file: {tmp_path}" in found[key] for key in missing)
+    assert set(problems(tmp_path, raw, root="s3://bucket")) == keys | {"sources.street_views.path"}
+    simulated = raw | {"simulator": {"path": "town", "regions": 20}}
+    assert set(problems(tmp_path, simulated, root=str(tmp_path))) == keys
 
 
 KEYS = ["title", "boundary.bbox", "partition", "partition.size_m", "sources", "sources.pois",
@@ -357,7 +392,7 @@ def test_whatever_stands_there_is_told_or_taken(tmp_path_factory, first, one, se
     with contextlib.suppress(KeyError, TypeError, IndexError, AttributeError, ValueError):
         raw = changed(second, other, raw)  # unless the first took its place
     try:
-        load_city(write(folder, raw))
+        load_city(write(folder, raw), str(folder))
     except ConfigError as error:
         assert error.problems and all(p.key and p.what and p.fix for p in error.problems)
 

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_code.contracts import Checker
-from model_code.rejections import Rejections
+from model_code.rejections import EXAMPLES, LISTED, Rejections
 from model_code.tables import contract
 from resources.lake import read_arrow, table_writer
 
-COLUMNS = ["source", "row", "reason", "detail", "items"]
+COLUMNS = ["source", "row", "reason", "detail", "rows", "items"]
 
 
 def test_nothing_is_an_empty_table():
@@ -25,7 +25,7 @@ def test_nothing_is_an_empty_table():
     assert len(rejections) == 0 and rejections.items == 0
     frame = rejections.frame()
     assert list(frame.columns) == COLUMNS and frame.empty
-    assert frame.dtypes.astype(str).tolist() == ["str", "int64", "str", "str", "float64"]
+    assert frame.dtypes.astype(str).tolist() == ["str", "int64", "str", "str", "int64", "float64"]
 
 
 def test_rows_keep_their_reason_in_the_order_of_noting():
@@ -39,6 +39,7 @@ def test_rows_keep_their_reason_in_the_order_of_noting():
         "row": [3, 1, 0, 7, 8],
         "reason": ["outside", "outside", "no time", "no place", "no place"],
         "detail": ["", "", "hour 25", "x = nan", "y = inf"],
+        "rows": [1, 1, 1, 1, 1],
         "items": [1.0, 1.0, 1.0, 2.0, 0.5],
     }
     assert len(rejections) == 5 and rejections.items == 5.5
@@ -89,9 +90,60 @@ def test_rows_and_items_are_conserved(parts):
     for source, rows, reason, items in parts:
         rejections.add(source, rows, reason, items=items)
     frame = rejections.frame()
-    assert len(frame) == len(rejections) == sum(len(rows) for _, rows, _, _ in parts)
+    assert len(frame) == frame["rows"].sum() == len(rejections)
+    assert len(rejections) == sum(len(rows) for _, rows, _, _ in parts)
     assert rejections.items == pytest.approx(sum(len(rows) * n for _, rows, _, n in parts))
     assert frame["items"].sum() == pytest.approx(rejections.items)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 400, 5 * LISTED])
+def test_many_rows_of_a_reason_are_ten_and_one_that_stands_for_the_others(batch):
+    n = 2 * LISTED + 5
+    items = np.random.default_rng(0).integers(0, 9, n).astype(float)
+    rejections = Rejections()
+    rejections.add("a", [3], "no place", "x = nan")
+    for rows in np.array_split(np.arange(n), range(batch, n, batch) if batch > 1 else 3):
+        rejections.add("a", rows, "excluded by config", [f"at {r}" for r in rows], items[rows])
+    frame = rejections.frame()
+    assert len(rejections) == frame["rows"].sum() == n + 1
+    assert rejections.items == frame["items"].sum() == items.sum() + 1
+    many = frame[frame["reason"] == "excluded by config"]
+    assert many["row"].tolist() == list(range(EXAMPLES + 1))
+    assert many["rows"].tolist() == [1] * EXAMPLES + [n - EXAMPLES]
+    assert many["items"].tolist() == [*items[:EXAMPLES], items[EXAMPLES:].sum()]
+    assert many["detail"].tolist()[:-1] == [f"at {r}" for r in range(EXAMPLES)]
+    assert many["detail"].iloc[-1] == f"this row and {n - EXAMPLES - 1:,} others, not listed"
+
+
+def test_as_many_as_are_listed_stand_for_themselves():
+    rejections = Rejections()
+    rejections.add("a", np.arange(LISTED), "outside")
+    rejections.add("b", np.arange(LISTED), "outside")
+    assert len(rejections.frame()) == 2 * LISTED
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(1, LISTED), (LISTED, 1), (LISTED + 1, LISTED + 1)])
+def test_what_is_taken_over_is_summed_up_too(ours, theirs):
+    one, other = Rejections(), Rejections()
+    one.add("a", np.arange(ours), "x", items=2)
+    other.add("a", ours + np.arange(theirs), "x", items=3)
+    told = other.frame()
+    one.extend(other)
+    frame = one.frame()
+    assert len(frame) == EXAMPLES + 1 and frame["row"].is_unique
+    assert len(one) == frame["rows"].sum() == ours + theirs
+    assert one.items == frame["items"].sum() == 2 * ours + 3 * theirs
+    pd.testing.assert_frame_equal(other.frame(), told)
+
+
+def test_memory_does_not_grow_with_the_rows_of_a_reason():
+    rejections = Rejections()
+    tracemalloc.start()
+    for batch in range(50):
+        rejections.add("a", batch * LISTED + np.arange(LISTED), "excluded by config")
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 20_000 and len(rejections) == 50 * LISTED
 
 
 def test_the_table_keeps_the_contract(tmp_path):
@@ -107,7 +159,7 @@ def test_the_table_keeps_the_contract(tmp_path):
 
 
 def test_a_text_for_many_rows_stands_once_in_memory():
-    rows = np.arange(20_000)
+    rows = np.arange(LISTED)
     tracemalloc.start()
     rejections = Rejections()
     rejections.add("a source with a long name " * 50, rows, "a reason " * 50, "a detail " * 50)

@@ -6,7 +6,7 @@ import pytest
 from model_code.city import Indicator
 from model_code.contracts import arrow_schema
 from model_code.methods import Modality
-from model_code.tables import TABLES, Column, Kind, Table, contract, markdown
+from model_code.tables import TABLES, TIMINGS, Column, Kind, Table, contract, markdown
 
 TABLE = pytest.mark.parametrize("table", TABLES.values(), ids=list(TABLES))
 NUMBERS = ("int8", "int32", "int64", "float32", "float64")
@@ -17,7 +17,8 @@ UNITS = ("_m", "_m2", "_km2", "_px", "_deg", "_share", "_count", "bytes")
 # values whose unit stands in another column or is that of the target.
 WITHOUT_UNIT = {
     "lon", "lat", "hour", "slot", "fold", "seed", "row", "cluster", "poi_id", "trip_id",
-    "building_id", "bands", "nodata", "regions", "items", "n_train", "n_test", "left_out", "value",
+    "building_id", "bands", "nodata", "regions", "rows", "items", "n_train", "n_test", "left_out",
+    "value",
     "coverage", "inflow", "outflow", "y_true", "y_pred", "y_true_original", "y_pred_original",
     "difference", "low", "high", "true_function", "with_kriging", "pca_1", "pca_2", "tsne_1",
     "tsne_2", "attempt", "tries", "temperature", "tokens_in", "tokens_out", "clip_cosine",
@@ -125,7 +126,7 @@ def test_a_key_that_is_no_column_is_refused():
 
 def test_the_page_names_every_table_and_column():
     page = markdown()
-    for table in TABLES.values():
+    for table in (*TABLES.values(), TIMINGS):
         section = page.split(f"\n## {table.name}\n")[1].split("\n## ")[0]
         for column in table.columns:
             assert f"| `{column.name}` | {column.kind} |" in section

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import yaml
 
 from tests.tiny import Place
@@ -41,6 +43,17 @@ def test_sizes_and_clean(place: Place) -> None:
     assert not (place.root / "lake" / "tiny").exists()
     assert "tiny" not in place.run("cityloom", "sizes").stdout
     assert (place.root / "data" / "tiny").exists()
+
+
+def test_sizes_of_a_damaged_city_are_an_error_and_the_others_are_told(place: Place) -> None:
+    lake = place.root / "lake"
+    shutil.copytree(lake / "tiny" / "regions", lake / "early" / "regions")
+    (lake / "early" / "regions" / "current.json").write_text("{")
+    done = place.run("cityloom", "sizes")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert f"early: {lake}/early/regions/current.json is not JSON" in done.stderr
+    assert "fix: delete that file" in done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["lake:", "tiny"]
 
 
 def test_check_finds_a_missing_file(place: Place) -> None:

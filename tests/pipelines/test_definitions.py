@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import yaml
 
 from assets.stage import CITIES, STAGES, in_order
@@ -37,6 +38,36 @@ def test_stages_stand_in_an_order_in_which_they_can_run() -> None:
     for stage in in_order():
         assert {*stage.inputs, *stage.after} <= seen, stage.name
         seen.add(stage.name)
+
+
+DATA = {
+    "raw_files", "boundary", "imagery", "street_views", "pois", "trips", "buildings", "regions",
+    "adjacency",
+}  # fmt: skip
+BEFORE_PRETRAINING = DATA | {
+    "region_chips", "region_street_views", "poi_counts", "poi_texts", "flows", "mobility", "heights",
+    "image_shares", "captions", "caption_scores", "calibrated_captions", "clip_checkpoint",
+    "location_features", "targets", "indicators", "splits", "coverage", "rejected",
+}  # fmt: skip
+OF_PRETRAINED = {
+    f"{name}_{part}"
+    for name, spec in METHODS.items()
+    if spec.kind == "pretrained"
+    for part in ("checkpoint", "embeddings")
+}
+LEFT_OUT = {
+    "whole_city": set[str](),
+    "from_features": DATA,
+    "from_pretraining": BEFORE_PRETRAINING,
+    "fine_tune": BEFORE_PRETRAINING | OF_PRETRAINED,
+}
+
+
+@pytest.mark.parametrize("job", LEFT_OUT)
+def test_a_job_holds_all_that_follows_what_it_leaves_out(job: str) -> None:
+    layer = defs.resolve_job_def(job).asset_layer
+    chosen = {key.path[-1] for key in layer.executable_asset_keys}
+    assert chosen == set(STAGES) - LEFT_OUT[job] - {"transfer"}
 
 
 def test_each_city_with_a_cron_has_its_schedule() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -11,6 +13,7 @@ import dagster as dg
 import pytest
 import yaml
 
+from pipelines import definitions  # noqa: F401 (fills the registry of stages)
 from pipelines.jobs import _schedule, changed_raw_files, tell_of_dead_runs
 from resources.notify import tell_of_failure
 from tests.tiny import Place
@@ -43,6 +46,34 @@ def test_the_sensor_asks_for_what_changed_files_touch_and_once(here: Place) -> N
     assert not asked & {"regions", "pois", "region_chips", "poi_embeddings"}
     path.write_text("\n".join(lines[:-2]) + "\n")
     assert requests()[0].run_key != first.run_key
+
+
+def test_a_damaged_record_stops_no_city_and_is_made_again_once(here: Place) -> None:
+    config = here.config() | {"name": "early", "simulator": None}
+    (here.root / "cities" / "early.yaml").write_text(yaml.safe_dump(config))
+    lake = here.root / "lake"
+    shutil.copytree(lake / "tiny", lake / "early")
+    before = {r.partition_key: r.run_key for r in requests()}
+    path = here.root / "data" / "tiny" / "crimes.csv"
+    path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")
+    (lake / "early" / "regions" / "current.json").write_text("{")
+    first, second = ({r.partition_key: r for r in requests()} for _ in range(2))
+    assert set(first) == {"early", "tiny"}
+    assert dg.AssetKey("regions") in (first["early"].asset_selection or ())
+    assert first["early"].run_key == second["early"].run_key != before.get("early")
+
+
+def test_a_job_of_heads_touches_nothing_above_them(place: Place) -> None:
+    config = place.config()
+    config["chips"]["size_px"] = 24  # of a stage that `whole_city` would do anew
+    place.write(config)
+    done = place.run(*place.job("fine_tune"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    line = r"\[ *\d+/(\d+)\] tiny · (\w+): (up to date|left out)?"
+    totals, names, states = zip(*re.findall(line, done.stderr), strict=True)
+    assert {"poi_finetuned", "vit_predictions", "leaderboard", "report"} < set(names)
+    assert not {"region_chips", "poi_checkpoint", "poi_embeddings"} & set(names)
+    assert {int(total) for total in totals} == {len(names)} and all(states)
 
 
 def test_a_schedule_requests_its_city() -> None:

@@ -24,7 +24,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_code.contracts import Checker
+from model_code.contracts import Checker, conform
 from model_code.errors import (
     ContractError,
     CorruptTableError,
@@ -35,7 +35,7 @@ from model_code.errors import (
     ReplacedTableError,
 )
 from model_code.methods.base import Checkpoint
-from model_code.tables import contract
+from model_code.tables import TIMINGS, contract
 from resources.lake import (
     Lake,
     bytes_writer,
@@ -196,6 +196,19 @@ def test_timings_and_sizes(lake):
         ASSET: manifest.files["coverage.parquet"]["bytes"],
         "pois": 0,
     }
+    table = pa.Table.from_pandas(timings.reset_index(), preserve_index=False)
+    Checker(TIMINGS).check(conform(TIMINGS, table))
+    assert list(read("timings", "nowhere", lake=lake.root).columns) == TIMINGS.names()
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", ""])
+def test_a_damaged_timing_costs_the_timing_alone(local, text):
+    put(local, 1)
+    local.write_timing(CITY, ASSET, {"seconds": 1.5})
+    assert local.timing(CITY, ASSET) == {"seconds": 1.5}
+    (Path(local.folder(CITY, ASSET)) / "timing.json").write_text(text)
+    assert local.timing(CITY, ASSET) == {}
+    assert read("timings", CITY, lake=local.root)["seconds"].isna().all()
 
 
 def test_remove_takes_one_city(lake):
@@ -589,12 +602,17 @@ FULL = {
         "lake.commit(staged, fingerprint='', inputs={'long': 'x' * 3000})",
     ),
     "in a copy": (1, "lake.publish(CITY, ASSET, 'coverage.parquet')"),
+    "in kept rows": (
+        1,
+        "RowStore(lake, CITY, ASSET, 'texts', print).add(pd.DataFrame({'text': ['one']}, ['key']))",
+    ),
 }  # fmt: skip
 
 
 def test_a_full_disk_is_told_and_the_old_version_stays(tmp_path):
     root = tmp_path / "lake"
     put(Lake(str(root)), 1)
+    (root / CITY / ASSET / "rows" / "texts").mkdir(parents=True)
     before = sorted(root.rglob("*"))
     cases = "".join(
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))\n"
@@ -603,10 +621,11 @@ def test_a_full_disk_is_told_and_the_old_version_stays(tmp_path):
         for name, (limit, code) in FULL.items()
     )
     head = (
-        "import resource\nimport numpy as np, pyarrow as pa\n"
+        "import resource\nimport numpy as np, pandas as pd, pyarrow as pa\n"
         "from model_code.errors import LakeWriteError\n"
         "from model_code.methods.base import Checkpoint\nfrom model_code.tables import contract\n"
         "from resources.lake import checkpoint_writers, plain_table_writer\n"
+        "from resources.rows import RowStore\n"
         "from tests.resources.test_lake import put as put_table\n"
     )
     child = start(head + cases, root)

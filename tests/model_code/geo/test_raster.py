@@ -1,5 +1,6 @@
 """Imagery: its description, and chips against a naive twin."""
 
+import fsspec
 import numpy as np
 import pytest
 import rasterio
@@ -95,6 +96,30 @@ def test_chips_equal_the_naive_mean(tmp_path, photo, side_m, seed):
         assert table["valid_share"][row].as_py() == pytest.approx((share >= 0.5).mean(), abs=0.02)
         row += 1
     assert row == len(chips)
+
+
+@pytest.mark.parametrize("crs", [CRS, "EPSG:32619"])
+@pytest.mark.parametrize("folder", ["/", "/deep/"])
+def test_a_file_of_any_fsspec_url_gives_the_same_chips(tmp_path, photo, crs, folder):
+    """Of a scheme that GDAL knows nothing of; warped where the image has another CRS."""
+    write_raster(tmp_path / "image.tif", photo, crs=crs, tiled=True, blockxsize=32, blockysize=32)
+    regions = squares(3, 4, 50.0).set_crs(crs, allow_override=True).to_crs(CRS)
+    root = f"memory://{tmp_path.name}{folder}".rstrip("/")
+    fs, inside = fsspec.core.url_to_fs(f"{root}/image.tif")
+    fs.pipe_file(inside, (tmp_path / "image.tif").read_bytes())
+    (chips, table), (local, expected) = cut(regions, root), cut(regions, tmp_path)
+    np.testing.assert_array_equal(chips, local)
+    assert table.equals(expected) and chips.std() > 0
+
+
+@pytest.mark.parametrize(
+    "url", ["memory://none.tif", "memory://text.tif", "unheard_of://host/a.tif"]
+)
+def test_what_cannot_be_opened_by_its_url_is_told_with_the_key(url):
+    fsspec.filesystem("memory").pipe_file("/text.tif", b"no picture")
+    with pytest.raises(DataError, match=r"sources\.imagery\.path: cannot read the raster") as error:
+        describe_imagery(ImagerySource(path=url), "", CRS)
+    assert url in str(error.value)
 
 
 def test_chips_equal_gdals_own_average(tmp_path, photo):

@@ -1,6 +1,8 @@
 """Zonal values: exact shares of cells, and what is made of them, against shapely cell by cell."""
 
+import fsspec
 import numpy as np
+import pandas as pd
 import pytest
 import shapely
 from hypothesis import given, settings
@@ -179,6 +181,9 @@ def test_outside_and_nodata(tmp_path):
     assert np.isnan(found["value"][0]) and np.isnan(found["value"][2])
     assert found["value"][1] == 5
     assert found["coverage"].to_list() == [0, 1, 0]
+    url = f"memory://{tmp_path.name}/r.tif"
+    fsspec.filesystem("memory").pipe_file(url, (tmp_path / "r.tif").read_bytes())
+    pd.testing.assert_frame_equal(zonal(regions, url, band=2, nodata=3), found)
     none = zonal(regions_of([shapely.box(0, 0, 9, 9)]), str(tmp_path / "r.tif"), aggregate="sum")
     assert np.isnan(none["value"][0]) and none["coverage"][0] == 0
 

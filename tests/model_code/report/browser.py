@@ -75,3 +75,43 @@ def open_page(
     own = f"request: {file.as_uri()}"
     found = [p for p in problems if p != own and not p.startswith("request: data:")]
     assert not found, "\n".join(found)
+
+
+def look(page: Page, host: str) -> str:
+    """The picture on the canvas of a map or chart."""
+    return str(page.evaluate("(id) => document.querySelector(`#${id} canvas`).toDataURL()", host))
+
+
+def marked(page: Page, host: str) -> bool:
+    """Whether something is pointed at on a map or chart."""
+    script = """(id) => {
+        const over = document.querySelector(`#${id} .over`);
+        const copy = document.createElement("canvas");
+        [copy.width, copy.height] = [over.width, over.height];
+        const pen = copy.getContext("2d", { willReadFrequently: true });
+        pen.drawImage(over, 0, 0);
+        return pen.getImageData(0, 0, copy.width, copy.height).data.some((v) => v > 0);
+    }"""
+    return bool(page.evaluate(script, host))
+
+
+def options(page: Page, select: str) -> list[str]:
+    return list(page.locator(f"#{select} option").evaluate_all("(all) => all.map((o) => o.value)"))
+
+
+def hover(page: Page, target: str, x: float = 10, y: float = 10) -> None:
+    """Point at a place once the page rests there: scrolling takes away what was pointed at."""
+    element = page.locator(target).first
+    element.scroll_into_view_if_needed()
+    page.wait_for_timeout(150)
+    element.hover(position={"x": x, "y": y})
+
+
+def overflow(page: Page) -> int:
+    return int(page.evaluate("document.documentElement.scrollWidth - innerWidth"))
+
+
+def press(page: Page, group: str, value: str) -> None:
+    button = page.locator(f"#{group} button[data-value='{value}']")
+    button.click()
+    assert button.get_attribute("aria-pressed") == "true"

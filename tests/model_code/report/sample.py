@@ -346,9 +346,8 @@ def _rejected(evil: bool) -> pd.DataFrame:
         ("trips", "trips.parquet", 4, "unknown zone", "zone 265", 12),
         ("street_views", "views/", 3, "unreadable image", "b.jpg: truncated", 1),
     ]
-    return pd.DataFrame(
-        rows, columns=["stage", "source", "row", "reason", "detail", "items"]
-    ).astype({"items": float})
+    frame = pd.DataFrame(rows, columns=["stage", "source", "row", "reason", "detail", "items"])
+    return frame.assign(rows=1).astype({"items": float})
 
 
 def _raw_files(evil: bool) -> pd.DataFrame:

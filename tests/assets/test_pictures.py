@@ -1,0 +1,48 @@
+"""Pictures of methods show the method as it is, whatever its variants are called."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from assets import methods
+from assets.stage import Written
+from model_code.methods import METHODS
+from model_code.tables import contract
+from resources.lake import Lake, plain_table_writer
+from tests.tiny import Place
+
+
+@pytest.fixture
+def lake(place: Place) -> Lake:
+    return Lake(str(place.root / "lake"))
+
+
+def drawn(draw: Any, lake: Lake, rows: pd.DataFrame) -> bytes:
+    """The picture of these predictions, put in the lake as the method's own."""
+    write = plain_table_writer(contract("predictions"), rows)
+    staged = lake.stage("tiny", "poi_predictions", {"poi_predictions.parquet": write})
+    lake.commit(staged, fingerprint="")
+    inputs = {name: lake.handle("tiny", name) for name in ("regions", "targets", "poi_predictions")}
+    written = Written(inputs["poi_predictions"].path())
+    picture: bytes = draw(METHODS["poi"], SimpleNamespace(inputs=inputs), written)
+    return picture
+
+
+@pytest.mark.parametrize("draw", [methods._scatter, methods._errors])
+def test_the_default_is_drawn(draw: Any, lake: Lake) -> None:
+    rows = lake.handle("tiny", "poi_predictions").frame()
+    default = rows[(rows["variant"] == "default") & rows["task"].isin(["land_use", "population"])]
+    another = default.assign(variant="a_variant", y_pred=default["y_pred"] + 1)
+    alone, other = (drawn(draw, lake, part) for part in (default, another))
+    assert alone != other
+    assert drawn(draw, lake, pd.concat([another, default])) == alone
+    named = default.assign(variant="default · without views")
+    assert drawn(draw, lake, pd.concat([another, named])) == alone
+
+
+def test_without_a_default_the_first_by_name_is_drawn() -> None:
+    assert methods._shown({"b", "a"}) == "a"
