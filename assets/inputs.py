@@ -186,14 +186,14 @@ def _poi_counts(handle: Handle, ids: np.ndarray) -> dict[str, Any]:
 def _poi_texts(handle: Handle, ids: np.ndarray) -> dict[str, Any]:
     """Names and comments, each as one array with the region of each."""
     import numpy as np
-    import pyarrow as pa
+    import pyarrow.compute as pc
 
     table = handle.arrow()
     region = _index(ids, table.column("region_id").to_numpy(zero_copy_only=False))
     found: dict[str, Any] = {}
     for column, name in (("names", "poi_name"), ("comments", "poi_comment")):
         lists = table.column(column).combine_chunks()
-        owner = pa.compute.list_parent_indices(lists).to_numpy(zero_copy_only=False)
+        owner = pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)
         found[f"{name}s"] = lists.flatten().to_numpy(zero_copy_only=False).astype(str)
         found[f"{name}_region"] = region[owner].astype(np.int64)
     return found

@@ -233,7 +233,9 @@ class UrbanMoeConfig(MethodConfig):
     all."""
 
     image: bool = Field(True, description="the branch of satellite chips")
-    text: bool = Field(True, description="the branch of what POIs are called and what is said of them")
+    text: bool = Field(
+        True, description="the branch of what POIs are called and what is said of them"
+    )
     region: bool = Field(True, description="the embedding of each training region")
     poi: bool = Field(True, description="the embedding of the counts of POIs")
     single_task: bool = False

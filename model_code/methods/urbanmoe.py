@@ -161,9 +161,9 @@ class Branch(nn.Module):
         weight = torch.cat([self.of_context, (self.absent @ self.of_features)[None]])
         start = torch.addmm(self.first_bias, torch.cat([context, absent], dim=1), weight)
         mapped = torch.addmm(start, features, self.of_features)
-        tasks, each = self.pool.tasks, self.pool.each
-        hidden, logits = mapped.split((mapped.shape[1] - tasks * each, tasks * each), dim=1)
-        gates = logits.view(-1, tasks, each).softmax(dim=2)
+        tasks, inner = self.pool.tasks, self.pool.experts * self.hidden
+        hidden, logits = mapped[:, :inner], mapped[:, inner:]
+        gates = logits.view(len(mapped), tasks, -1).softmax(dim=2)
         return hidden, torch.where(gates > self.threshold, gates, 0.0)
 
 
@@ -346,7 +346,8 @@ def fit_experts(
         groups = [replace(targets, tasks=(task,)) for task in targets.tasks]
     known = inputs.region_ids[parts.train].tolist()
     judges = torch.from_numpy(np.flatnonzero(parts.val if parts.val.any() else parts.train))
-    tensors, nets = {}, []
+    tensors: dict[str, NDArray[Any]] = {}
+    nets: list[dict[str, Any]] = []
     for number, own in enumerate(groups):
         pool = _pool(config, len(own.tasks), len(names))
         resume = workspace.resume / str(number) if workspace.resume else None
@@ -415,7 +416,9 @@ def _routing(model: LabelledModel, index: Tensor) -> dict[str, Any]:
 def _nets(checkpoint: Checkpoint) -> Iterator[Checkpoint]:
     for number, record in enumerate(checkpoint.record["nets"]):
         start = f"{number}."
-        own = {n.removeprefix(start): v for n, v in checkpoint.tensors.items() if n.startswith(start)}
+        own = {
+            n.removeprefix(start): v for n, v in checkpoint.tensors.items() if n.startswith(start)
+        }
         yield Checkpoint(own, record)
 
 
@@ -445,7 +448,8 @@ def predict_experts(
     checkpoint: Checkpoint, inputs: Inputs, config: UrbanMoeConfig
 ) -> dict[str, Floats]:
     """By task, predictions of all regions on the transformed scale: [N, slots], or codes [N, 1]."""
-    known, found = checkpoint.record["regions"], {}
+    known = checkpoint.record["regions"]
+    found: dict[str, Floats] = {}
     for net in _nets(checkpoint):
         encoder = _encoder(net, inputs, config, known)
         found |= predict_all(net, encoder, len(inputs.region_ids), ExpertHeads)
@@ -528,7 +532,7 @@ def _encoded(towers: Towers, texts: Sequence[str]) -> Floats:
     length = (ids > 0).sum(dim=1)
     vectors = torch.empty(len(ids), towers.embed_dim)
     with evaluating(towers):
-        for tokens in length.unique():
+        for tokens in np.unique(length).tolist():
             for rows in torch.split(torch.nonzero(length == tokens)[:, 0], _TEXTS):
                 block = F.pad(ids[rows], (0, 0, 0, _TEXTS - len(rows)))
                 vectors[rows] = F.normalize(towers.text(block)[0][: len(rows)], dim=-1)
