@@ -169,8 +169,9 @@ def _experts(ctx: Context) -> list[Finding]:
                 f"{title}: groups of experts, by branch",
                 (),
                 Picture(
-                    "Weights summed within each group; mean of all folds and seeds of the default. At "
-                    "the right, how many experts are on.",
+                    "Weights summed within each group; mean of all folds and seeds of the default. An "
+                    "even router gives a group as much as it has experts. At the right, how many are "
+                    "on.",
                     groups,
                 ),
             ),

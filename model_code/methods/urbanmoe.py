@@ -161,9 +161,9 @@ class Branch(nn.Module):
         weight = torch.cat([self.of_context, (self.absent @ self.of_features)[None]])
         start = torch.addmm(self.first_bias, torch.cat([context, absent], dim=1), weight)
         mapped = torch.addmm(start, features, self.of_features)
-        tasks, inner = self.pool.tasks, self.pool.experts * self.hidden
-        hidden, logits = mapped[:, :inner], mapped[:, inner:]
-        gates = logits.view(len(mapped), tasks, -1).softmax(dim=2)
+        inner, routers = self.pool.experts * self.hidden, self.pool.tasks * self.pool.each
+        hidden, logits = torch.split(mapped, [inner, routers], dim=1)
+        gates = logits.reshape(len(mapped), self.pool.tasks, -1).softmax(dim=2)
         return hidden, torch.where(gates > self.threshold, gates, 0.0)
 
 
