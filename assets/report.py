@@ -32,6 +32,7 @@ _PICTURES = {
     "mobility": "Trips by hour",
 }
 _CAPTIONS = ("calibrated_captions", "caption_scores", "captions", "image_shares")
+_EXPERTS = {"urbanmoe": "urbanmoe_finetuned"}  # whose records say what routers do
 _SHOWN = 10  # best and worst captions of a view
 
 
@@ -40,7 +41,9 @@ def _per_method(names: Any) -> tuple[str, ...]:
 
 
 def _reads(city: City) -> tuple[str, ...]:
-    return tuple(dict.fromkeys([*_TABLES, *_PICTURES, *_CAPTIONS, *_per_method(city.methods)]))
+    routed = (asset for name, asset in _EXPERTS.items() if name in city.methods)
+    own = (*_per_method(city.methods), *routed)
+    return tuple(dict.fromkeys([*_TABLES, *_PICTURES, *_CAPTIONS, *own]))
 
 
 def _own_transfer(city: City) -> tuple[tuple[str, str], ...]:
@@ -49,7 +52,8 @@ def _own_transfer(city: City) -> tuple[tuple[str, str], ...]:
 
 
 @stage(group="report", kinds=("html",), table=None,
-       inputs=tuple(dict.fromkeys([*_TABLES, *_PICTURES, *_CAPTIONS, *_per_method(METHODS)])),
+       inputs=tuple(dict.fromkeys(
+           [*_TABLES, *_PICTURES, *_CAPTIONS, *_per_method(METHODS), *_EXPERTS.values()])),
        reads=_reads, elsewhere=_own_transfer, after=("transfer",),
        code=("model_code.report.figures", *backends.CODE["painter"], *backends.CODE["segmenter"]),
        config=("title", "methods", "captions", "chips.min_valid_share"),
@@ -83,6 +87,7 @@ def report(ctx: Context) -> Product:
             captions=_captions(ctx) if ctx.has("captions") else None,
             ablations=_ablations(ctx),
             transfer=_transfer(ctx),
+            experts=_experts(ctx),
             provenance=_provenance(ctx),
             pictures=pictures,
             reproduce=[f"make run CITY={ctx.name}"],
@@ -142,6 +147,44 @@ def _ablations(ctx: Context) -> list[Finding]:
         caption = f"Gain of the default of {title} over each variant. Pale: a tie."
         bars = Picture(caption, figures.ablation_bars(comparisons, name))
         found.append(Finding(f"{title}: what each part adds, by indicator", (), bars))
+    return found
+
+
+def _experts(ctx: Context) -> list[Finding]:
+    """What the routers of each method that has some give to its experts."""
+    from model_code.report import experts, figures
+    from model_code.report.html import Finding, Picture
+
+    found = []
+    for name, asset in _EXPERTS.items():
+        if name not in ctx.city.methods:
+            continue
+        title, handle = METHODS[name].title, ctx.inputs[asset]
+        records = [handle.record(checkpoint) for checkpoint in handle.checkpoints]
+        weights = experts.expert_weights(r for r in records if r["fit"]["variant"] == "default")
+        groups = figures.expert_map(experts.by_group(weights), title=f"{title}: groups of experts")
+        single = figures.expert_map(experts.first_fit(weights), title=f"{title}: single experts")
+        found += [
+            Finding(
+                f"{title}: groups of experts, by branch",
+                (),
+                Picture(
+                    "Weights summed within each group; mean of all folds and seeds of the default. An "
+                    "even router gives a group as much as it has experts. At the right, how many are "
+                    "on.",
+                    groups,
+                ),
+            ),
+            Finding(
+                f"{title}: single experts, by branch",
+                (),
+                Picture(
+                    "One fit, its first fold and seed: experts have no identity across fits. A dot: "
+                    "never on.",
+                    single,
+                ),
+            ),
+        ]
     return found
 
 

@@ -45,24 +45,24 @@ class RegionEncoder(Protocol):
         """Embeddings [B, width] of the regions `index` [B]."""
 
 
-class TaskHeads(nn.Module):
-    """All tasks' outputs [B, C] from embeddings [B, D], columns in the order of the tasks, after one
-    shared hidden layer (none with width 0); keeps the scales of the labels."""
+class TaskOutputs(nn.Module):
+    """What all heads share: whose output columns [B, C] are whose, in the order of the tasks, and the
+    scales of the labels. `weights` [T] are the tasks' weights in the loss, 1 unless set."""
 
     mean: Tensor
     scale: Tensor
+    weights: Tensor
 
-    def __init__(self, tasks: Sequence[Task], width: int, hidden: int) -> None:
+    def __init__(self, tasks: Sequence[Task]) -> None:
         super().__init__()
         self.spans: list[slice] = []  # by task, its columns of the output
         for task in tasks:
             start = self.spans[-1].stop if self.spans else 0
             self.spans.append(slice(start, start + output_columns(task)))
-        self.tasks, columns = tuple(tasks), self.spans[-1].stop
-        layers = [nn.Linear(width, hidden), nn.GELU(), nn.Dropout(0.1)] if hidden else []
-        self.layers = nn.Sequential(*layers, nn.Linear(hidden or width, columns))
-        self.register_buffer("mean", torch.zeros(columns))
-        self.register_buffer("scale", torch.ones(columns))
+        self.tasks, self.columns = tuple(tasks), self.spans[-1].stop
+        self.register_buffer("mean", torch.zeros(self.columns))
+        self.register_buffer("scale", torch.ones(self.columns))
+        self.register_buffer("weights", torch.ones(len(self.tasks)), persistent=False)
 
     def set_scales(self, targets: Targets, train: Mask) -> None:
         """Standardise the numbers among the targets on the training regions."""
@@ -84,11 +84,8 @@ class TaskHeads(nn.Module):
         labels = torch.from_numpy(np.hstack(columns)).float()
         return (labels - self.mean) / self.scale
 
-    def forward(self, embedding: Tensor) -> Tensor:
-        return cast(Tensor, self.layers(embedding))  # [B, C]
-
     def loss(self, output: Tensor, labels: Tensor) -> Tensor:
-        """Mean over the tasks of the mean over the labels that are there: squared error of
+        """Weighted mean over the tasks of the mean over the labels that are there: squared error of
         standardised numbers, cross-entropy of classes; zero for a task without any label here."""
         known = ~labels.isnan()
         labels = labels.nan_to_num()
@@ -101,7 +98,7 @@ class TaskHeads(nn.Module):
                 codes = labels[:, span.start].long()
                 errors = F.cross_entropy(output[:, span], codes, reduction="none") * there
             losses.append(errors.sum() / there.sum().clamp(min=1))
-        return torch.stack(losses).mean()
+        return (torch.stack(losses) * self.weights).mean()
 
     def decode(self, output: Tensor) -> dict[str, Floats]:
         """By task, predictions on the transformed scale [B, slots], or codes of classes [B, 1]."""
@@ -112,6 +109,22 @@ class TaskHeads(nn.Module):
         }
 
 
+class TaskHeads(TaskOutputs):
+    """All tasks' outputs [B, C] from embeddings [B, D], after one shared hidden layer (none with
+    width 0)."""
+
+    def __init__(self, tasks: Sequence[Task], width: int, hidden: int) -> None:
+        super().__init__(tasks)
+        layers = [nn.Linear(width, hidden), nn.GELU(), nn.Dropout(0.1)] if hidden else []
+        self.layers = nn.Sequential(*layers, nn.Linear(hidden or width, self.columns))
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        return cast(Tensor, self.layers(embedding))  # [B, C]
+
+
+MakeHeads = Callable[[Sequence[Task], int, int], TaskOutputs]  # of tasks, width and hidden width
+
+
 class LabelledModel(nn.Module):
     """An encoder with heads. Embeddings are shifted and scaled before the heads, so that a head's
     learning rate does not depend on the size of an encoder's numbers."""
@@ -119,7 +132,7 @@ class LabelledModel(nn.Module):
     shift: Tensor
     stretch: Tensor
 
-    def __init__(self, encoder: nn.Module, heads: TaskHeads) -> None:
+    def __init__(self, encoder: nn.Module, heads: TaskOutputs) -> None:
         super().__init__()
         self.encoder, self.heads = encoder, heads
         width = cast(RegionEncoder, encoder).width
@@ -167,6 +180,8 @@ def tune(
     pretrained: Mapping[str, NDArray[Any]] | None = None,
     encoder_rate: float | None = None,
     hidden: int = 0,
+    make_heads: MakeHeads = TaskHeads,
+    task_weights: Sequence[float] | None = None,
     workspace: Workspace = NOWHERE,
 ) -> Checkpoint:
     """Train heads on an encoder with the labels of the training regions; the validation regions
@@ -175,15 +190,17 @@ def tune(
     `make_encoder` gives a freshly initialised `RegionEncoder`; `pretrained` is its state, which all
     modes but `scratch` start from. `probe` leaves the encoder as it is, `finetune` trains it at
     `encoder_rate`, `end_to_end` and `scratch` at the heads' own rate. `hidden` is the width of the
-    heads' hidden layer (0: linear).
+    heads' hidden layer (0: linear), `task_weights` [T] what each task counts in the loss.
     """
     check_labels(targets, parts)
     if (pretrained is None) != (mode == "scratch"):
         raise ValueError("every mode but `scratch` starts from pretrained weights")
     with seeded(seed):
         encoder = make_encoder()
-        heads = TaskHeads(targets.tasks, cast(RegionEncoder, encoder).width, hidden)
+        heads = make_heads(targets.tasks, cast(RegionEncoder, encoder).width, hidden)
     heads.set_scales(targets, parts.train)
+    if task_weights is not None:
+        heads.weights.copy_(torch.tensor(task_weights))
     model = LabelledModel(encoder, heads)
     if pretrained is not None:
         load_arrays(encoder, pretrained)
@@ -225,7 +242,9 @@ def tune(
     return Checkpoint(state_arrays(model), record)
 
 
-def restore(checkpoint: Checkpoint, encoder: nn.Module) -> LabelledModel:
+def restore(
+    checkpoint: Checkpoint, encoder: nn.Module, make_heads: MakeHeads = TaskHeads
+) -> LabelledModel:
     """The model of a checkpoint of `tune`, on a freshly made encoder."""
     record = checkpoint.record
     tasks = [
@@ -233,7 +252,7 @@ def restore(checkpoint: Checkpoint, encoder: nn.Module) -> LabelledModel:
         for t in record["tasks"]
     ]
     with seeded(0):  # the weights are about to be replaced
-        heads = TaskHeads(tasks, cast(RegionEncoder, encoder).width, record["hidden"])
+        heads = make_heads(tasks, cast(RegionEncoder, encoder).width, record["hidden"])
     model = LabelledModel(encoder, heads)
     load_arrays(model, checkpoint.tensors)
     return model
@@ -245,9 +264,11 @@ def embed_all(encoder: nn.Module, regions: int) -> NDArray[np.float32]:
         return _in_chunks(encoder, torch.arange(regions)).numpy()
 
 
-def predict_all(checkpoint: Checkpoint, encoder: nn.Module, regions: int) -> dict[str, Floats]:
+def predict_all(
+    checkpoint: Checkpoint, encoder: nn.Module, regions: int, make_heads: MakeHeads = TaskHeads
+) -> dict[str, Floats]:
     """By task, predictions of all regions [N, slots] on the transformed scale."""
-    model = restore(checkpoint, encoder)
+    model = restore(checkpoint, encoder, make_heads)
     with evaluating(model):
         return model.heads.decode(_in_chunks(model, torch.arange(regions)))
 

@@ -589,8 +589,13 @@ class Handle:
         from model_code.methods.base import Checkpoint
 
         with self._reading():
-            record = json.loads(self.path(f"{name}.json").read_text(encoding="utf-8"))
-            return Checkpoint(load_file(self.path(f"{name}.safetensors")), record)
+            return Checkpoint(load_file(self.path(f"{name}.safetensors")), self.record(name))
+
+    def record(self, name: str) -> dict[str, Any]:
+        """What a checkpoint says of itself, without its tensors."""
+        with self._reading():
+            found: dict[str, Any] = json.loads(self.path(f"{name}.json").read_text("utf-8"))
+        return found
 
     @property
     def checkpoints(self) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -19,6 +19,7 @@ Modality = Literal[
     "imagery",
     "street_views",
     "pois",
+    "poi_texts",
     "flows",
     "buildings",
     "location",
@@ -34,6 +35,7 @@ SOURCES_OF: dict[Modality, tuple[str, ...]] = {
     "imagery": ("imagery",),
     "street_views": ("street_views",),
     "pois": ("pois",),
+    "poi_texts": ("pois",),
     "flows": ("od", "trips"),
     "buildings": ("buildings",),
     "location": (),
@@ -232,6 +234,58 @@ class SharesConfig(Probed):
     pass
 
 
+class UrbanMoeConfig(MethodConfig):
+    """`image`, `text`, `region` and `poi` switch the paper's ablations, as do the numbers of experts of
+    each kind; `single_task` trains a net for each task, with as many experts as the task has among
+    all."""
+
+    image: bool = Field(True, description="the branch of satellite chips")
+    text: bool = Field(
+        True, description="the branch of what POIs are called and what is said of them"
+    )
+    region: bool = Field(True, description="the embedding of each training region")
+    poi: bool = Field(True, description="the embedding of the counts of POIs")
+    single_task: bool = False
+    n_specific: int = Field(8, ge=0, description="experts of each task")
+    n_pair: int = Field(2, ge=0, description="experts of each pair of tasks")
+    n_shared: int = Field(4, ge=0, description="experts of all tasks")
+    threshold: float = Field(0.01, ge=0, lt=1, description="weights up to it become zero")
+    region_width: int = Field(6, ge=1)
+    poi_width: int = Field(15, ge=1)
+    hidden: int = Field(128, ge=1, description="width of an expert's hidden layer")
+    width: int = Field(64, ge=2, description="of an expert's output")
+    head_hidden: int = Field(64, ge=1, description="width of a head's hidden layer")
+    task_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        {}, description="by indicator, what it counts in the loss; 1 where it is not named"
+    )
+    unknown_rate: float = Field(
+        0.5, gt=0, lt=1, description="ids dropped in training, so that unseen regions are known"
+    )
+    absent_rate: float = Field(
+        0.05, gt=0, lt=1, description="modalities hidden in training: absent-tokens must learn"
+    )
+    epochs: int = Field(200, ge=1)
+    batch: int = Field(64, ge=1)
+    learning_rate: float = Field(3e-4, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    patience: int = Field(15, ge=1, description="epochs without a better validation")
+    chip_px: int = Field(64, ge=8, description="where no pretrained towers say their size")
+    tower: TowerSize = TowerSize()
+
+    @model_validator(mode="after")
+    def _has_something(self) -> UrbanMoeConfig:
+        if not (self.image or self.text):
+            raise ValueError("at least one of image and text must be true")
+        if not (self.n_specific or self.n_pair or self.n_shared):
+            raise ValueError("at least one of n_specific, n_pair and n_shared must be above 0")
+        return self
+
+    def switched_off(self) -> frozenset[Modality]:
+        off: set[Modality] = set() if self.image else {"imagery"}
+        off |= set() if self.text else {"poi_texts"}
+        return frozenset(off if self.poi else {*off, "pois"})
+
+
 @dataclass(frozen=True)
 class MethodSpec:
     """What the pipeline knows of a method before it runs.
@@ -288,6 +342,12 @@ METHODS: dict[str, MethodSpec] = {
             UrbanVlpConfig, "model_code.methods.urbanvlp",
             "Satellite chips, street views and their places against calibrated captions.",
             optional=("street_views", "chip_captions", "view_captions", "view_locations"),
+        ),
+        MethodSpec(
+            "urbanmoe", "UrbanMoE", "supervised", ("imagery", "pois", "poi_texts", "towers"),
+            UrbanMoeConfig, "model_code.methods.urbanmoe",
+            "Experts of each task, of each pair of tasks and of all, on chips and on texts of POIs.",
+            optional=("pois", "poi_texts"),
         ),
         MethodSpec(
             "urbanclip", "UrbanCLIP", "pretrained", ("imagery", "chip_captions", "towers"),

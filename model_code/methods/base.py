@@ -32,6 +32,8 @@ class RegionData:
         chips [N, H, W, C] uint8 with chip_present [N] bool (False: no valid image);
         views [M, H, W, 3] uint8 with view_region [M] int (index of its region) and view_lonlat [M, 2];
         poi_counts [N, K] float32 with poi_categories [K];
+        poi_names [S1] and poi_comments [S2] str, what POIs are called and what is said of them, with
+        poi_name_region [S1] and poi_comment_region [S2] int (index of the region);
         flow_origin, flow_destination [F] int and flow_count [F] float: the origin-destination
         matrix as triples, all hours summed;
         heights [N, H, W] float32 metres (NaN: no height known), height_present [N] bool;
@@ -41,7 +43,8 @@ class RegionData:
         chip_shares [N, K1] and view_shares [M, K2] float32 pixel shares of segmentation classes (a
         row of NaN: not applicable);
         view_location_features [M, 512] float32 of the places of the views, by GeoCLIP;
-        towers: by view (`satellite`, `street_view`) the CLIP weights that encoders start from.
+        towers: by view (`satellite`, `street_view`) the CLIP weights that encoders start from;
+        memo: what was computed from these data alone and is dear, such as frozen features.
     """
 
     region_ids: NDArray[np.str_]
@@ -55,6 +58,10 @@ class RegionData:
     view_lonlat: Floats | None = None
     poi_counts: Floats | None = None
     poi_categories: tuple[str, ...] = ()
+    poi_names: NDArray[np.str_] | None = None
+    poi_name_region: NDArray[np.int64] | None = None
+    poi_comments: NDArray[np.str_] | None = None
+    poi_comment_region: NDArray[np.int64] | None = None
     flow_origin: NDArray[np.int64] | None = None
     flow_destination: NDArray[np.int64] | None = None
     flow_count: Floats | None = None
@@ -70,6 +77,7 @@ class RegionData:
     view_shares: Floats | None = None
     view_location_features: Floats | None = None
     towers: dict[str, Checkpoint] | None = None
+    memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.region_ids)

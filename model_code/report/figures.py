@@ -34,6 +34,7 @@ from PIL import Image
 
 from model_code.evaluation.compare import ALL_TASKS
 from model_code.report import palette
+from model_code.report.experts import OWN, SHARED
 from model_code.report.gains import (
     CONTROL,
     WITHOUT_TEXT,
@@ -1105,6 +1106,56 @@ def loss_curves(records: pd.DataFrame, *, title: str = "Loss by epoch") -> Figur
             Line2D([], [], color=palette.FAINT, ls="--", marker="o", ms=3, label="validation"),
         ]
     figure.legend(handles=handles, loc="outside right upper", fontsize=7)
+    return figure
+
+
+@_picture
+def expert_map(table: pd.DataFrame, *, title: str = "Experts") -> Figure:
+    """What each task (row) gives to its experts (columns, by group), a panel a branch; at the right,
+    how many are on. A dot: never on. Grey: no such expert.
+
+    Args:
+        table: branch, task, group, number, weight, active, as `report.experts` makes it.
+    """
+    tasks, groups = (list(dict.fromkeys(table[name])) for name in ("task", "group"))
+    partners = [task for task in tasks if task in groups]
+    order = [group for group in (OWN, *partners, SHARED) if group in groups]
+    size = table.groupby("group")["number"].max().reindex(order) + 1
+    start = dict(zip(order, np.cumsum([0, *size[:-1]]), strict=True))
+    columns, branches = int(size.sum()), list(dict.fromkeys(table["branch"]))
+    figure = _figure(3.4 + max(0.2 * columns, 2.6), 0.6 + len(branches) * (0.9 + 0.2 * len(tasks)))
+    _headed(figure, title)
+    every, top = [], float(table["weight"].max()) or 1.0
+    at = table.assign(y=table["task"].map(tasks.index), x=table["group"].map(start))
+    at["x"] += at["number"]
+    for number, branch in enumerate(branches):
+        axes = figure.add_subplot(len(branches), 1, number + 1)
+        own = at[at["branch"] == branch]
+        values = np.full((len(tasks), columns), np.nan)
+        values[own["y"], own["x"]] = own["weight"]
+        cmap = _PALE.with_extremes(bad=palette.MISSING)
+        shown = axes.imshow(values, cmap=cmap, vmin=0, vmax=top, aspect="auto")
+        off = own[own["active"] == 0]
+        axes.plot(off["x"], off["y"], ".", ms=2, color=palette.MISSING_LINE)
+        for task, on in own.groupby("task")["active"].sum().items():
+            _said(axes, tasks.index(str(task)), f"{on:.1f}", palette.FAINT)
+        axes.vlines([start[g] - 0.5 for g in order[1:]], -0.5, len(tasks) - 0.5, "white", lw=2)
+        axes.set_yticks(range(len(tasks)), [_short(t.replace("_", " "), 24) for t in tasks])
+        middles = [start[g] + (size[g] - 1) / 2 for g in order]
+        names = [g.strip("()") if g in (OWN, SHARED) else f"with {g}" for g in order]
+        axes.set_xticks(middles, [_short(name.replace("_", " "), 24) for name in names])
+        axes.tick_params(labelsize=7)
+        axes.tick_params(axis="x", labelrotation=90)
+        if number < len(branches) - 1:
+            axes.set_xticklabels([])
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        axes.set_title(f"{branch} branch", fontsize=8)
+        axes.set_title("on", loc="right", fontsize=7, color=palette.FAINT, fontweight="normal")
+        every.append(axes)
+    bar = figure.colorbar(shown, ax=every, fraction=0.03, pad=0.06)
+    bar.outline.set_visible(False)
+    bar.set_label("weight", fontsize=7.5)
     return figure
 
 

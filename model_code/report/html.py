@@ -64,7 +64,8 @@ class ReportData:
         reproduce: command lines that make this page again.
         reachable: of a simulated city only.
         captions: of a city that has them.
-        ablations: what parts of methods add; `transfer`: encoders that were pretrained elsewhere.
+        ablations: what parts of methods add; `transfer`: encoders that were pretrained elsewhere;
+            `experts`: which experts each task uses.
     """
 
     city: str
@@ -90,6 +91,7 @@ class ReportData:
     captions: CaptionData | None = None
     ablations: Sequence[Finding] = ()
     transfer: Sequence[Finding] = ()
+    experts: Sequence[Finding] = ()
 
 
 def render_report(data: ReportData) -> str:

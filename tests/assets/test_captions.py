@@ -10,6 +10,7 @@ import pytest
 import yaml
 from PIL import Image, ImageOps
 
+from assets.inputs import region_data
 from resources.lake import Lake, read
 from tests.tiny import Place, make_place
 
@@ -20,7 +21,10 @@ SMALL_CLIP = {
 
 
 def with_captions(config: dict[str, Any]) -> dict[str, Any]:
-    methods = {"urbanvlp": {"config": {"epochs": 1, "width": 8, "batch": 8}}, "shares": {}}
+    methods = {
+        "urbanvlp": {"config": {"epochs": 1, "width": 8, "batch": 8}}, "shares": {},
+        "urbanmoe": {"config": {"epochs": 1, "hidden": 8, "width": 4, "n_specific": 1, "n_pair": 1}},
+    }  # fmt: skip
     splits = {"random": {}}
     return {
         **config, "captions": {"clip": SMALL_CLIP}, "methods": methods, "splits": splits, "seeds": [0],
@@ -77,6 +81,30 @@ def test_the_leaderboard_says_who_wrote_the_texts_and_what_was_read(captioned: P
     }  # fmt: skip
 
 
+def test_texts_of_pois_come_in_the_order_of_the_regions(captioned: Place) -> None:
+    lake = Lake(str(captioned.root / "lake"))
+    handles = {name: lake.handle("tiny", name) for name in ("regions", "poi_texts")}
+    data = region_data(handles, ("poi_texts",), 0.5)
+    rows = table(captioned, "poi_texts").set_index("region_id").reindex(data.region_ids)
+    for column, texts, region in (
+        ("names", data.poi_names, data.poi_name_region),
+        ("comments", data.poi_comments, data.poi_comment_region),
+    ):
+        told = rows[column].dropna().explode().dropna()
+        assert texts.tolist() == told.tolist() and len(told) > 0
+        assert data.region_ids[region].tolist() == told.index.tolist()
+
+
+def test_a_method_that_routes_shows_its_experts(captioned: Place) -> None:
+    board = table(captioned, "leaderboard").query("method == 'urbanmoe'")
+    assert board["inputs"].unique().tolist() == ["imagery,poi_texts,pois"]
+    assert set(board["captioner"]) == {""} and set(board["protocol"]) == {"supervised"}
+    assert board.groupby("task")["target_in_inputs"].first()[["poi_count", "population"]].tolist() == [
+        True, False,
+    ]  # fmt: skip
+    assert 'id="experts"' in page(captioned)
+
+
 def test_the_report_shows_captions_of_each_view(captioned: Place) -> None:
     text = page(captioned)
     for view, pictures in table(captioned, "calibrated_captions").groupby("view"):
@@ -91,10 +119,16 @@ def test_what_is_trained_step_by_step_shows_its_losses(captioned: Place) -> None
     lake = Lake(str(captioned.root / "lake"))
     drawn = {
         asset: "picture.png" in lake.handle("tiny", asset).files
-        for asset in ("urbanvlp_checkpoint", "urbanvlp_finetuned", "shares_checkpoint")
+        for asset in (
+            "urbanvlp_checkpoint",
+            "urbanvlp_finetuned",
+            "shares_checkpoint",
+            "urbanmoe_finetuned",
+        )
     }
     assert drawn == {
         "urbanvlp_checkpoint": True, "urbanvlp_finetuned": False, "shares_checkpoint": False,
+        "urbanmoe_finetuned": True,
     }  # fmt: skip
 
 

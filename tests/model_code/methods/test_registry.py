@@ -37,7 +37,11 @@ SMALL = {
     "urbanclip": CONTRASTIVE,
     "urbanclip_sv": CONTRASTIVE,
     "clip_probe": TOWERS,
-}
+    "urbanmoe": {
+        "chip_px": 16, "tower": TOWER, "epochs": 2, "n_specific": 2, "n_pair": 1, "n_shared": 1, "hidden": 8,
+        "width": 4, "head_hidden": 4,
+    },
+}  # fmt: skip
 
 
 def arguments(name: str) -> tuple:
@@ -78,6 +82,8 @@ def scrambled(data: RegionData, rows: np.ndarray) -> RegionData:
         data,
         chip_texts=np.where(rows, "another word", data.chip_texts),
         view_texts=np.where(views, "another word", data.view_texts),
+        poi_names=np.where(rows[data.poi_name_region], "another word", data.poi_names),
+        poi_comments=np.where(rows[data.poi_comment_region], "x", data.poi_comments),
         chip_shares=changed(data.chip_shares, rng.random(data.chip_shares.shape)),
         views=viewed(data.views, rng.integers(0, 255, data.views.shape)),
         view_shares=viewed(data.view_shares, rng.random(data.view_shares.shape)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,7 @@ import shapely
 
 from model_code.evaluation.compare import ALL_TASKS
 from model_code.evaluation.leaderboard import summary
-from model_code.report import figures, gains
+from model_code.report import experts, figures, gains
 from model_code.report.captions import CaptionData
 from model_code.report.html import Finding, Picture, ReportData
 
@@ -569,12 +570,36 @@ def transfer_rows() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["pretrained_on", "city", "task", "metric", "value"])
 
 
+def expert_records(
+    seeds: int = 2, tasks: Sequence[str] = ("carbon", "light", "people")
+) -> list[dict]:
+    """Records as UrbanMoE leaves them: 2 experts a task, 1 a pair, 2 shared; weights count up."""
+    each = 2 + len(tasks) - 1 + 2
+    records = []
+    for seed in range(seeds):
+        weight = np.arange(len(tasks) * each).reshape(len(tasks), each) / 100 + seed
+        active = np.ones_like(weight)
+        weight[0, 1] = active[0, 1] = 0
+        found = {"weight": weight.tolist(), "active": active.tolist()}
+        net = {
+            "pool": {"tasks": len(tasks), "specific": 2, "pair": 1, "shared": 2},
+            "tasks": [{"name": name} for name in tasks],
+            "routing": {"image": found, "text": found},
+        }
+        fit = {"variant": "default", "split": "random", "fold": 0, "seed": seed}
+        records.append({"fit": fit, "nets": [net]})
+    return records
+
+
 def findings() -> dict[str, list[Finding]]:
     rows = ablation_rows()
     bars = Picture("Gain of UrbanVLP", figures.text_bars(rows, "urbanvlp"))
     said = gains.sentences(gains.text_gains(rows, "urbanvlp"))
     matrix = Picture("Transfer", figures.transfer_matrix(transfer_rows()))
+    weights = experts.first_fit(experts.expert_weights(expert_records()))
+    routed = Picture("Experts", figures.expert_map(weights))
     return {
+        "experts": [Finding("UrbanMoE: single experts", (), routed)],
         "ablations": [Finding("UrbanVLP: what text adds", said, bars)],
         "transfer": [Finding("Spatial split", (), matrix)],
     }

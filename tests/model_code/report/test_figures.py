@@ -9,8 +9,8 @@ import pytest
 import shapely
 from PIL import Image
 
-from model_code.report import figures, palette
-from tests.model_code.report.sample import EVIL, ablation_rows, city, transfer_rows
+from model_code.report import experts, figures, palette
+from tests.model_code.report.sample import EVIL, ablation_rows, city, expert_records, transfer_rows
 
 RANDOM = np.random.default_rng(0)
 
@@ -290,3 +290,15 @@ def test_a_transfer_matrix_frames_what_was_pretrained_where_it_is_tested() -> No
     methods = pd.concat([rows.assign(method="a"), rows.assign(method="b", value=0.0)])
     assert figures.transfer_matrix(methods) != one
     assert len(figures.transfer_matrix(rows[:0])) < len(one)
+
+
+def test_an_expert_map_shows_who_is_on_and_what_is_not_there() -> None:
+    rows = experts.expert_weights(expert_records())
+    drawn = figures.expert_map(experts.first_fit(rows))
+    assert drawn.startswith(b"\x89PNG") and len(drawn) <= figures.MAX_BYTES
+    grey = _count(drawn, palette.MISSING)  # no task has experts with itself
+    assert figures.expert_map(experts.by_group(rows)) != drawn
+    alone = experts.expert_weights(expert_records(1, ("carbon",)))
+    assert _count(figures.expert_map(alone), palette.MISSING) < grey / 10  # edges of letters
+    many = expert_records(1, [f"a rather long name {i}" for i in range(13)])
+    assert len(figures.expert_map(experts.expert_weights(many))) <= figures.MAX_BYTES
