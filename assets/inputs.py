@@ -20,6 +20,7 @@ TABLE_OF = {
     "imagery": "region_chips",
     "street_views": "region_street_views",
     "pois": "poi_counts",
+    "poi_texts": "poi_texts",
     "flows": "flows",
     "buildings": "heights",
     "chip_captions": "calibrated_captions",
@@ -55,6 +56,7 @@ def region_data(
         "imagery": lambda table: _chips(table, ids, min_valid_share),
         "street_views": lambda table: _views(table, ids),
         "pois": lambda table: _poi_counts(table, ids),
+        "poi_texts": lambda table: _poi_texts(table, ids),
         "flows": lambda table: _flows(table, ids),
         "buildings": lambda table: _heights(table, ids),
         "chip_captions": lambda table: _chip_captions(table, ids),
@@ -179,6 +181,24 @@ def _poi_counts(handle: Handle, ids: np.ndarray) -> dict[str, Any]:
     counts = np.zeros((len(ids), len(names)), np.float32)
     counts[_index(ids, table["region_id"]), category] = table["poi_count"]
     return {"poi_counts": counts, "poi_categories": tuple(map(str, names))}
+
+
+def _poi_texts(handle: Handle, ids: np.ndarray) -> dict[str, Any]:
+    """Names and comments, each as one array with the region and the POI's category of each."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    table = handle.arrow()
+    region = _index(ids, table.column("region_id").to_numpy(zero_copy_only=False))
+    found: dict[str, Any] = {}
+    for name in ("name", "comment"):
+        lists = table.column(f"{name}s").combine_chunks()
+        owner = pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)
+        categories = table.column(f"{name}_categories").combine_chunks().flatten()
+        found[f"poi_{name}s"] = lists.flatten().to_numpy(zero_copy_only=False).astype(str)
+        found[f"poi_{name}_region"] = region[owner].astype(np.int64)
+        found[f"poi_{name}_category"] = categories.to_numpy(zero_copy_only=False).astype(str)
+    return found
 
 
 def _flows(handle: Handle, ids: np.ndarray) -> dict[str, Any]:

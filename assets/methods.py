@@ -99,6 +99,10 @@ _FIELDS = {
     "imagery": ("chips", "chip_present"),
     "street_views": ("views", "view_region", "view_lonlat"),
     "pois": ("poi_counts",),
+    "poi_texts": (
+        *("poi_names", "poi_name_region", "poi_name_category"),
+        *("poi_comments", "poi_comment_region", "poi_comment_category"),
+    ),
     "flows": ("flow_origin", "flow_destination", "flow_count"),
     "buildings": ("heights", "height_present"),
     "chip_captions": ("chip_texts", "chip_text_kept", "chip_first_texts"),
@@ -120,6 +124,9 @@ def _shares(data: RegionData) -> dict[str, float]:
         shares["street_views"] = len(np.unique(data.view_region)) / total
     if data.poi_counts is not None:
         shares["pois"] = float((data.poi_counts.sum(axis=1) > 0).mean())
+    if data.poi_name_region is not None and data.poi_comment_region is not None:
+        told = np.union1d(data.poi_name_region, data.poi_comment_region)
+        shares["poi_texts"] = len(told) / total
     if data.flow_origin is not None and data.flow_destination is not None:
         moving = np.union1d(data.flow_origin, data.flow_destination)
         shares["flows"] = len(moving) / total

@@ -248,6 +248,9 @@ _ALL = (
         Column("names", "strings", "names, ordered by poi_id"),
         Column("comments", "strings", "comments, ordered by poi_id; null without a comment source",
                nullable=True),
+        Column("name_categories", "strings", "category of the POI of each name"),
+        Column("comment_categories", "strings", "category of the POI of each comment; null like them",
+               nullable=True),
     ),
     _table(
         "flows",
