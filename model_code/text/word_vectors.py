@@ -65,9 +65,9 @@ def word_vectors(
     vectors = np.full((len(wanted), width), np.nan, np.float32)
     model.build_vocab(
         sentences,
-        trim_rule=lambda word, count, least: utils.RULE_KEEP
-        if word in kept
-        else utils.RULE_DEFAULT,
+        trim_rule=lambda word, count, least: (
+            utils.RULE_KEEP if word in kept else utils.RULE_DEFAULT
+        ),
     )
     if len(model.wv) > 1:  # of one word there is no tree, and the library would wait for ever
         model.train(sentences, total_examples=model.corpus_count, epochs=epochs)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import OrderedDict
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from model_code.errors import DataError
-
-Backbone = Literal["small", "resnet18", "inception_v3"]
+from model_code.methods import Backbone
 
 _CHANNELS = (3, 16, 32, 64, 128)  # of the small one
 _HEADS = ("AuxLogits", "avgpool", "dropout", "fc")
@@ -84,7 +83,7 @@ def _layers(name: Backbone) -> tuple[nn.Sequential, int]:
             nn.Sequential(
                 nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GroupNorm(8, after), nn.ReLU()
             )
-            for before, after in zip(_CHANNELS, _CHANNELS[1:], strict=False)
+            for before, after in itertools.pairwise(_CHANNELS)
         ]
         return nn.Sequential(*blocks), _CHANNELS[-1]
     import torchvision

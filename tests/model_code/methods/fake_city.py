@@ -43,6 +43,7 @@ def fake_city(
         flow_destination=destination,
         flow_count=trips[origin, destination].astype(float),
         **_pictured(latents, seed),
+        **_told(latents, seed),
     )
     hours = np.linspace(0, 1, 24)
     values = {
@@ -93,6 +94,30 @@ def _pictured(latents: np.ndarray, seed: int) -> dict[str, Any]:
         "chip_shares": (latents / latents.sum(axis=1, keepdims=True)).astype(np.float32),
         "view_shares": (seen / seen.sum(axis=1, keepdims=True)).astype(np.float32),
         "view_location_features": places.astype(np.float32),
+    }
+
+
+def _told(latents: np.ndarray, seed: int) -> dict[str, Any]:
+    """POIs that are called, and spoken of, by the latents' words; one region in ten has none of them,
+    one in five no comment."""
+    rng = np.random.default_rng((seed, 2))
+
+    def texts(silent: np.ndarray) -> tuple[np.ndarray, ...]:
+        region = np.repeat(np.arange(len(latents)), np.where(silent, 0, rng.integers(5, 20)))
+        about = rng.integers(0, 3, len(region))
+        step = (3 * rng.beta(1 + 9 * (z := latents[region, about]), 10 - 9 * z)).astype(int)
+        return np.array(WORDS)[about, step], region, np.array(["bar", "office", "shop"])[about]
+
+    silent = rng.random(len(latents)) < 0.1
+    names, name_region, name_category = texts(silent)
+    comments, comment_region, comment_category = texts(silent | (rng.random(len(latents)) < 0.1))
+    return {
+        "poi_names": np.strings.add("The ", names),
+        "poi_name_region": name_region,
+        "poi_name_category": name_category,
+        "poi_comments": comments,
+        "poi_comment_region": comment_region,
+        "poi_comment_category": comment_category,
     }
 
 

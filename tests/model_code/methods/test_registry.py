@@ -37,7 +37,10 @@ SMALL = {
     "urbanclip": CONTRASTIVE,
     "urbanclip_sv": CONTRASTIVE,
     "clip_probe": TOWERS,
-}
+    "musecl": {
+        "chip_px": 16, "view_px": (16, 24), "width": 8, "epochs": 1, "align_epochs": 1, "word_epochs": 1,
+    },
+}  # fmt: skip
 
 
 def arguments(name: str) -> tuple:
@@ -78,6 +81,8 @@ def scrambled(data: RegionData, rows: np.ndarray) -> RegionData:
         data,
         chip_texts=np.where(rows, "another word", data.chip_texts),
         view_texts=np.where(views, "another word", data.view_texts),
+        poi_names=np.where(rows[data.poi_name_region], "another word", data.poi_names),
+        poi_comments=np.where(rows[data.poi_comment_region], "x", data.poi_comments),
         chip_shares=changed(data.chip_shares, rng.random(data.chip_shares.shape)),
         views=viewed(data.views, rng.integers(0, 255, data.views.shape)),
         view_shares=viewed(data.view_shares, rng.random(data.view_shares.shape)),
