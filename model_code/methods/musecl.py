@@ -98,7 +98,7 @@ class TripletSampler:
         self.position[self.regions] = torch.arange(count)
         rows = max(1, _BLOCK_BYTES // (8 * count))
         nearest = []
-        for block in torch.arange(count).split(rows):
+        for block in torch.split(torch.arange(count), rows):
             alike = similarity(self.features[block], self.features)
             alike[torch.arange(len(block)), block] = -1  # nobody is a positive of itself
             nearest.append(alike.topk(min(positives, count - 1)).indices)
@@ -363,7 +363,7 @@ class TripletTraining(nn.Module):
             {view: cast(Projection, regions.joint.heads[view]).linear for view in drawn}
         )
         self.samplers, self.picture_of = drawn, regions.pictures
-        self.hinge = hinge_of(config)
+        self.hinge = Hinge(config)
 
     def loss(self, index: Tensor) -> Tensor:
         losses = [next(self.parameters()).sum() * 0]  # where no triplet is left
@@ -371,16 +371,21 @@ class TripletTraining(nn.Module):
             triplets, _ = sampler.draw(index)
             if len(triplets):
                 pictures = self.picture_of(view, triplets.flatten())
-                vectors = self.heads[view](self.encoders[view](pictures))
-                losses.append(
-                    triplet_loss(*vectors.view(-1, 3, vectors.shape[1]).unbind(1), *self.hinge)
-                )
+                losses.append(self.hinge(self.heads[view](self.encoders[view](pictures))))
         return torch.stack(losses).sum()
 
 
-def hinge_of(config: MuseClConfig) -> tuple[float, Literal["cosine", "euclidean"]]:
-    """Margin and distance of the hinge."""
-    return config.margin or _MARGIN[config.distance], config.distance
+class Hinge(nn.Module):
+    """The hinge of the vectors [3 T, W] of anchors, positives and negatives in turn."""
+
+    def __init__(self, config: MuseClConfig) -> None:
+        super().__init__()
+        self.distance = config.distance
+        self.margin = config.margin or _MARGIN[config.distance]
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        anchor, positive, negative = vectors.view(-1, 3, vectors.shape[1]).unbind(1)
+        return triplet_loss(anchor, positive, negative, self.margin, self.distance)
 
 
 class Alignment(nn.Module):
@@ -398,7 +403,7 @@ class Alignment(nn.Module):
         super().__init__()
         self.joint, self.values = joint, values
         self.teacher, self.samplers = teacher, drawn
-        self.scale, self.hinge = 1 / config.temperature, hinge_of(config)
+        self.scale, self.hinge = 1 / config.temperature, Hinge(config)
 
     def fused(self, index: Tensor) -> Tensor:
         device = next(self.parameters()).device
@@ -415,8 +420,7 @@ class Alignment(nn.Module):
         losses = []
         for sampler in self.samplers.values():
             triplets, _ = sampler.draw(index)
-            fused = self.fused(triplets.flatten()).view(-1, 3, self.joint.width)
-            losses.append(triplet_loss(*fused.unbind(1), *self.hinge))
+            losses.append(self.hinge(self.fused(triplets.flatten())))
         return torch.stack(losses).sum()
 
 
@@ -493,7 +497,9 @@ class MuseCl:
         if not regions.encoders:
             return []
         with evaluating(regions):
-            values = _joined([regions.values(i) for i in torch.arange(len(data)).split(_CHUNK)])
+            values = _joined(
+                [regions.values(i) for i in torch.split(torch.arange(len(data)), _CHUNK)]
+            )
             seen = torch.from_numpy(visible)
             for view in regions.encoders:  # a token starts where such regions are on average
                 head, (numbers, present) = regions.joint.heads[view], values[view]
