@@ -253,6 +253,20 @@ _ALL = (
                nullable=True),
     ),
     _table(
+        "musecl_triplets",
+        "Triplets of pictures as MuseCL draws them in training: examples to look at.",
+        ["view", "triplet", "role"],
+        Column("view", "string", "kind of picture", choices=("satellite", "street_view")),
+        Column("triplet", "int32", "number of the triplet, from 0", low=0),
+        Column("role", "string", "role of the picture", choices=("anchor", "negative", "positive")),
+        _REGION,
+        Column("similarity", "float64", "of the anchor's region, 1 / distance in POI counts (chips) or "
+               "in out- and inflow (street views); null for the anchor", nullable=True, low=0),
+        Column("pixels", "binary", "uint8 [height_px, width_px, 3] in C order"),
+        Column("height_px", "int32", "height", low=1),
+        Column("width_px", "int32", "width", low=1),
+    ),
+    _table(
         "flows",
         "Trips between regions. Rows from a ready matrix have no hour.",
         ["source", "origin_id", "destination_id", "hour"],

@@ -541,6 +541,26 @@ class MuseCl:
         return MuseRegions(data, config)
 
 
+def example_triplets(
+    data: RegionData, config: MuseClConfig, *, count: int, seed: int
+) -> dict[View, tuple[NDArray[np.int64], Floats, NDArray[np.uint8]]]:
+    """For each view, up to `count` triplets as training draws them, of anchors spread over the city:
+    their regions [T, 3], the similarities [T, 2] of anchor and positive, anchor and negative, and their
+    pictures uint8 [T, 3, h, w, 3]."""
+    found: dict[View, tuple[NDArray[np.int64], Floats, NDArray[np.uint8]]] = {}
+    everyone = np.ones(len(data), bool)
+    with seeded(seed):
+        regions = MuseRegions(data, config)
+        for view, sampler in samplers(data, config, everyone).items():
+            triplets, alike = sampler.draw(sampler.regions)
+            some = torch.linspace(0, len(triplets) - 1, min(count, len(triplets))).round().long()
+            pictures = regions.pictures(view, triplets[some].flatten()).numpy()
+            shape = (len(some), 3, *pictures.shape[1:])
+            rows = triplets[some].numpy(), alike[some].numpy(), pictures.reshape(shape)
+            found[view] = rows
+    return found
+
+
 def _joined(parts: Sequence[Values]) -> Values:
     return {
         name: cast(
