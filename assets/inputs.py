@@ -184,18 +184,20 @@ def _poi_counts(handle: Handle, ids: np.ndarray) -> dict[str, Any]:
 
 
 def _poi_texts(handle: Handle, ids: np.ndarray) -> dict[str, Any]:
-    """Names and comments, each as one array with the region of each."""
+    """Names and comments, each as one array with the region and the POI's category of each."""
     import numpy as np
     import pyarrow.compute as pc
 
     table = handle.arrow()
     region = _index(ids, table.column("region_id").to_numpy(zero_copy_only=False))
     found: dict[str, Any] = {}
-    for column, name in (("names", "poi_name"), ("comments", "poi_comment")):
-        lists = table.column(column).combine_chunks()
+    for name in ("name", "comment"):
+        lists = table.column(f"{name}s").combine_chunks()
         owner = pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)
-        found[f"{name}s"] = lists.flatten().to_numpy(zero_copy_only=False).astype(str)
-        found[f"{name}_region"] = region[owner].astype(np.int64)
+        categories = table.column(f"{name}_categories").combine_chunks().flatten()
+        found[f"poi_{name}s"] = lists.flatten().to_numpy(zero_copy_only=False).astype(str)
+        found[f"poi_{name}_region"] = region[owner].astype(np.int64)
+        found[f"poi_{name}_category"] = categories.to_numpy(zero_copy_only=False).astype(str)
     return found
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from assets.fits import Progress, fit_together, kept
 from assets.inputs import TABLE_OF, check_regions, labels, region_data, region_ids
-from assets.stage import Context, Product, Stage, Written, define
+from assets.stage import Context, Product, Stage, Written, define, stage
 from model_code.city import City
 from model_code.errors import DataError
 from model_code.fingerprint import digest
@@ -99,7 +99,10 @@ _FIELDS = {
     "imagery": ("chips", "chip_present"),
     "street_views": ("views", "view_region", "view_lonlat"),
     "pois": ("poi_counts",),
-    "poi_texts": ("poi_names", "poi_name_region", "poi_comments", "poi_comment_region"),
+    "poi_texts": (
+        *("poi_names", "poi_name_region", "poi_name_category"),
+        *("poi_comments", "poi_comment_region", "poi_comment_category"),
+    ),
     "flows": ("flow_origin", "flow_destination", "flow_count"),
     "buildings": ("heights", "height_present"),
     "chip_captions": ("chip_texts", "chip_text_kept", "chip_first_texts"),
@@ -426,6 +429,11 @@ def _losses(spec: MethodSpec, ctx: Context, written: Written) -> bytes | None:
         for record in records
         if record.get("loss")
     ]
+    rows += [  # a second training, on a panel of its own
+        {**fit, "variant": f"{fit['variant']} alignment", "loss": loss, "validation": []}
+        for fit, loss in ((record["fit"], record.get("align_loss")) for record in records)
+        if loss
+    ]
     return figures.loss_curves(pd.DataFrame(rows), title=f"{spec.title}: loss") if rows else None
 
 
@@ -610,6 +618,52 @@ def _embed_of(source: str) -> Callable[[MethodSpec, Context], Product]:
 
     body.__name__ = "_embed"
     return body
+
+
+def _triplet_sheet(ctx: Context, written: Written) -> bytes:
+    from model_code.report import figures
+
+    return figures.triplet_sheet(written.frame(), title="Triplets of MuseCL")
+
+
+_MUSECL = METHODS["musecl"]
+_SHOWN_TRIPLETS = 6
+
+
+@stage(group="pretraining", kinds=("torch",), absent=partial(_not_chosen, _MUSECL),
+       inputs=("regions", *_tables(_MUSECL)), config=_DATA_KEYS, picture=_triplet_sheet,
+       settings=lambda city: _configs(_MUSECL, city, HEAD_KEYS)["default"],
+       code=(_MUSECL.module,))  # fmt: skip
+def musecl_triplets(ctx: Context) -> Product:
+    """Examples of the triplets that MuseCL learns from: anchor, positive and negative pictures."""
+    import numpy as np
+    import pandas as pd
+
+    from model_code.methods.musecl import example_triplets
+
+    data = method_data(_MUSECL, ctx)
+    config = _MUSECL.config.model_validate(ctx.settings)
+    parts = []
+    for view, (regions, alike, pictures) in example_triplets(
+        data, config, count=_SHOWN_TRIPLETS, seed=0
+    ).items():
+        count, _, height, width, _ = pictures.shape
+        own = pd.DataFrame(
+            {
+                "view": view,
+                "triplet": np.repeat(np.arange(count, dtype=np.int32), 3),
+                "role": np.tile(["anchor", "positive", "negative"], count),
+                "region_id": data.region_ids[regions.ravel()],
+                "similarity": np.insert(alike, 0, np.nan, axis=1).ravel(),
+                "pixels": [picture.tobytes() for picture in pictures.reshape(-1, height, width, 3)],
+                "height_px": np.int32(height),
+                "width_px": np.int32(width),
+            }
+        )
+        parts.append(own.sort_values(["view", "triplet", "role"]))
+    columns = contract("musecl_triplets").names()
+    found = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+    return Product(found[columns])
 
 
 ASSETS = [asset for spec in METHODS.values() for asset in method_stages(spec)]

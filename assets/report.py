@@ -30,6 +30,8 @@ _PICTURES = {
     "heights": "Building heights",
     "flows": "Trips between regions",
     "mobility": "Trips by hour",
+    "musecl_triplets": "What MuseCL learns from: regions that are alike in POIs, or in trips, and ones "
+    "that are not",
 }
 _CAPTIONS = ("calibrated_captions", "caption_scores", "captions", "image_shares")
 _EXPERTS = {"urbanmoe": "urbanmoe_finetuned"}  # whose records say what routers do

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Aggregation = Literal["mean", "attention", "linear"]
-Fusing = Literal["sum", "gate", "concat"]
+Fusing = Literal["sum", "gate", "concat", "attention"]
 
 
 class Aggregate(nn.Module):
@@ -103,7 +103,8 @@ class Fusion(nn.Module):
     """The modalities of a region, each [B, W], as one vector [B, W] (f in UrbanVLP, eq 4).
 
     `sum`; `gate`: by channel a softmax over the modalities, of a linear map of all of them; `concat`:
-    a linear map of all of them.
+    a linear map of all of them; `attention`: a softmax over the modalities of c . ReLU(M x + b), the
+    same c, M and b for each modality x (MuseCL, eq 8-10).
     """
 
     def __init__(self, kind: Fusing, modalities: int, width: int) -> None:
@@ -113,6 +114,9 @@ class Fusion(nn.Module):
             self.gate = nn.Linear(modalities * width, modalities * width)
         elif kind == "concat":
             self.mix = nn.Linear(modalities * width, width)
+        elif kind == "attention":
+            self.hidden = nn.Linear(width, width)
+            self.score = nn.Linear(width, 1, bias=False)  # a bias would cancel in the softmax
 
     def forward(self, parts: Sequence[Tensor]) -> Tensor:
         stacked = torch.stack(tuple(parts), dim=1)  # [B, modalities, W]
@@ -120,5 +124,8 @@ class Fusion(nn.Module):
             return stacked.sum(dim=1)
         if self.kind == "concat":
             return cast(Tensor, self.mix(stacked.flatten(1)))
+        if self.kind == "attention":
+            weights = self.score(self.hidden(stacked).relu()).softmax(dim=1)  # [B, modalities, 1]
+            return cast(Tensor, (weights * stacked).sum(dim=1))
         gates = self.gate(stacked.flatten(1)).view_as(stacked).softmax(dim=1)
         return cast(Tensor, (gates * stacked).sum(dim=1))

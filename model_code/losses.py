@@ -1,4 +1,4 @@
-"""Contrastive losses between pictures and texts.
+"""Contrastive losses: between pictures and texts, and of triplets.
 
 B pairs in a batch, D width; L1 tokens of a picture, L2 tokens of a text.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,34 @@ def info_nce(left: Tensor, right: Tensor, scale: Tensor | float) -> Tensor:
     mean cross-entropies (UrbanVLP, eq 5). Zero for a batch of one, or none."""
     similarity = left @ right.T
     return symmetric_cross_entropy(scale * similarity, scale * similarity.T)
+
+
+def one_way_info_nce(left: Tensor, right: Tensor, scale: Tensor | float) -> Tensor:
+    """InfoNCE of unit vectors [B, D], the i-th of both a pair, where each of `left` is to find its own
+    among `right` (MuseCL, eq 11). Zero for a batch of one, or none."""
+    logits = scale * (left @ right.T)
+    if not len(logits):
+        return logits.sum()
+    return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
+
+
+def triplet_loss(
+    anchor: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    margin: float,
+    distance: Literal["cosine", "euclidean"] = "cosine",
+) -> Tensor:
+    """Mean hinge of margin + d(anchor, positive) - d(anchor, negative) over triplets of vectors
+    [T, D], where d is 1 - cosine or Euclidean (MuseCL, eq 6, whose signs are printed the other way
+    round); zero without a triplet."""
+    if distance == "cosine":
+        near = 1 - F.cosine_similarity(anchor, positive, dim=1)
+        far = 1 - F.cosine_similarity(anchor, negative, dim=1)
+    else:
+        near = F.pairwise_distance(anchor, positive)
+        far = F.pairwise_distance(anchor, negative)
+    return (margin + near - far).relu().sum() / max(len(anchor), 1)
 
 
 def symmetric_cross_entropy(forward: Tensor, backward: Tensor) -> Tensor:

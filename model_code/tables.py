@@ -248,6 +248,23 @@ _ALL = (
         Column("names", "strings", "names, ordered by poi_id"),
         Column("comments", "strings", "comments, ordered by poi_id; null without a comment source",
                nullable=True),
+        Column("name_categories", "strings", "category of the POI of each name"),
+        Column("comment_categories", "strings", "category of the POI of each comment; null like them",
+               nullable=True),
+    ),
+    _table(
+        "musecl_triplets",
+        "Triplets of pictures as MuseCL draws them in training: examples to look at.",
+        ["view", "triplet", "role"],
+        Column("view", "string", "kind of picture", choices=("satellite", "street_view")),
+        Column("triplet", "int32", "number of the triplet, from 0", low=0),
+        Column("role", "string", "role of the picture", choices=("anchor", "negative", "positive")),
+        _REGION,
+        Column("similarity", "float64", "of the anchor's region, 1 / distance in POI counts (chips) or "
+               "in out- and inflow (street views); null for the anchor", nullable=True, low=0),
+        Column("pixels", "binary", "uint8 [height_px, width_px, 3] in C order"),
+        Column("height_px", "int32", "height", low=1),
+        Column("width_px", "int32", "width", low=1),
     ),
     _table(
         "flows",

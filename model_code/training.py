@@ -67,6 +67,7 @@ def fit(
     seed: int,
     validate: Callable[[], float] | None = None,
     resume: Path | None = None,
+    keep: bool = False,
     progress: Progress | None = None,
 ) -> History:
     """Train `module` (see `Trainable`) in place on the regions `index`; it ends on the CPU.
@@ -76,7 +77,7 @@ def fit(
     `loss` must come from torch: every step is seeded by (seed, step). With a folder `resume` the
     state is kept there after each epoch, and a rerun with the same arguments goes on from it to the
     same weights, bit for bit; the folder must belong to one content of the data. The state is
-    deleted at the end.
+    deleted at the end, unless it is to be `keep`-t for a rerun that was killed in a later training.
 
     Raises:
         CityloomError: the loss or the validation is not finite.
@@ -99,7 +100,7 @@ def fit(
         state=state,
         progress=progress or (lambda line: None),
     )
-    if state is not None:
+    if state is not None and not keep:
         state.unlink(missing_ok=True)
     return history
 

@@ -24,7 +24,7 @@ HEAVY = (
     "torch", "torchvision", "lightning", "open_clip", "timm", "transformers", "diffusers", "vllm",
     "mmseg", "mmcv", "sentence_transformers", "ray", "sklearn", "scipy", "matplotlib", "PIL",
     "pandas", "pyarrow", "pandera", "duckdb", "safetensors", "geopandas", "shapely", "rasterio",
-    "pyproj", "h3", "h3ronpy",
+    "pyproj", "h3", "h3ronpy", "gensim",
 )  # fmt: skip
 
 LOAD = f"""

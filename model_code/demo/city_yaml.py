@@ -23,6 +23,8 @@ def city_yaml(
     spatial_repeats: int = 1,
     captions: bool = False,
     north_km: float = 0.0,
+    hexagons: int = 0,
+    seeds: tuple[int, ...] = (0, 1, 2),
 ) -> str:
     """A city's YAML. Without `path` its raw files are made by the pipeline when they are needed;
     with it they are there already.
@@ -37,6 +39,9 @@ def city_yaml(
         spatial_repeats: foldings of the spatial split.
         captions: whether to caption its pictures, and run the methods that read captions.
         north_km: how far north of the usual place it lies.
+        hexagons: H3 resolution of its regions, which are the simulated square cells without it; then
+            MuseCL runs, whose paper has hexagons.
+        seeds: training seeds.
 
     Raises:
         DataError: the name cannot be used, or the city cannot be made on demand.
@@ -52,8 +57,9 @@ def city_yaml(
         keep_trailing_newline=True,
     )  # fmt: skip
     place = Place(regions, cell_m, north_km)
-    if captions and not images:
-        raise DataError(f"{name}: there are no pictures to caption", fix="simulate pictures too")
+    if (captions or hexagons) and not images:
+        what = "caption" if captions else "compare"
+        raise DataError(f"{name}: there are no pictures to {what}", fix="simulate pictures too")
     if path is None and not (images and cell_m == 1000):
         # The section `simulator` of a config knows neither other cells nor a city without pictures.
         raise DataError(
@@ -72,6 +78,8 @@ def city_yaml(
         spatial_repeats=spatial_repeats,
         captions=captions,
         north_km=north_km,
+        hexagons=hexagons,
+        seeds=list(seeds),
         epsg=EPSG,
         timezone=TIMEZONE,
     )

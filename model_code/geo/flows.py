@@ -149,28 +149,36 @@ def poi_texts(pois: pd.DataFrame, locator: Locator, region_ids: Ids) -> pd.DataF
     inside = pois.assign(region=region)[region >= 0].sort_values(["region", "poi_id"])
     present = np.unique(inside["region"])
     told = inside.dropna(subset="comments")
-    names, comments = (
-        _lists(rows["region"].to_numpy(np.int64), rows[column], present)
-        for rows, column in (
-            (inside.dropna(subset="name"), "name"),
-            (told.explode("comments").dropna(subset="comments"), "comments"),
+    silent = pa.array(~np.isin(present, told["region"]))
+    named = inside.dropna(subset="name")
+    said = told.explode("comments").dropna(subset="comments")
+    names, comments, name_categories, comment_categories = (
+        _lists(rows["region"].to_numpy(np.int64), rows[column], present, missing)
+        for rows, column, missing in (
+            (named, "name", None),
+            (said, "comments", silent),
+            (named, "category", None),
+            (said, "category", silent),
         )
     )
-    silent = pa.array(~np.isin(present, told["region"]))
-    comments = pa.ListArray.from_arrays(comments.offsets, comments.values, mask=silent)
     ids = pa.array(region_ids[present], pa.string())
     frame: pd.DataFrame = pa.table(
-        [ids, names, comments], contract("poi_texts").names()
+        [ids, names, comments, name_categories, comment_categories],
+        contract("poi_texts").names(),
     ).to_pandas()
     return frame
 
 
-def _lists(region: NDArray[np.int64], texts: Any, present: NDArray[np.int64]) -> pa.ListArray:
-    """The texts of each of the regions that are present, as lists; `region` ascends."""
+def _lists(
+    region: NDArray[np.int64], texts: Any, present: NDArray[np.int64], missing: Any
+) -> pa.ListArray:
+    """The texts of each of the regions that are present, as lists, null where `missing`; `region`
+    ascends."""
     import pyarrow as pa
 
     offsets = np.append(np.searchsorted(region, present), len(region))
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(texts, pa.string()))
+    texts = pa.array(texts, pa.string())
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), texts, mask=missing)
 
 
 # --- trips ---------------------------------------------------------------------------------------

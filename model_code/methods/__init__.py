@@ -286,6 +286,78 @@ class UrbanMoeConfig(MethodConfig):
         return frozenset(off if self.poi else {*off, "pois"})
 
 
+Backbone = Literal["small", "resnet18", "inception_v3"]
+
+
+class WeightsFile(MethodConfig):
+    """Weights on this machine. Their digest makes them a part of what a result rests on."""
+
+    path: str = Field(description="an absolute path")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class MuseClConfig(Tuned):
+    """`satellite`, `street_views` and `pois` switch the paper's ablations: each modality alone, and
+    pictures without the words of POIs. `fusion: concat` sets the POI embedding beside the pictures',
+    and aligns nothing; alone among the fusions it is a variant with POIs in the embedding."""
+
+    satellite: bool = True
+    street_views: bool = True
+    pois: bool = Field(True, description="the words of POIs, which teach the pictures")
+    fusion: Literal["attention", "add", "concat"] = "attention"
+    satellite_backbone: Backbone = Field("small", description="resnet18 in the paper")
+    street_view_backbone: Backbone = Field("small", description="inception_v3 in the paper")
+    satellite_weights: WeightsFile | None = Field(None, description="what the backbone starts from")
+    street_view_weights: WeightsFile | None = None
+    chip_px: int = Field(64, ge=16)
+    view_px: tuple[int, int] = Field((72, 96), description="height and width")
+    width: int = Field(128, ge=2, description="of an embedding, and of a word's vector")
+    views_per_step: int = Field(2, ge=1, description="street views of a region in a tuning step")
+    absent_rate: float = Field(
+        0.05, gt=0, lt=1, description="modalities hidden in training: absent-tokens must learn"
+    )
+    augment: bool = Field(True, description="mirror pictures at random in training")
+    counts: Literal["raw", "log1p"] = Field("raw", description="scale of trips and of POI counts")
+    positives: int = Field(5, ge=1, description="positives are drawn from so many most similar")
+    negatives: Literal["least", "random"] = Field(
+        "least", description="the least similar of a few regions, or any other region"
+    )
+    candidates: int = Field(16, ge=2, description="regions of which `least` takes one")
+    distance: Literal["cosine", "euclidean"] = "cosine"
+    margin: float | None = Field(
+        None, gt=0, description="by default 0.3, or 5 of the Euclidean distance"
+    )
+    epochs: int = Field(20, ge=1, description="of the triplets")
+    align_epochs: int = Field(50, ge=1, description="of the fusion with the words of POIs")
+    batch: int = Field(32, ge=2)
+    learning_rate: float = Field(5e-4, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    temperature: float = Field(0.1, gt=0, description="of the contrast with the words of POIs")
+    word_window: int = Field(10, ge=1)
+    word_epochs: int = Field(10, ge=1)
+    word_min_count: int = Field(5, ge=1, description="a rarer word is left out; a category never")
+
+    @model_validator(mode="after")
+    def _can_see(self) -> MuseClConfig:
+        if not (self.satellite or self.street_views or self.pois):
+            raise ValueError("at least one of satellite, street_views and pois must be true")
+        for key, backbone, size in (
+            ("chip_px", self.satellite_backbone, self.chip_px),
+            ("view_px", self.street_view_backbone, min(self.view_px)),
+        ):
+            least = 75 if backbone == "inception_v3" else 16
+            if size < least:
+                raise ValueError(f"{backbone} needs pictures of {least} pixels or more; see {key}")
+        return self
+
+    def switched_off(self) -> frozenset[Modality]:
+        off: set[Modality] = set() if self.satellite else {"imagery"}
+        off |= set() if self.street_views else {"street_views", "flows"}
+        off |= set() if self.pois else {"poi_texts"}
+        # Their counts say which satellite chips are alike.
+        return frozenset(off if self.pois or self.satellite else {*off, "pois"})
+
+
 @dataclass(frozen=True)
 class MethodSpec:
     """What the pipeline knows of a method before it runs.
@@ -348,6 +420,13 @@ METHODS: dict[str, MethodSpec] = {
             UrbanMoeConfig, "model_code.methods.urbanmoe",
             "Experts of each task, of each pair of tasks and of all, on chips and on texts of POIs.",
             optional=("pois", "poi_texts"),
+        ),
+        MethodSpec(
+            "musecl", "MuseCL", "pretrained",
+            ("imagery", "street_views", "pois", "poi_texts", "flows"),
+            MuseClConfig, "model_code.methods.musecl",
+            "Satellite chips alike in POIs and street views alike in mobility, taught by words of POIs.",
+            optional=("imagery", "street_views", "poi_texts"),
         ),
         MethodSpec(
             "urbanclip", "UrbanCLIP", "pretrained", ("imagery", "chip_captions", "towers"),

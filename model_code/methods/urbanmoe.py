@@ -66,11 +66,12 @@ from model_code.methods.base import (
     Task,
     Workspace,
 )
-from model_code.methods.urbanvlp import ImageTower, resized
+from model_code.methods.urbanvlp import ImageTower
 from model_code.scaling import Scaler
 from model_code.training import Settings, evaluating, seeded
 from model_code.vision.clip import Towers, model_arguments, open_towers
 from model_code.vision.clip_config import ClipConfig
+from model_code.vision.pictures import resized
 
 _TEXTS = 64  # that the text tower reads at once
 

@@ -45,10 +45,9 @@ from model_code.scaling import Scaler
 from model_code.training import Settings, fit, load_arrays, seeded, state_arrays
 from model_code.vision.clip import Towers, model_arguments
 from model_code.vision.clip_config import ClipConfig
+from model_code.vision.pictures import RegionViews, encoded, resized
 
 View = Literal["satellite", "street_view"]
-
-_PICTURES = 256  # that a tower encodes at once outside training
 
 
 class ImageTower(nn.Module):
@@ -74,15 +73,14 @@ class ImageTower(nn.Module):
         """Unit vectors [V, E] of `pictures[index]`, in parts where no gradient has to be kept."""
         if not len(index):
             return self.mean.new_zeros(0, self.width)
-        size = len(index) if torch.is_grad_enabled() else _PICTURES
-        return torch.cat([self(pictures[part])[0] for part in torch.split(index, size)])
+        return encoded(lambda part: cast(Tensor, self(part)[0]), pictures, index)
 
     def shared(self, tokens: Tensor) -> Tensor:
         """Patch tokens [V, L, E] in the space that the view shares with its texts, of length one."""
         return F.normalize(tokens @ self.visual.proj, dim=-1)
 
 
-class PicturedRegions(nn.Module):
+class PicturedRegions(RegionViews):
     """A `RegionEncoder`: the features of each modality side by side; its data is not in its state."""
 
     location_mean: Tensor
@@ -92,22 +90,16 @@ class PicturedRegions(nn.Module):
         self, data: RegionData, config: UrbanVlpConfig, towers: dict[View, Towers], seen: Mask
     ) -> None:
         """`towers` of the views that are on; location features are standardised on `seen` [N]."""
-        super().__init__()
-        self.limit, self.absent_rate = config.views_per_step, config.absent_rate
+        placed = config.location and data.view_location_features is not None
+        viewed = placed or "street_view" in towers
+        super().__init__(data.view_region if viewed else None, len(data), config.views_per_step)
+        self.absent_rate = config.absent_rate
         self.towers = nn.ModuleDict({view: ImageTower(pair) for view, pair in towers.items()})
         widths: dict[str, int] = {view: pair.embed_dim for view, pair in towers.items()}
-        self.view_first = self.view_count = torch.zeros(len(data), dtype=torch.int64)
-        self.view_order = np.empty(0, np.int64)
         if "satellite" in towers:
             assert data.chips is not None and data.chip_present is not None
             self.chips = resized(data.chips, towers["satellite"].size_px)
             self.chip_present = torch.from_numpy(np.array(data.chip_present))
-        placed = config.location and data.view_location_features is not None
-        if placed or "street_view" in towers:
-            assert data.view_region is not None
-            self.view_order = np.argsort(data.view_region, kind="stable")
-            self.view_count = torch.from_numpy(np.bincount(data.view_region, minlength=len(data)))
-            self.view_first = self.view_count.cumsum(0) - self.view_count
         if "street_view" in towers:
             assert data.views is not None
             size_px = towers["street_view"].size_px
@@ -136,31 +128,6 @@ class PicturedRegions(nn.Module):
     def forward(self, index: Tensor) -> Tensor:
         view, owner, _ = self.views_of(index)
         return torch.cat(self.features(index, view, owner), dim=1)  # [B, self.width]
-
-    def views_of(self, index: Tensor, captioned: Tensor | None = None) -> tuple[Tensor, ...]:
-        """The street views to read of the regions `index` [B]: all, or a few at random in training.
-
-        Returns the views [V], each with the position of its region in the batch [V], ascending; and
-        which of them [V] were drawn as the one of its region among `captioned` [M].
-        """
-        count = self.view_count[index]
-        owner = torch.repeat_interleave(torch.arange(len(index)), count)
-        start = torch.repeat_interleave(count.cumsum(0) - count, count)
-        rank = torch.arange(len(owner)) - start
-        view = self.view_first[index][owner] + rank
-        drawn = torch.zeros(len(view), dtype=torch.bool)
-        if not self.training:
-            return view, owner, drawn
-        key = torch.rand(len(view), dtype=torch.float64)
-        if captioned is not None:
-            able = key.masked_fill(~captioned[view], 2)
-            least = torch.full((len(index),), 2.0, dtype=torch.float64)
-            drawn = able == least.scatter_reduce(0, owner, able, "amin")[owner]
-            drawn &= captioned[view]
-            key[drawn] = -1  # the drawn view is among those that are read
-        kept = torch.zeros_like(drawn)
-        kept[torch.argsort(owner + key / 2)[rank < self.limit]] = True
-        return view[kept], owner[kept], drawn[kept]
 
     def features(
         self, index: Tensor, view: Tensor, owner: Tensor, pictured: Tensor | None = None
@@ -415,24 +382,6 @@ def captions(
 def _readable(texts: NDArray[np.str_], kept: Mask | None) -> Mask:
     mask = np.strings.str_len(np.strings.strip(texts)) > 0
     return mask if kept is None else mask & kept
-
-
-def resized(
-    pictures: NDArray[np.uint8], size_px: tuple[int, int], order: NDArray[np.int64] | None = None
-) -> Tensor:
-    """Pictures [V, H, W, C], or those of them that `order` names, as uint8 [V, h, w, 3]: the first
-    three bands, or the only one thrice."""
-    order = np.arange(len(pictures)) if order is None else order
-    bands = [0, 1, 2] if pictures.shape[3] >= 3 else [0, 0, 0]
-    out = torch.empty(len(order), *size_px, 3, dtype=torch.uint8)
-    for start in range(0, len(order), _PICTURES):
-        part = torch.from_numpy(pictures[order[start : start + _PICTURES]][..., bands])
-        if part.shape[1:3] != tuple(size_px):
-            part = part.permute(0, 3, 1, 2).float()
-            part = F.interpolate(part, tuple(size_px), mode="bilinear", antialias=True)
-            part = part.round().clamp(0, 255).byte().permute(0, 2, 3, 1)
-        out[start : start + _PICTURES] = part
-    return out
 
 
 def _vocabulary(data: RegionData, view: View, visible: Mask) -> NDArray[np.int64]:

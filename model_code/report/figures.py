@@ -529,6 +529,54 @@ def height_sheet(
     return figure
 
 
+@functools.partial(_picture, limit=SHEET_BYTES)
+def triplet_sheet(triplets: pd.DataFrame, *, title: str = "Triplets") -> Figure:
+    """Anchor, positive and negative pictures side by side, a triplet a row, the kinds of pictures one
+    below the other; below a picture its region, and how similar that is to the anchor's.
+
+    Args:
+        triplets: the table `musecl_triplets`.
+    """
+    if triplets.empty:
+        return _nothing(title)
+    roles = ("anchor", "positive", "negative")
+    by = {"satellite": "alike in POIs", "street_view": "alike in trips"}
+    views = list(triplets.groupby("view", sort=True))
+    blocks = 2  # triplets side by side
+    side, gap, text, head = 1.35, 0.08, 0.2, 0.28
+    wide = 3 * (side + gap) + 0.3
+    heights = [side * rows["height_px"].iloc[0] / rows["width_px"].iloc[0] for _, rows in views]
+    lines = [-(-rows["triplet"].nunique() // blocks) for _, rows in views]
+    total = 0.45 + sum(head + n * (h + text) for n, h in zip(lines, heights, strict=True))
+    width = blocks * wide
+    figure = _figure(width, total)
+    figure.set_layout_engine("none")
+    figure.text(0.01, 1 - 0.22 / total, title, weight="bold", fontsize=11, va="center")
+    top = total - 0.45
+    for (view, rows), height, count in zip(views, heights, lines, strict=True):
+        label = f"{str(view).replace('_', ' ')}: anchor, positive, negative ({by[str(view)]})"
+        figure.text(0.01, (top - head / 2) / total, label, va="center", fontsize=8.5)
+        top -= head
+        for place, (_, triplet) in enumerate(rows.groupby("triplet", sort=True)):
+            line, block = divmod(place, blocks)
+            base = top - line * (height + text) - height
+            for column, role in enumerate(roles):
+                entry = next(_rows(triplet[triplet["role"] == role]))
+                left = 0.1 + block * wide + column * (side + gap)
+                axes = figure.add_axes((left / width, base / total, side / width, height / total))
+                axes.imshow(_rgb(entry), interpolation="nearest", aspect="auto")
+                axes.set_axis_off()
+                said = _short(entry.region_id, 16)
+                if np.isfinite(entry.similarity):
+                    said = f"{said} · {entry.similarity:.2g}"
+                figure.text(
+                    left / width, (base - text * 0.45) / total, said,
+                    va="center", fontsize=5.8, color=palette.FAINT,
+                )  # fmt: skip
+        top -= count * (height + text)
+    return figure
+
+
 def _pick(rows: pd.DataFrame, limit: int) -> pd.DataFrame:
     count = min(limit, len(rows))
     return rows.iloc[np.linspace(0, len(rows) - 1, count).round().astype(int)] if count else rows

@@ -131,3 +131,25 @@ def test_fusions_equal_their_twins(kind: Fusing) -> None:
         twin = sum(g * p for g, p in zip(gates, parts, strict=True)) / sum(gates)
     torch.testing.assert_close(ours, twin)
     torch.testing.assert_close(fusion([p[2:3] for p in parts]), ours[2:3])
+
+
+def test_attention_over_modalities_equals_its_twin_in_value_and_gradient() -> None:
+    """MuseCL, equations 8 to 10, region by region and modality by modality."""
+    with seeded(5):
+        fusion = Fusion("attention", 3, 4).double()
+        parts = [torch.randn(5, 4, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    rows = []
+    for i in range(5):
+        alpha = [(fusion.score.weight @ torch.relu(fusion.hidden(p[i])))[0] for p in parts]
+        beta = [a.exp() / sum(b.exp() for b in alpha) for a in alpha]
+        rows.append(sum(b * p[i] for b, p in zip(beta, parts, strict=True)))
+    ours, twin = fusion(parts), torch.stack(rows)
+    torch.testing.assert_close(ours, twin)
+    inputs = (*parts, *fusion.parameters())
+    for a, b in zip(
+        torch.autograd.grad(ours.sin().sum(), inputs),
+        torch.autograd.grad(twin.sin().sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
+        assert a.any()

@@ -15,6 +15,8 @@ from model_code.losses import (
     info_nce,
     late_interaction,
     late_interaction_loss,
+    one_way_info_nce,
+    triplet_loss,
 )
 from model_code.training import seeded
 
@@ -177,3 +179,41 @@ def test_temperature_starts_and_stays_where_clips_does() -> None:
         (gradient,) = torch.autograd.grad(scale, temperature.log_scale)
         assert gradient == pytest.approx(end)  # at the edge it can still move back
     assert math.isfinite(temperature.log_scale.item())
+
+
+@pytest.mark.parametrize("size", [1, 5])
+def test_one_way_info_nce_equals_its_twin_in_value_and_gradient(size: int) -> None:
+    left, right = unit(size, 6), unit(size, 6, seed=1)
+    twin = naive_nce([[7 * (a @ b) for b in right] for a in left])
+    ours = one_way_info_nce(left, right, 7.0)
+    torch.testing.assert_close(ours, twin)
+    for a, b in zip(
+        torch.autograd.grad(ours, (left, right)),
+        torch.autograd.grad(twin, (left, right)),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
+    assert one_way_info_nce(left[:0], right[:0], 7.0) == 0
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+def test_triplets_equal_their_twin_in_value_and_gradient(distance: str) -> None:
+    with seeded(2):
+        vectors = [torch.randn(9, 4, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+
+    def far(a: Tensor, b: Tensor) -> Tensor:
+        if distance == "cosine":
+            return 1 - a @ b / (a @ a).sqrt() / (b @ b).sqrt()
+        return ((a - b) ** 2).sum().sqrt()
+
+    margin = {"cosine": 0.3, "euclidean": 0.5}[distance]
+    hinges = [margin + far(a, p) - far(a, n) for a, p, n in zip(*vectors, strict=True)]
+    assert 0 < sum(h > 0 for h in hinges) < 9
+    twin = sum(h.clamp(min=0) for h in hinges) / 9
+    ours = triplet_loss(*vectors, margin, distance)
+    torch.testing.assert_close(ours, twin, rtol=1e-5, atol=1e-5)
+    for a, b in zip(
+        torch.autograd.grad(ours, vectors), torch.autograd.grad(twin, vectors), strict=True
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+    assert triplet_loss(*(v[:0] for v in vectors), margin, distance) == 0

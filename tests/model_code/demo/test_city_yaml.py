@@ -13,6 +13,7 @@ from model_code.methods import BY_CAPTIONS, METHODS
 CITIES = Path(__file__).parents[3] / "cities"
 SHIPPED = {
     "demo": {"regions": 156, "seed": 7, "captions": True},
+    "demo_hex": {"regions": 49, "seed": 13, "hexagons": 8, "seeds": (0,)},
     "demo_large": {"regions": 2500, "seed": 11, "spatial_repeats": 2, "captions": True},
 }
 
@@ -25,6 +26,8 @@ def test_shipped_cities_are_what_the_template_gives(name: str) -> None:
     assert city.simulator.regions == SHIPPED[name]["regions"]
     read = {m for name in city.methods for m in METHODS[name].needs}
     assert BY_CAPTIONS.isdisjoint(read) == (city.captions is None)
+    assert (city.partition.kind == "h3") == ("hexagons" in SHIPPED[name])
+    assert list(city.seeds) == list(SHIPPED[name].get("seeds", (0, 1, 2)))
     assert all(indicator.unit or indicator.kind == "classification"
                for indicator in city.indicators.values())  # fmt: skip
     assert all(indicator.description for indicator in city.indicators.values())
@@ -34,6 +37,12 @@ def test_cells_and_pictures_are_not_made_on_demand() -> None:
     for given in ({"cell_m": 500.0}, {"images": False}):
         with pytest.raises(DataError, match="simulate the city first"):
             city_yaml("a", regions=10, seed=0, **given)
+
+
+def test_what_reads_pictures_needs_pictures() -> None:
+    for given, words in (({"captions": True}, "to caption"), ({"hexagons": 8}, "to compare")):
+        with pytest.raises(DataError, match=f"no pictures {words}"):
+            city_yaml("a", regions=10, seed=0, images=False, path="raw", **given)
 
 
 def _run(tmp_path: Path, *more: str) -> City:

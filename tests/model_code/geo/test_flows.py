@@ -104,6 +104,10 @@ def test_texts_keep_the_order_of_the_pois():
         mine = pois[region == list(ids).index(row.region_id)].sort_values("poi_id")
         assert list(row.names) == mine["name"].dropna().tolist()
         assert list(row.comments) == [c for texts in mine["comments"] for c in texts]
+        named = mine.dropna(subset="name")
+        assert list(row.name_categories) == named["category"].tolist()
+        said = mine["category"].repeat(mine["comments"].map(len))
+        assert list(row.comment_categories) == said.tolist()
     assert set(texts["region_id"]) == set(ids[region[region >= 0]])
 
 
@@ -112,7 +116,7 @@ def test_comments_are_null_without_a_source_of_them_and_empty_without_any():
     pois = some_pois(200, 1)
     pois["comments"] = None
     silent = poi_texts(pois, locator, ids)
-    assert silent["comments"].isna().all()
+    assert silent["comments"].isna().all() and silent["comment_categories"].isna().all()
     keeps_contract("poi_texts", silent)
     pois["comments"] = [[] for _ in range(200)]
     empty = poi_texts(pois, locator, ids)["comments"]

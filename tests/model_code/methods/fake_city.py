@@ -102,20 +102,22 @@ def _told(latents: np.ndarray, seed: int) -> dict[str, Any]:
     one in five no comment."""
     rng = np.random.default_rng((seed, 2))
 
-    def texts(silent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def texts(silent: np.ndarray) -> tuple[np.ndarray, ...]:
         region = np.repeat(np.arange(len(latents)), np.where(silent, 0, rng.integers(5, 20)))
         about = rng.integers(0, 3, len(region))
         step = (3 * rng.beta(1 + 9 * (z := latents[region, about]), 10 - 9 * z)).astype(int)
-        return np.array(WORDS)[about, step], region
+        return np.array(WORDS)[about, step], region, np.array(["bar", "office", "shop"])[about]
 
     silent = rng.random(len(latents)) < 0.1
-    names, name_region = texts(silent)
-    comments, comment_region = texts(silent | (rng.random(len(latents)) < 0.1))
+    names, name_region, name_category = texts(silent)
+    comments, comment_region, comment_category = texts(silent | (rng.random(len(latents)) < 0.1))
     return {
         "poi_names": np.strings.add("The ", names),
         "poi_name_region": name_region,
+        "poi_name_category": name_category,
         "poi_comments": comments,
         "poi_comment_region": comment_region,
+        "poi_comment_category": comment_category,
     }
 
 

@@ -41,6 +41,9 @@ SMALL = {
         "chip_px": 16, "tower": TOWER, "epochs": 2, "n_specific": 2, "n_pair": 1, "n_shared": 1, "hidden": 8,
         "width": 4, "head_hidden": 4,
     },
+    "musecl": {
+        "chip_px": 16, "view_px": (16, 24), "width": 8, "epochs": 1, "align_epochs": 1, "word_epochs": 1,
+    },
 }  # fmt: skip
 
 

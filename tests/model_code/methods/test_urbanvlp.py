@@ -14,8 +14,9 @@ from model_code.fusion import Aggregate
 from model_code.methods import METHODS, UrbanVlpConfig
 from model_code.methods.base import Checkpoint, RegionData, Workspace
 from model_code.methods.run import fit_predictor, predict
-from model_code.methods.urbanvlp import METHOD, Alignment, PicturedRegions, make_towers, resized
+from model_code.methods.urbanvlp import METHOD, Alignment, PicturedRegions, make_towers
 from model_code.training import seeded, state_arrays
+from model_code.vision.pictures import resized
 from tests.model_code.methods.fake_city import fake_city, r2
 
 TOWER = {
@@ -545,7 +546,7 @@ def test_pictures_are_brought_to_the_size_of_the_tower(data: RegionData) -> None
 
 def test_a_chunk_of_pictures_changes_no_embedding(data, checkpoint, monkeypatch) -> None:
     rows = METHOD.embed(checkpoint, data, CONFIG)
-    monkeypatch.setattr("model_code.methods.urbanvlp._PICTURES", 7)
+    monkeypatch.setattr("model_code.vision.pictures.PICTURES", 7)
     np.testing.assert_allclose(METHOD.embed(checkpoint, data, CONFIG), rows, atol=1e-5)
     with seeded(0):
         regions = METHOD.encoder(data, CONFIG)
