@@ -37,6 +37,7 @@ from model_code.training import Settings
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results" / "china_grids.md"
 CITIES = ("beijing", "shanghai")
+SPLITS = ("random", "spatial")
 TASKS = (
     *(Task(n, "regression", "log1p") for n in ("carbon", "population", "night_light", "gdp")),
     Task("pm25", "regression"),
@@ -194,12 +195,18 @@ def scores(predicted: Predictions, targets: Targets, rows: NDArray[np.bool_]) ->
     return pd.DataFrame(found)
 
 
-def run(folder: Path, cities: Sequence[str], seeds: int, config: UrbanMoeConfig) -> pd.DataFrame:
+def run(
+    folder: Path,
+    cities: Sequence[str],
+    splits: Sequence[str],
+    seeds: int,
+    config: UrbanMoeConfig,
+) -> pd.DataFrame:
     """A row a city, split, method, seed and task."""
     parts_of = []
     for city in cities:
         grid = read_grid(folder / f"{city}_grid_indicators.parquet")
-        for kind in ("random", "spatial"):
+        for kind in splits:
             for seed in range(seeds):
                 parts = split(grid, kind, seed)
                 for name, method in RUNS.items():
@@ -277,6 +284,7 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="one city, one seed, few epochs; writes nothing"
     )
+    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS)
     parser.add_argument("--out", type=Path, default=RESULTS, help="the page to write")
     asked = parser.parse_args()
     folder = Path(os.environ.get("CITYLOOM_DATA", "data")) / "china_grids" / "indicators"
@@ -286,7 +294,7 @@ def main() -> None:
     quick = {"epochs": 2, "n_specific": 2, "n_pair": 1}
     config = CONFIG.model_copy(update=quick) if asked.quick else CONFIG
     cities, seeds = (CITIES[:1], 1) if asked.quick else (CITIES, 3)
-    text = page(run(folder, cities, seeds, config), config)
+    text = page(run(folder, cities, asked.splits, seeds, config), config)
     print(text)
     if not asked.quick:
         asked.out.write_text(text, encoding="utf-8")
