@@ -545,7 +545,7 @@ def test_the_encoder_takes_the_checkpoint_and_is_tuned(city: tuple, fusion: str)
         predicted = predict(spec, changed, predictor, rows, data)
         assert set(predicted) == {"income"} and np.isfinite(predicted["income"]).all()
         # Word vectors rest; without pretraining there are none.
-            words = ("words.", *(["joint.heads.pois.linear"] if mode == "scratch" else []))
+        words = ("words.", *(["joint.heads.pois.linear"] if mode == "scratch" else []))
         still = [
             name for name, value in found.tensors.items()
             if not name.startswith(words)
