@@ -14,6 +14,19 @@ from tests.model_code.report.sample import EVIL, ablation_rows, city, expert_rec
 
 RANDOM = np.random.default_rng(0)
 
+
+def _triplets(tables: Any, count: int = 3) -> pd.DataFrame:
+    """The table `musecl_triplets` from the sample's chips and street views."""
+    parts = []
+    for view, rows in (("satellite", tables.chips), ("street_view", tables.views)):
+        own = rows.iloc[: 3 * count][["region_id", "pixels", "height_px", "width_px"]]
+        roles = np.tile(["anchor", "positive", "negative"], count)
+        alike = np.tile([np.nan, 0.25, 0.003], count)
+        numbers = np.repeat(np.arange(count), 3)
+        parts.append(own.assign(view=view, triplet=numbers, role=roles, similarity=alike))
+    return pd.concat(parts, ignore_index=True)
+
+
 DRAWINGS: dict[str, Callable[[Any], bytes]] = {
     "partition": lambda c: figures.partition_map(c.regions),
     "adjacency": lambda c: figures.partition_map(c.regions, c.adjacency),
@@ -24,6 +37,7 @@ DRAWINGS: dict[str, Callable[[Any], bytes]] = {
     "chips": lambda c: figures.chip_sheet(c.chips),
     "views": lambda c: figures.view_sheet(c.views),
     "heights": lambda c: figures.height_sheet(c.heights),
+    "triplets": lambda c: figures.triplet_sheet(_triplets(c)),
     "flows": lambda c: figures.flow_map(c.flows, c.regions),
     "numbers": lambda c: figures.choropleth(c.regions, _target(c, "population"), "P", log=True),
     "classes": lambda c: figures.choropleth(
@@ -113,6 +127,7 @@ def test_pictures_of_nothing_say_so() -> None:
     tables = city()
     for png in (
         figures.chip_sheet(tables.chips.iloc[:0]),
+        figures.triplet_sheet(_triplets(tables).iloc[:0]),
         figures.rejected_bars(tables.rejected.iloc[:0]),
         figures.hour_profile(tables.mobility.assign(hour=None)),
         figures.true_vs_predicted(tables.predictions["poi"].iloc[:0]),
@@ -134,6 +149,24 @@ def test_noisy_sheets_are_brought_under_the_limit() -> None:
         }
     )
     assert len(figures.view_sheet(views)) <= figures.MAX_BYTES
+
+
+def test_triplets_show_every_picture_once_in_the_order_of_its_role() -> None:
+    colours = ("#ff0000", "#00ff00", "#0000ff")
+    rows = _triplets(city(), 2)
+    flat = rows["role"].map(dict(zip(("anchor", "positive", "negative"), colours, strict=True)))
+    pixels = [
+        np.full((h, w, 3), [int(c[i : i + 2], 16) for i in (1, 3, 5)], np.uint8).tobytes()
+        for c, h, w in zip(flat, rows["height_px"], rows["width_px"], strict=True)
+    ]
+    png = figures.triplet_sheet(rows.assign(pixels=pixels))
+    image = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+    masks = [_mask(image, colour) for colour in colours]
+    assert masks[0].sum() == pytest.approx(masks[1].sum(), rel=0.05)
+    assert masks[0].sum() == pytest.approx(masks[2].sum(), rel=0.05)
+    for view in (image.shape[0] // 4, 3 * image.shape[0] // 4):  # each line: twice the three
+        firsts = [np.flatnonzero(mask[view]).min() for mask in masks]
+        assert firsts == sorted(firsts)
 
 
 def test_tsne_may_be_missing() -> None:
