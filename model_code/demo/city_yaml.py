@@ -40,7 +40,7 @@ def city_yaml(
         captions: whether to caption its pictures, and run the methods that read captions.
         north_km: how far north of the usual place it lies.
         hexagons: H3 resolution of its regions, which are the simulated square cells without it; then
-            MuseCL runs, whose paper has hexagons.
+            MuseCL runs, whose paper has hexagons, and the truth is left out, which is by square cell.
         seeds: training seeds.
 
     Raises:

@@ -27,6 +27,7 @@ def test_shipped_cities_are_what_the_template_gives(name: str) -> None:
     read = {m for name in city.methods for m in METHODS[name].needs}
     assert BY_CAPTIONS.isdisjoint(read) == (city.captions is None)
     assert (city.partition.kind == "h3") == ("hexagons" in SHIPPED[name])
+    assert (city.sources.truth is None) == ("hexagons" in SHIPPED[name])  # it is by square cell
     assert list(city.seeds) == list(SHIPPED[name].get("seeds", (0, 1, 2)))
     assert all(indicator.unit or indicator.kind == "classification"
                for indicator in city.indicators.values())  # fmt: skip

@@ -19,7 +19,8 @@ def _triplets(tables: Any, count: int = 3) -> pd.DataFrame:
     """The table `musecl_triplets` from the sample's chips and street views."""
     parts = []
     for view, rows in (("satellite", tables.chips), ("street_view", tables.views)):
-        own = rows.iloc[: 3 * count][["region_id", "pixels", "height_px", "width_px"]]
+        some = np.resize(np.arange(len(rows)), 3 * count)
+        own = rows.iloc[some][["region_id", "pixels", "height_px", "width_px"]]
         roles = np.tile(["anchor", "positive", "negative"], count)
         alike = np.tile([np.nan, 0.25, 0.003], count)
         numbers = np.repeat(np.arange(count), 3)
