@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 import jinja2
@@ -24,6 +25,7 @@ def city_yaml(
     captions: bool = False,
     north_km: float = 0.0,
     hexagons: int = 0,
+    without: Collection[str] = (),
     seeds: tuple[int, ...] = (0, 1, 2),
 ) -> str:
     """A city's YAML. Without `path` its raw files are made by the pipeline when they are needed;
@@ -41,6 +43,7 @@ def city_yaml(
         north_km: how far north of the usual place it lies.
         hexagons: H3 resolution of its regions, which are the simulated square cells without it; then
             MuseCL runs, whose paper has hexagons, and the truth is left out, which is by square cell.
+        without: costly methods to leave out: `musecl`, `urbanmoe`.
         seeds: training seeds.
 
     Raises:
@@ -79,6 +82,7 @@ def city_yaml(
         captions=captions,
         north_km=north_km,
         hexagons=hexagons,
+        without=without,
         seeds=list(seeds),
         epsg=EPSG,
         timezone=TIMEZONE,
