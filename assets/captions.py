@@ -24,6 +24,7 @@ from model_code.methods import METHODS
 from model_code.progress import Meter
 from model_code.tables import contract
 from resources import backends
+from resources.disk import writing
 from resources.lake import plain_table_writer
 
 if TYPE_CHECKING:
@@ -215,10 +216,11 @@ def captions(ctx: Context) -> Product:
 
     def do(name: str) -> None:
         tries_of(*parts[name], shared)
-        (ctx.work / f"{name}.json").write_text("{}")
+        with writing(ctx.name, ctx.asset, ctx.work):
+            (ctx.work / f"{name}.json").write_text("{}")
 
     if not ctx.crew.work(ctx.work, list(parts), do, partial(finished, ctx)):
-        return Product()  # a helper: the run that it helps waits for what others have claimed
+        return Product()  # a member: the run that it helps puts the rows together
     pairs = [tries_of(view, slice(None), ctx) for view in seen]
     tries, best = ([each.assign(captioner=_named(captioner.identity)) for each in part]
                    for part in zip(*pairs, strict=True))  # fmt: skip

@@ -98,8 +98,8 @@ def page(city: str, name: str) -> str:
     lines = [
         "# What calibration is worth when captions are bad",
         "",
-        f"Made by `python benchmarks/calibration.py {city}`: UrbanVLP on `{city}`, whose template "
-        "captioner errs in about one caption in sixteen (`honest`), and on the same city with a third "
+        f"Made by `python benchmarks/calibration.py {city}`: UrbanVLP on `{city}`, with the "
+        "template captioner's captions (`honest`), and on the same city with a third "
         "of the captions made wrong on purpose (`captions.wrong_share`): they tell the share of one "
         "element as that of another, and a second try fails as often as the first.",
         "",

@@ -53,7 +53,8 @@ def of_no_city(config: ClipConfig, count: int, seed: int) -> Iterator[pd.DataFra
 def of_city(city: City, count: int, seed: int) -> Iterator[pd.DataFrame]:
     """The proof of each view on `count` pictures of a city, or on all that it has."""
     lake = Lake()
-    assert city.captions is not None
+    if city.captions is None:
+        raise SystemExit(f"{city.name} has no captions: add `captions: {{}}` to its YAML")
     for view, table in TABLES.items():
         handle = lake.handle(city.name, table)
         if not handle.exists:
@@ -74,8 +75,11 @@ def of_city(city: City, count: int, seed: int) -> Iterator[pd.DataFrame]:
             yield proof(view, painter, segmenter, clip, config, shown=shown, seed=seed)
         else:
             written = read("calibrated_captions", city=city.name)
-            written = written[written["view"] == view].set_index("image_id")["text"]
-            twins = swapped(written.loc[ids[chosen]].tolist(), np.random.default_rng(seed))
+            # First tries: calibration chose among the others by the score that is on trial.
+            written = written[written["view"] == view].set_index("image_id")["first_text"]
+            texts = written.loc[ids[chosen]]
+            pictures = [p for p, text in zip(pictures, texts, strict=True) if text]
+            twins = swapped([text for text in texts if text], np.random.default_rng(seed))
             yield ranked(view, judged(pictures, twins, painter, segmenter, clip, config, seed))
 
 
@@ -83,6 +87,10 @@ def facts_of(city: City, view: str, ids: np.ndarray) -> list[Facts | None]:
     """What the pictures `ids` of an embedded city show."""
     settings = city.simulator
     assert settings is not None
+    if city.partition.kind != "square":
+        raise SystemExit(
+            f"{city.name}: the renderer tells what chips of square cells show, no others"
+        )
     place = Place(settings.regions, north_km=settings.north_km)
     latents = draw_latents(place, settings.seed)
     if view == "street_view":
@@ -92,7 +100,7 @@ def facts_of(city: City, view: str, ids: np.ndarray) -> list[Facts | None]:
     centre = regions.geometry.to_crs(EPSG).centroid.loc[ids]
     cell = place.cell(centre.x.to_numpy() - place.easting_m, centre.y.to_numpy() - place.northing_m)
     by_cell = chip_facts(draw_lots(draw_streets(latents)))
-    return [by_cell[i] for i in cell]
+    return [by_cell[i] if i >= 0 else None for i in cell]
 
 
 def main() -> None:

@@ -68,7 +68,8 @@ class Crew:
     ) -> bool:
         """Do every piece in `names` once, here or in a member; a member returns when nothing is left
         to claim. `do` leaves its result in `folder`, from which `done` tells whether it is there.
-        Returns whether all of them are there, which a member need not wait for."""
+        Returns whether this process leads, so that all of them are there and it goes on; a member
+        is done."""
         folder.mkdir(parents=True, exist_ok=True)
         todo = [name for name in names if not done(name)]
         self._began, self._done, self._left = time.monotonic(), 0, len(todo)
@@ -80,7 +81,7 @@ class Crew:
             self._left -= 1
             self.beat()
         if self._command is None:
-            return all(map(done, todo))
+            return False
         for name in todo:  # what members are at, or have not done after all
             while not done(name):
                 with _claim(folder, name, patience_s=1.0) as mine:

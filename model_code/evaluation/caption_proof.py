@@ -10,7 +10,7 @@ truth, captions that are there can be swapped.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -199,7 +199,8 @@ def judged(
     shares = np.full((len(pictures), 1), np.nan)
     if segmenter is not None:
         shares = np.asarray(segmenter.segment(pictures).shares)
-    table = pd.DataFrame([vars(twin) for twin in twins])
+    columns = [field.name for field in fields(Twins)]
+    table = pd.DataFrame([vars(twin) for twin in twins], columns=columns)
     # A true caption has several twins: each pair of picture and text is scored once.
     asked = pd.concat(
         [table[["position", side]].set_axis(["position", "text"], axis=1) for side in _SIDES]
