@@ -666,4 +666,7 @@ def musecl_triplets(ctx: Context) -> Product:
     return Product(found[columns])
 
 
-ASSETS = [asset for spec in METHODS.values() for asset in method_stages(spec)]
+ASSETS = [
+    *(asset for spec in METHODS.values() for asset in method_stages(spec)),
+    musecl_triplets,
+]

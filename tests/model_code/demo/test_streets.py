@@ -11,7 +11,7 @@ import rasterio
 import shapely
 
 from model_code.demo.latents import Latents
-from model_code.demo.orthophoto import PIXEL_M, _Painter
+from model_code.demo.orthophoto import PIXEL_M, GroundPainter
 from model_code.demo.place import EPSG, Place
 from model_code.demo.streets import BLOCK_M, Lots, building_parts, draw_lots, draw_streets
 
@@ -74,7 +74,7 @@ def test_roofs_of_the_picture_are_the_footprints(city: Path, place: Place, lots:
     """The painter finds buildings by arithmetic; shapely finds them by geometry."""
     x = np.arange(4, 1500, PIXEL_M)
     y = np.arange(4, 1500, PIXEL_M)
-    painter = _Painter(lots)
+    painter = GroundPainter(lots)
     roof, *_ = painter.roofs.find(*lots.streets.lattice_grid(x, y))
     polygons = gpd.read_parquet(city / "buildings.parquet").to_crs(EPSG).geometry.to_numpy()
     grid_x, grid_y = np.meshgrid(x + place.easting_m, y + place.northing_m)
@@ -98,7 +98,7 @@ def test_the_orthophoto_fits_the_city(city: Path, place: Place) -> None:
 
 
 def test_windows_join_without_a_seam(latents: Latents, lots: Lots) -> None:
-    painter = _Painter(lots)
+    painter = GroundPainter(lots)
     x, y = np.arange(4, 1000, 8.0), np.arange(4, 500, 8.0)
     whole = painter.paint(x, y, "a").astype(int)
     part = painter.paint(x[60:], y[20:], "b").astype(int)

@@ -94,6 +94,7 @@ def test_a_row_is_rejected_once_with_its_first_reason():
         "reason": ["first", "second"],
         "detail": ["value 1", ""],
         "items": [1.0, 5.0],
+        "rows": [1, 1],
     }
 
 

@@ -84,9 +84,10 @@ def test_a_share_wins_over_words_and_words_over_a_bare_mention() -> None:
 
 NAMES = {
     "street_view": {"greenery": "tree", "buildings": "building", "people": "person", "cars": "car",
-                    "trucks": "truck", "shops": "shop", "sheds": "warehouse"},
+                    "trucks": "truck", "shops": "shop", "sheds": "warehouse",
+                    "pavement": "sidewalk"},
     "satellite": {"greenery": "forest", "buildings": "building", "industry": "industrial",
-                  "soil": "barren"},
+                  "soil": "barren", "paved": "background", "roads": "road"},
 }  # fmt: skip
 LEVELS = (0.0, 0.15, 0.35, 0.78, 0.95)
 
@@ -105,7 +106,7 @@ def test_sentences_of_another_grammar(view: str) -> None:
             if not elements[name].levels[level]:
                 continue
             percent = None
-            if elements[name].percent and level and rng.random() < 0.25:
+            if elements[name].nouns and level and rng.random() < 0.25:
                 percent = int(5 * rng.integers(1, 10))
             said.append(pairs.Mention(name, level, percent, int(rng.integers(2**31))))
         understood = parse(pairs.say(view, said, int(rng.integers(2**31))), view)
@@ -114,7 +115,8 @@ def test_sentences_of_another_grammar(view: str) -> None:
             if one.percent is None:
                 hits.append(found is not None and abs(found.level - LEVELS[one.level]) < 0.26)
             else:
-                hits.append(found is not None and found.share == pytest.approx(one.percent / 100))
+                share = np.nan if found is None or found.share is None else found.share
+                hits.append(abs(share - one.percent / 100) < 0.03)  # "a third" may stand for 35 %
     assert np.mean(hits) > 0.95
 
 
