@@ -81,7 +81,7 @@ def scores(city: str, data: RegionData, free: list[str]) -> Iterator[dict[str, o
             for task in free:
                 true, guess = targets.values[task][parts.test], found[task][parts.test]
                 known = np.isfinite(true)
-                each.append(float(r2(true[known], guess[known])))
+                each.append(r2(true[known], guess[known]).item())
             yield {"towers": name, "split": split, "fold": fold, "r2": float(np.mean(each))}
 
 
