@@ -319,7 +319,7 @@ class Opened:
             progress,
             self.lake.workspace(name, declared.name, fingerprint),
             declared.settings(self.city) if declared.settings else None,
-            rows=lambda kind: RowStore(self.lake, name, declared.name, kind, warn),
+            rows=cache(lambda kind: RowStore(self.lake, name, declared.name, kind, warn)),
             elsewhere=self.elsewhere,
             crew=crew,
         )

@@ -39,9 +39,12 @@ class RowStore:
     def __init__(
         self, lake: Lake, city: str, asset: str, kind: str, warn: Callable[[str], None]
     ) -> None:
+        import pandas as pd
+
         self._lake, self._city, self._asset, self._warn = lake, city, asset, warn
         self._folder = f"{lake.folder(city, asset)}/{FOLDER}/{kind}"
-        self._rows: pd.DataFrame | None = None
+        self._rows = pd.DataFrame()
+        self._read_shards: set[str] = set()
 
     def known(self, keys: Iterable[str]) -> pd.DataFrame:
         """Kept rows of these keys, indexed by key; a key without a row is left out."""
@@ -56,32 +59,38 @@ class RowStore:
         Raises:
             LakeWriteError: the disk is full, or may not be written.
         """
-        import pandas as pd
 
         if rows.empty:
             return
-        self._write(rows)
-        kept = [part for part in (self._all(), rows) if len(part)]
-        together = pd.concat(kept)
-        self._rows = together[~together.index.duplicated()]
+        self._read_shards.add(Path(self._write(rows)).name)
+        self._take([rows])
 
-    def _all(self) -> pd.DataFrame:
+    def _take(self, parts: list[pd.DataFrame]) -> None:
         import pandas as pd
 
-        while self._rows is None:
+        if found := [part for part in (self._rows, *parts) if len(part)]:
+            together = pd.concat(found)
+            self._rows = together[~together.index.duplicated()]
+
+    def _all(self) -> pd.DataFrame:
+        """All rows, those that other processes have added since included; a shard is read once."""
+        while True:
             shards = self._shards()
+            new = [shard for shard in shards if Path(shard).name not in self._read_shards]
             try:
-                parts = [part for part in map(self._read, shards) if part is not None]
+                parts = [part for part in map(self._read, new) if part is not None]
             except FileNotFoundError:  # another process has just written them as one
                 continue
-            rows = pd.concat(parts) if parts else pd.DataFrame()
-            self._rows = rows[~rows.index.duplicated()]
-            if len(shards) > _MANY:
-                written = Path(self._write(self._rows)).name
-                for shard in shards:
-                    if Path(shard).name != written:
-                        with contextlib.suppress(FileNotFoundError):
-                            self._lake.fs.rm(shard)
+            break
+        self._read_shards.update(Path(shard).name for shard in new)
+        self._take(parts)
+        if len(shards) > _MANY:
+            written = Path(self._write(self._rows)).name
+            self._read_shards.add(written)
+            for shard in shards:
+                if Path(shard).name != written:
+                    with contextlib.suppress(FileNotFoundError):
+                        self._lake.fs.rm(shard)
         return self._rows
 
     def _shards(self) -> list[str]:

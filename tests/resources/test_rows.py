@@ -63,3 +63,20 @@ def test_many_shards_become_one(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> 
     lake.fs.invalidate_cache()
     assert len(lake.fs.ls(folder)) == 1
     assert len(store(lake).known([f"k{i}" for i in range(5)])) == 5
+
+
+def test_what_another_process_adds_is_seen_and_each_shard_read_once(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = store(lake), store(lake)
+    assert len(first.known(["a", "b"])) == 0
+    read: list[str] = []
+    whole = RowStore._read
+    monkeypatch.setattr(
+        RowStore, "_read", lambda self, path: read.append(path) or whole(self, path)
+    )
+    second.add(frame(a="one"))
+    assert list(first.known(["a", "b"]).index) == ["a"]
+    second.add(frame(b="two"))
+    assert sorted(first.known(["a", "b"]).index) == ["a", "b"]
+    assert len(read) == len(set(read)) == 2
