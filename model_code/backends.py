@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from model_code.methods.base import Floats
 
 View = Literal["satellite", "street_view"]
+Form = Literal["caption", "levels", "levels_lite"]
 Picture = NDArray[np.uint8]  # [H, W, 3]
 
 
@@ -45,8 +46,9 @@ class Ask:
 
     `picture` for a view; `heights_m` [H, W] (NaN: unknown) for a height map; `pois` (name and
     category of each POI) for a list of POIs. `shares` are the measured shares of what the picture
-    shows, largest first; `prompt` is what a real model is told. `seed` and `temperature` differ from
-    try to try.
+    shows, largest first; `prompt` is what a real model is told. `form` is what is wanted: a caption,
+    or a description in the three levels of `text.levels` (as JSON; `levels_lite` is told less).
+    `seed` and `temperature` differ from try to try.
     """
 
     kind: Literal["satellite", "street_view", "heights", "pois"]
@@ -55,6 +57,7 @@ class Ask:
     heights_m: NDArray[np.float32] | None = None
     pois: Sequence[tuple[str, str]] = ()
     prompt: str = ""
+    form: Form = "caption"
     seed: int = 0
     temperature: float = 0.0
 
@@ -113,3 +116,14 @@ class Clip(Protocol):
 
     def tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """How many tokens each text has [B], start and end included, uncut."""
+
+
+class TextEmbedding(Protocol):
+    """Sentence embeddings."""
+
+    identity: Identity
+    width: int
+
+    def encode(self, texts: Sequence[str]) -> Floats:
+        """Unit vectors, float32 [B, width]; a text's row does not depend on the others. Zeros for an
+        empty text."""

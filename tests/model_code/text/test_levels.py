@@ -1,0 +1,37 @@
+import json
+
+import pytest
+
+from model_code.text import levels
+
+GOOD = {"land": "Houses and a park.", "activity": 40, "departures": [0.5] * 24}
+
+
+def test_a_good_answer_is_read():
+    found, why = levels.parse(json.dumps(GOOD))
+    assert why == ""
+    assert found is not None
+    assert (found.land, found.activity, len(found.departures)) == ("Houses and a park.", 40.0, 24)
+
+
+@pytest.mark.parametrize(
+    ("answer", "named"),
+    [
+        ("", "Invalid JSON"),
+        ('{"land": "Houses', "Invalid JSON"),
+        (json.dumps(GOOD | {"activity": 101}), "activity"),
+        (json.dumps(GOOD | {"land": ""}), "land"),
+        (json.dumps(GOOD | {"departures": [0.5] * 23}), "departures"),
+        (json.dumps(GOOD | {"departures": [0.5] * 23 + [2]}), "departures.23"),
+        (json.dumps(GOOD | {"more": 1}), "more"),
+        ('{"land": "a", "activity": NaN, "departures": []}', "activity"),
+    ],
+)
+def test_a_bad_answer_says_what_is_wrong_with_it(answer, named):
+    found, why = levels.parse(answer)
+    assert found is None
+    assert named in why
+
+
+def test_the_schema_names_every_level():
+    assert set(json.loads(levels.schema())["properties"]) == set(GOOD)
