@@ -26,6 +26,11 @@ help: ## list what can be made
 	$(UV) sync --locked --inexact --extra dev
 	@touch $@
 
+# The tests run real models of every backend, on small random weights.
+.venv/.synced-for-tests: .venv/.synced
+	$(UV) sync --locked --inexact --extra dev --extra sdxl --extra mmseg --extra text
+	@touch $@
+
 setup: .venv/.synced ## install everything that is needed into .venv
 
 demo: setup ## build the embedded city, and say where its report is
@@ -34,7 +39,7 @@ demo: setup ## build the embedded city, and say where its report is
 run: setup ## build one city: make run CITY=manhattan
 	@$(RUN) cityloom run $(CITY)
 
-test: setup ## all tests with branch coverage, one process a core
+test: .venv/.synced-for-tests ## all tests with branch coverage, one process a core
 	$(RUN) pytest -n auto --dist loadfile --cov --cov-report=term:skip-covered \
 	  $(PYTEST_ARGS)
 
