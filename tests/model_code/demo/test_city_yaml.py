@@ -8,14 +8,14 @@ from model_code.city import City, check_files, load_city
 from model_code.demo.__main__ import main
 from model_code.demo.city_yaml import city_yaml
 from model_code.errors import DataError
-from model_code.methods import BY_CAPTIONS, METHODS
+from model_code.methods import BY_CAPTIONS, METHODS, method_config
 
 CITIES = Path(__file__).parents[3] / "cities"
 SHIPPED = {
     "demo": {"regions": 156, "seed": 7, "captions": True},
     "demo_hex": {"regions": 49, "seed": 13, "hexagons": 8, "seeds": (0,)},
     "demo_large": {
-        "regions": 2500, "seed": 11, "spatial_repeats": 2, "captions": True, "without": ("musecl", "urbanmoe"),
+        "regions": 2500, "seed": 11, "spatial_repeats": 2, "captions": True, "ablations": True,
     },
 }  # fmt: skip
 
@@ -26,7 +26,12 @@ def test_shipped_cities_are_what_the_template_gives(name: str) -> None:
     city = load_city(CITIES / f"{name}.yaml")
     assert city.simulator is not None
     assert city.simulator.regions == SHIPPED[name]["regions"]
-    read = {m for name in city.methods for m in METHODS[name].needs}
+    read = {
+        modality
+        for method, chosen in city.methods.items()
+        for modality in {*METHODS[method].needs}
+        - method_config(method, chosen.config).switched_off()
+    }
     assert BY_CAPTIONS.isdisjoint(read) == (city.captions is None)
     assert (city.partition.kind == "h3") == ("hexagons" in SHIPPED[name])
     assert (city.sources.truth is None) == ("hexagons" in SHIPPED[name])  # it is by square cell
