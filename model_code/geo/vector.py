@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -136,9 +136,14 @@ def table_columns(url: str, key: str) -> list[str]:
 
 
 def record_batches(
-    url: str, columns: list[str], key: str, batch_rows: int = 1 << 18
+    url: str,
+    columns: list[str],
+    key: str,
+    batch_rows: int = 1 << 18,
+    coded: Sequence[str] = (),
 ) -> Iterator[pa.RecordBatch]:
-    """Rows of a Parquet or CSV file in their order, streamed; every CSV column comes as text.
+    """Rows of a Parquet or CSV file in their order, streamed; every CSV column comes as text, a
+    `coded` column of Parquet as a dictionary of texts.
 
     Raises:
         DataError: a line with too many or too few fields, or bytes that are no UTF-8.
@@ -150,7 +155,7 @@ def record_batches(
     try:
         with _opened(url) as file:
             if suffix(url) != ".csv":
-                with pq.ParquetFile(file) as parquet:
+                with pq.ParquetFile(file, read_dictionary=list(coded)) as parquet:
                     yield from parquet.iter_batches(batch_rows, columns=columns)
                 return
             convert = csv.ConvertOptions(
