@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -181,6 +181,24 @@ def read_columns(url: str, columns: list[str], key: str) -> pa.Table:
     if batches:
         return pa.Table.from_batches(batches).select(columns)
     return pa.table({name: pa.array([], pa.string()) for name in columns})
+
+
+def in_parts(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
+    """The same rows as tables of `rows` each, the last of what is left (one of none if there are
+    batches without rows alone), so that a file's layout does not tell how its sources were read."""
+    import pyarrow as pa
+
+    waiting: list[pa.RecordBatch] = []
+    count = 0
+    for batch in batches:
+        waiting.append(batch)
+        count += batch.num_rows
+        while count >= rows:
+            table = pa.Table.from_batches(waiting)
+            yield table.slice(0, rows)
+            waiting, count = table.slice(rows).to_batches(), count - rows
+    if waiting:
+        yield pa.Table.from_batches(waiting)
 
 
 def numbers(column: pa.Array | pa.ChunkedArray) -> NDArray[np.float64]:

@@ -6,7 +6,16 @@ import pytest
 import shapely
 
 from model_code.errors import DataError
-from model_code.geo.vector import Sieve, as_ids, expand, numbers, polygonal, project, record_batches
+from model_code.geo.vector import (
+    Sieve,
+    as_ids,
+    expand,
+    in_parts,
+    numbers,
+    polygonal,
+    project,
+    record_batches,
+)
 from model_code.rejections import Rejections
 
 
@@ -91,6 +100,19 @@ def test_a_coded_column_has_the_texts_and_the_order_of_a_plain_one(tmp_path):
     assert [text for batch in coded for text in batch.column("kind").to_pylist()] == texts
     plain = pa.Table.from_batches(record_batches(path, ["kind"], "key", 128))
     assert plain["kind"].to_pylist() == texts
+
+
+@pytest.mark.parametrize("sizes", [[5, 0, 9, 1], [3], [6], [0], []])
+def test_parts_have_one_size_whatever_the_batches(sizes):
+    starts = np.cumsum([0, *sizes])
+    batches = [
+        pa.record_batch({"i": pa.array(range(start, start + size), pa.int64())})
+        for start, size in zip(starts[:-1], sizes, strict=True)
+    ]
+    parts = list(in_parts(iter(batches), 3))
+    assert [row for part in parts for row in part["i"].to_pylist()] == list(range(sum(sizes)))
+    assert all(part.num_rows == 3 for part in parts[:-1])
+    assert bool(parts) == bool(sizes) and (not parts or parts[-1].num_rows <= 3)
 
 
 def test_a_row_is_rejected_once_with_its_first_reason():
