@@ -319,7 +319,9 @@ class Opened:
             progress,
             self.lake.workspace(name, declared.name, fingerprint),
             declared.settings(self.city) if declared.settings else None,
-            rows=cache(lambda kind: RowStore(self.lake, name, declared.name, kind, warn)),
+            rows=cache(
+                lambda kind: RowStore(self.lake, name, declared.name, kind, warn, tidies=crew.leads)
+            ),
             elsewhere=self.elsewhere,
             crew=crew,
         )
