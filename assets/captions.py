@@ -439,7 +439,7 @@ def poi_descriptions(ctx: Context) -> Product:
             "temperature": np.array([ask.temperature for ask in asks], np.float64),
             "tokens_in": np.array([a.tokens_in for a in answers], np.int64),
             "tokens_out": np.array([a.tokens_out for a in answers], np.int64),
-            "seconds": np.array([a.seconds for a in answers], np.float64),
+            "took_s": np.array([a.seconds for a in answers], np.float64),
             "requests": np.array([a.requests for a in answers], np.int32),
         }
     )

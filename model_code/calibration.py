@@ -190,7 +190,7 @@ def calibrate(
 
     Returns:
         tries: `position` (of the ask), `attempt` from 0, `text`, `error`, `seed`, `temperature`,
-            `prompt` (its id), `tokens_in`, `tokens_out`, `seconds` (NaN: not measured), `requests`, and
+            `prompt` (its id), `tokens_in`, `tokens_out`, `took_s` (NaN: not measured), `requests`, and
             `SCORES`; ordered by position and attempt.
         best: `position`, `attempt` (-1: no try gave a caption), `tries`, `text`, `first_text`
             (of the first try, whatever its score), `perception_score`, `kept`, `reason` (empty
@@ -238,7 +238,7 @@ def _round(
             "tokens_in": np.array([a.tokens_in for a in answers], np.int64),
             "tokens_out": np.array([a.tokens_out for a in answers], np.int64),
             "prompt": np.array([ask.prompt_id for ask in now], object),
-            "seconds": np.array([a.seconds for a in answers], np.float64),
+            "took_s": np.array([a.seconds for a in answers], np.float64),
             "requests": np.array([a.requests for a in answers], np.int32),
         }
     )

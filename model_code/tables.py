@@ -105,7 +105,7 @@ _ANSWER = (
     Column("temperature", "float64", "temperature of the try", low=0),
     Column("tokens_in", "int64", "tokens read", low=0),
     Column("tokens_out", "int64", "tokens written", low=0),
-    Column("seconds", "float64", "how long it took when it was made, waits left out; null where the "
+    Column("took_s", "float64", "how long it took when it was made, waits left out; null where the "
            "captioner does not measure it", nullable=True, low=0),
     Column("requests", "int32", "times that the model was asked until it answered, or was given up; "
            "each after the first with another seed, and warmer, where the answer was malformed",
@@ -537,7 +537,7 @@ TIMINGS = _table(
     ["asset"],
     Column("asset", "string", "asset of the city that stands in the lake"),
     Column("bytes", "int64", "size of its files; 0 where the city has no such asset", low=0),
-    Column("seconds", "float64", "how long the computation took; missing where nothing was computed "
+    Column("took_s", "float64", "how long the computation took; missing where nothing was computed "
            "here", nullable=True, low=0),
     Column("process_peak_mib", "float64", "peak memory of the process until then, all earlier steps "
            "of the run included", nullable=True, low=0),

@@ -185,7 +185,9 @@ class ServerCaptioner:
                           again=True)  # fmt: skip
 
     def _refusal(self, error: Any) -> _Reply:
-        status, said = error.status_code, f"HTTP {error.status_code}: {error.message}"
+        status, body = error.status_code, error.body
+        said = body.get("message") if isinstance(body, dict) else None
+        said = f"HTTP {status}: {said or error.message}"
         spent = getattr(error, "code", None) == "insufficient_quota"
         if status in _REFUSED or spent:
             self._stop(
