@@ -29,6 +29,7 @@ from pydantic import (
 from model_code.calibration import CalibrationConfig
 from model_code.errors import ConfigError, Problem, UnknownCityError
 from model_code.methods import BY_CAPTIONS, METHODS, SOURCES_OF, Modality
+from model_code.text.captioner_config import CaptionerChoice, TemplateChoice
 from model_code.vision.clip_config import ClipConfig
 
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,62}$"
@@ -468,10 +469,10 @@ class StreetViewImages(Model):
 
 
 class Captions(Model):
-    """Who writes captions of chips and street views, and who judges them. What is named here runs
-    anywhere, without a download."""
+    """Who writes captions of chips and street views, and who judges them. The defaults run anywhere,
+    without a download."""
 
-    captioner: Literal["template"] = "template"
+    captioner: CaptionerChoice = TemplateChoice()
     wrong_share: float = Field(
         0.0,
         ge=0,

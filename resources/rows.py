@@ -62,6 +62,10 @@ class RowStore:
         rows, wanted = self._all(), pd.Index(list(keys)).unique()
         return rows.loc[rows.index.intersection(wanted)]
 
+    def rows(self) -> pd.DataFrame:
+        """All kept rows, indexed by key."""
+        return self._all()
+
     def add(self, rows: pd.DataFrame) -> None:
         """Keep rows, indexed by their keys; the row of a key is the same for ever.
 
