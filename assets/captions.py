@@ -31,9 +31,19 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from model_code.backends import Answer, Ask, Captioner, Identity, View
+    from model_code.backends import (
+        Answer,
+        Ask,
+        Captioner,
+        Clip,
+        Identity,
+        Painter,
+        Segmenter,
+        View,
+    )
     from model_code.calibration import Scorer
     from model_code.methods.base import Checkpoint
+    from model_code.vision.loading import Memory
 
 
 _SOURCE_OF: dict[View, str] = {"satellite": "imagery", "street_view": "street_views"}
@@ -84,10 +94,27 @@ class _Images:
         ids = {"view": self.view, "image_id": self.image_id, "region_id": self.region_id}
         return pd.DataFrame({**ids, "sha256": self.sha256, **columns})
 
+    def unjudged(self, note: str) -> pd.DataFrame:
+        """Rows of `image_shares` where nobody looked."""
+        import numpy as np
+
+        count = len(self.sha256)
+        shares = [np.empty(0, np.float32)] * count
+        return self.named(segmenter="", classes=[[]] * count, shares=shares, note=note)
+
     def of(self, table: pd.DataFrame) -> pd.DataFrame:
         """A table whose `position` counts images, with their names."""
         names = self.named().loc[table["position"]].set_axis(table.index)
         return table.join(names)
+
+
+def _stamps(*keys: str) -> Callable[[City], dict[str, str]]:
+    """What the folders of models hold that these keys of `captions` name."""
+
+    def found(city: City) -> dict[str, str]:
+        return backends.stamps(*(getattr(city.captions, key) for key in keys))
+
+    return found
 
 
 def _images(ctx: Context) -> list[_Images]:
@@ -139,6 +166,7 @@ def _kept(
 
 @stage(group="captions", kinds=("scipy",), absent=_no_captions, inputs=tuple(_TABLE_OF.values()),
        reads=_pictures_of(), config=("captions.segmenter", "chips.min_valid_share"),
+       settings=_stamps("segmenter"), data_files=("model_code/vision/classes/*.csv",),
        code=backends.CODE["segmenter"])  # fmt: skip
 def image_shares(ctx: Context) -> Product:
     """What chips and street views show, measured by the segmenter of their view."""
@@ -147,7 +175,11 @@ def image_shares(ctx: Context) -> Product:
     parts = []
     for images in _images(ctx):
         segmenter = backends.segmenter(ctx.city.captions.segmenter, images.view)
-        who = digest([asdict(segmenter.identity), code_digests(backends.CODE["segmenter"])])
+        if segmenter is None:
+            note = f"the city names no segmenter of the view {images.view}"
+            parts.append(images.unjudged(note))
+            continue
+        who = digest(asdict(segmenter.identity))
 
         def segment(batch: np.ndarray, images: _Images = images, segmenter: Any = segmenter) -> Any:
             found = segmenter.segment(list(images.pixels[batch]))
@@ -177,7 +209,8 @@ def image_shares(ctx: Context) -> Product:
 @stage(group="captions", kinds=("jinja",), absent=_no_captions,
        inputs=("clip_checkpoint", "image_shares", *_TABLE_OF.values()),
        reads=_pictures_of("clip_checkpoint", "image_shares"),
-       config=("captions", "chips.min_valid_share"), code=_SCORING)  # fmt: skip
+       config=("captions", "chips.min_valid_share"), settings=_stamps("segmenter", "painter"),
+       code=_SCORING)  # fmt: skip
 def captions(ctx: Context) -> Product:
     """Every caption of every image: one that scores too low is written again."""
     import pandas as pd
@@ -196,13 +229,16 @@ def captions(ctx: Context) -> Product:
         for images in _images(ctx)
     }
 
+    memory = backends.memory(config.memory_gib)
+    judges = {view: _judges(ctx, images, memory) for view, (images, _) in seen.items()}
+
     def tries_of(view: View, part: slice, ctx: Context) -> tuple[pd.DataFrame, pd.DataFrame]:
         from model_code.calibration import calibrate
 
         images, measured = seen[view][0].part(part), seen[view][1].iloc[part]
         asks = _asks(images, measured, config.seed)
         writer = _Remembering(ctx, captioner, f"{view}: captions")
-        scorer = _scorer(ctx, images, measured)
+        scorer = _scorer(ctx, images, measured, judges[view])
         every, top = calibrate(asks, writer, scorer, config.calibration)
         return images.of(every), images.of(top)
 
@@ -241,16 +277,16 @@ def captions(ctx: Context) -> Product:
 def _asks(images: _Images, measured: pd.DataFrame, seed: int) -> list[Ask]:
     """What is asked of the captioner: the picture, and the shares of what it shows."""
     from model_code.backends import Ask
+    from model_code.vision.segment_classes import element_shares
 
     asks = []
     for picture, content, classes, shares in zip(
         images.pixels, images.sha256, measured["classes"], measured["shares"], strict=True
     ):
-        seen = zip(classes, shares, strict=False) if len(shares) else ()
-        ranked = sorted(((str(c), float(s)) for c, s in seen if s > 0), key=lambda pair: -pair[1])
         # Of the content, so that equal pictures get equal captions wherever they are.
         own = int(digest([content, seed])[:8], 16)
-        asks.append(Ask(images.view, picture, dict(ranked), seed=own))
+        seen = element_shares(classes, shares)
+        asks.append(Ask(images.view, picture, seen, seed=own))
     return asks
 
 
@@ -284,19 +320,39 @@ class _Remembering:
         return [Answer(*row) for row in rows[_ANSWER].itertuples(index=False)]
 
 
-def _scorer(ctx: Context, images: _Images, measured: pd.DataFrame) -> Scorer:
+@dataclass(frozen=True)
+class _Judges:
+    """The models that score captions of one view."""
+
+    segmenter: Segmenter | None
+    painter: Painter
+    clip: Clip
+
+    def identities(self) -> list[Any]:
+        models = (self.segmenter, self.painter, self.clip)
+        return [None if model is None else asdict(model.identity) for model in models]
+
+
+def _judges(ctx: Context, images: _Images, memory: Memory) -> _Judges:
+    config = ctx.city.captions
+    return _Judges(
+        backends.segmenter(config.segmenter, images.view, memory),
+        backends.painter(config.painter, images.view, images.pixels.shape[1:3], memory),
+        backends.clip(ctx.inputs["clip_checkpoint"], images.view, memory),
+    )
+
+
+def _scorer(ctx: Context, images: _Images, measured: pd.DataFrame, judges: _Judges) -> Scorer:
     """Scores captions of pictures, each once."""
     import numpy as np
 
     from model_code.calibration import score
 
-    config = ctx.city.captions
-    segmenter = backends.segmenter(config.segmenter, images.view)
-    painter = backends.painter(config.painter, images.view, images.pixels.shape[1:3])
-    clip = backends.clip(ctx.inputs["clip_checkpoint"], images.view)
-    identities = [asdict(model.identity) for model in (segmenter, painter, clip)]
-    who = digest([identities, code_digests(_SCORING), config.calibration.clip_share])
-    shares = np.full((len(measured), len(segmenter.classes)), np.nan, np.float32)
+    config, segmenter = ctx.city.captions, judges.segmenter
+    code = code_digests(["model_code.calibration:score"])
+    who = digest([judges.identities(), code, config.calibration.clip_share])
+    classes = 0 if segmenter is None else len(segmenter.classes)
+    shares = np.full((len(measured), classes), np.nan, np.float32)
     for row, found in zip(shares, measured["shares"], strict=True):
         if len(found):
             row[:] = found
@@ -308,9 +364,9 @@ def _scorer(ctx: Context, images: _Images, measured: pd.DataFrame) -> Scorer:
                 list(images.pixels[at]),
                 shares[at],
                 [texts[i] for i in batch],
-                painter,
+                judges.painter,
                 segmenter,
-                clip,
+                judges.clip,
                 config.calibration,
                 [seeds[i] for i in batch],
             )
@@ -417,22 +473,31 @@ def _losses(ctx: Context, written: Written) -> bytes:
        config=("captions.clip", "captions.seed"), code=("model_code.demo.pairs",),
        picture=_losses)  # fmt: skip
 def clip_checkpoint(ctx: Context) -> Product:
-    """A small CLIP a view, trained on generic pictures and sentences of no city; it scores captions,
-    and methods start from its towers."""
+    """A CLIP a view, that scores captions, and from whose towers methods start: a small one, trained on
+    generic pictures and sentences of no city, or a pretrained one, weighed by such pairs."""
     from model_code.demo.pairs import satellite_pairs, street_pairs
     from model_code.methods.base import Workspace
-    from model_code.vision.clip import train_clip
+    from model_code.vision.model_choices import of_view
 
-    config, seed = ctx.city.captions.clip, ctx.city.captions.seed
-    pairs = {"satellite": satellite_pairs, "street_view": street_pairs}
+    seed = ctx.city.captions.seed
+    pairs: dict[View, Any] = {"satellite": satellite_pairs, "street_view": street_pairs}
 
-    def train(view: str) -> Iterator[tuple[str, Checkpoint]]:
+    def make(view: View) -> Iterator[tuple[str, Checkpoint]]:
         say = partial(_say, ctx, view)
-        pictures, texts = pairs[view](config.pairs + config.held_out, seed, say)
-        workspace = Workspace(say, ctx.work / f"{view}.resume")
-        yield view, train_clip(pictures, texts, config, seed=seed, workspace=workspace)
+        config = of_view(ctx.city.captions.clip, view)
+        if config.kind == "open_clip":
+            from model_code.vision.open_clip_models import pretrained_checkpoint
 
-    fit_together(ctx, list(pairs), train)
+            pictures, texts = pairs[view](config.held_out, seed, say)
+            yield view, pretrained_checkpoint(config, pictures, [of[0] for of in texts])
+        else:
+            from model_code.vision.clip import train_clip
+
+            pictures, texts = pairs[view](config.pairs + config.held_out, seed, say)
+            workspace = Workspace(say, ctx.work / f"{view}.resume")
+            yield view, train_clip(pictures, texts, config, seed=seed, workspace=workspace)
+
+    fit_together(ctx, list(pairs), make)
     metadata = {}
     for view in pairs:
         record = json.loads((ctx.work / f"{view}.json").read_text())
