@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets.fits import Progress, finished, fit_together, kept
@@ -25,7 +26,7 @@ from model_code.progress import Meter
 from model_code.tables import contract
 from resources import backends
 from resources.disk import writing
-from resources.lake import plain_table_writer
+from resources.lake import Writer, plain_table_writer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         Clip,
         Identity,
         Painter,
+        Picture,
         Segmenter,
         View,
     )
@@ -262,12 +264,15 @@ def captions(ctx: Context) -> Product:
                    for part in zip(*pairs, strict=True))  # fmt: skip
     every, top = (pd.concat(part, ignore_index=True) for part in (tries, best))
     scored = contract("caption_scores")
-    files = {
+    files: dict[str, Writer] = {
         "caption_scores.parquet": plain_table_writer(scored, every[scored.names()]),
         "calibrated_captions.parquet": plain_table_writer(
             contract("calibrated_captions"), top[contract("calibrated_captions").names()]
         ),
     }
+    if config.keep_painted:
+        for view, (images, _) in seen.items():
+            files |= _sheets(ctx, images, judges[view].painter, top, every)
     settings = json.dumps(dict(captioner.identity.settings), sort_keys=True)
     written = every.drop(columns=list(SCORES)).assign(settings=settings, prompt="")
     about = {"kept_share": round(float(top["kept"].mean()), 4), "tries": len(every)}
@@ -335,11 +340,75 @@ class _Judges:
 
 def _judges(ctx: Context, images: _Images, memory: Memory) -> _Judges:
     config = ctx.city.captions
+    painter = backends.painter(config.painter, images.view, images.pixels.shape[1:3], memory)
     return _Judges(
         backends.segmenter(config.segmenter, images.view, memory),
-        backends.painter(config.painter, images.view, images.pixels.shape[1:3], memory),
+        _Keeping(ctx, painter) if config.keep_painted else painter,
         backends.clip(ctx.inputs["clip_checkpoint"], images.view, memory),
     )
+
+
+class _Keeping:
+    """A painter whose paintings are kept, small."""
+
+    def __init__(self, ctx: Context, painter: Painter) -> None:
+        assert ctx.rows is not None
+        self._painter, self._store = painter, ctx.rows("paintings")
+        self.identity = painter.identity
+        self._who = digest(asdict(painter.identity))
+
+    def paint(self, texts: Sequence[str], seeds: Sequence[int]) -> list[Picture]:
+        import pandas as pd
+
+        from model_code.report.contact_sheet import small
+
+        pictures = self._painter.paint(texts, seeds)
+        keys = pd.Index(self.keys(texts, seeds))
+        rows = pd.DataFrame({"painted": [small(picture) for picture in pictures]}, index=keys)
+        self._store.add(rows[~keys.duplicated() & ~keys.isin(self._store.known(keys).index)])
+        return pictures
+
+    def keys(self, texts: Sequence[str], seeds: Sequence[int]) -> list[str]:
+        return [digest([self._who, t, int(s)]) for t, s in zip(texts, seeds, strict=True)]
+
+    def kept(self, ctx: Context, texts: Sequence[str], seeds: Sequence[int]) -> list[bytes]:
+        """Paintings of texts as small JPEGs; those that no score needed are painted now."""
+        import pandas as pd
+
+        from model_code.report.contact_sheet import small
+
+        def paint(batch: np.ndarray) -> pd.DataFrame:
+            painted = self._painter.paint([texts[i] for i in batch], [int(seeds[i]) for i in batch])
+            return pd.DataFrame({"painted": [small(picture) for picture in painted]})
+
+        keys = self.keys(texts, seeds)
+        return _kept(ctx, "paintings", keys, paint, "painted")["painted"].to_list()
+
+
+def _sheets(
+    ctx: Context, images: _Images, painter: Painter, best: pd.DataFrame, tries: pd.DataFrame
+) -> dict[str, Writer]:
+    """By name, contact sheets of the pictures of a view and of what was painted from their captions."""
+    import pandas as pd
+
+    from model_code.report.contact_sheet import PAIRS, sheet
+
+    assert isinstance(painter, _Keeping)
+    key = ["view", "image_id", "attempt"]
+    told = best[best["text"] != ""].merge(tries[[*key, "seed"]], on=key)
+    told = told[told["view"] == images.view]
+    painted = painter.kept(ctx, told["text"].to_list(), told["seed"].to_list())
+    at = pd.Index(images.image_id).get_indexer(told["image_id"])
+    names = told["image_id"].to_list()
+
+    def page(start: int, path: Path) -> None:
+        part = slice(start, start + PAIRS)
+        path.write_bytes(sheet(list(images.pixels[at[part]]), painted[part], names[part]))
+
+    return {
+        f"painted_{images.view}_{start // PAIRS:04d}.jpg": partial(page, start)
+        for start in range(0, len(names), PAIRS)
+    }
 
 
 def _scorer(ctx: Context, images: _Images, measured: pd.DataFrame, judges: _Judges) -> Scorer:

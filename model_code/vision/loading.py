@@ -119,8 +119,7 @@ def quiet() -> Iterator[None]:
     logging.disable_progress_bar()
     try:
         with warnings.catch_warnings():
-            for kind in (DeprecationWarning, PendingDeprecationWarning, FutureWarning, UserWarning):
-                warnings.simplefilter("ignore", kind)
+            warnings.simplefilter("ignore")
             yield
     finally:
         if shown:

@@ -3,6 +3,7 @@ own code runs on tiny random weights."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,7 @@ def _open_clip(folder: Path) -> Clip:
     choice = OpenClip(
         kind="open_clip", model=tiny_models.CLIP_MODEL, weights=weights, held_out=5, batch=2
     )
-    checkpoint = pretrained_checkpoint(choice, np.stack(pictures()), TEXTS + ["Roads."])
+    checkpoint = pretrained_checkpoint(choice, np.stack(pictures()), [*TEXTS, "Roads."])
     return PretrainedClip(checkpoint.record, lambda: checkpoint)
 
 
@@ -189,8 +190,6 @@ def test_what_is_beyond_the_context_is_counted_and_cut(clip: Clip) -> None:
 
 def test_rows_can_be_known_by_what_made_them(folder: Path) -> None:
     """Names and revisions are words, settings are JSON, and no folder of this machine is in them."""
-    import json
-
     opened: list[Any] = [
         make(folder / "again") for of in (SEGMENTERS, PAINTERS, CLIPS) for make in of.values()
     ]
