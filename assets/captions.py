@@ -520,8 +520,8 @@ def calibrated_captions(ctx: Context) -> Product:
 # --- towers and places ---------------------------------------------------------------------------
 
 
-def _losses(ctx: Context, written: Written) -> bytes:
-    """How the training of each view's towers went."""
+def _losses(ctx: Context, written: Written) -> bytes | None:
+    """How the training of each view's towers went; nothing where none was trained."""
     import pandas as pd
 
     from model_code.report import figures
@@ -535,6 +535,8 @@ def _losses(ctx: Context, written: Written) -> bytes:
         for view, record in records.items()
         if "loss" in record
     ]
+    if not rows:
+        return None
     return figures.loss_curves(pd.DataFrame(rows), title="Embedded CLIP: loss of each view")
 
 

@@ -3,9 +3,6 @@ protocols changes."""
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import pandas as pd
 import pytest
 
@@ -40,7 +37,7 @@ def painted(tmp_path_factory: pytest.TempPathFactory) -> Place:
     }  # fmt: skip
     captions = {
         "segmenter": segmenter, "painter": painter, "clip": clip, "memory_gib": 0.001,
-        "keep_painted": True, "calibration": {"retries": 1},
+        "keep_painted": True, "calibration": {"retries": 1, "floor": 0.0},
     }  # fmt: skip
     methods = {
         "urbanvlp": {"config": {"epochs": 1, "width": 8, "batch": 8}}, "shares": {}, "clip_probe": {},

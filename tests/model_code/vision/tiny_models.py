@@ -158,3 +158,23 @@ def open_clip_state(path: Path, model: dict[str, Any] | None = None) -> dict[str
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(open_clip.CLIP(**(model or CLIP_MODEL)).state_dict(), path)
     return {"path": str(path), "sha256": file_sha256(path)}
+
+
+def sentence_model(folder: Path) -> Path:
+    """A `SentenceTransformer` with a BERT of one layer."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Pooling, Transformer
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    torch.manual_seed(0)
+    words, bert = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], folder.with_name("bert")
+    words += [*"abcdefghijklmnopqrstuvwxyz.,-'", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz")]
+    bert.mkdir(parents=True)
+    (bert / "vocab.txt").write_text("\n".join(words))
+    config = BertConfig(vocab_size=len(words), hidden_size=32, num_hidden_layers=1,
+                        num_attention_heads=2, intermediate_size=32)  # fmt: skip
+    BertModel(config).save_pretrained(bert)
+    BertTokenizer(str(bert / "vocab.txt")).save_pretrained(bert)
+    body = Transformer(str(bert))
+    SentenceTransformer(modules=[body, Pooling(32)], device="cpu").save(str(folder))
+    return folder
