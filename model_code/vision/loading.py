@@ -113,8 +113,9 @@ def _bytes(module: nn.Module) -> int:
 def quiet() -> Iterator[None]:
     """Without what model libraries deprecate of each other, and without their progress bars: a run says
     by itself how far it is."""
-    from transformers.utils import logging
+    import transformers.utils.logging
 
+    logging: Any = transformers.utils.logging
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

@@ -65,18 +65,21 @@ class SdxlPainter:
         self._pipeline: Loaded[Any] = Loaded(name, self._load, memory or Memory(), _networks)
 
     def _load(self) -> Any:
+        with quiet():
+            return self._opened()
+
+    def _opened(self) -> Any:
         choice: Sdxl = self._choice
         diffusers: Any = load("sdxl")
         diffusers.utils.logging.disable_progress_bar()
-        with quiet():
-            pipeline = diffusers.StableDiffusionXLPipeline.from_pretrained(
-                choice.model,
-                torch_dtype=self._dtype,
-                use_safetensors=True,
-                variant=choice.variant,
-                add_watermarker=False,
-                **source_of(choice),
-            )
+        pipeline = diffusers.StableDiffusionXLPipeline.from_pretrained(
+            choice.model,
+            torch_dtype=self._dtype,
+            use_safetensors=True,
+            variant=choice.variant,
+            add_watermarker=False,
+            **source_of(choice),
+        )
         if choice.scheduler is not None:
             known = {kind.__name__: kind for kind in pipeline.scheduler.compatibles}
             if choice.scheduler not in known:
@@ -169,7 +172,7 @@ def pieces_of(text: str, tokenizer: Any) -> list[str]:
 
     def fits(words: str) -> bool:
         ids = tokenizer(words, add_special_tokens=False, verbose=False).input_ids
-        return len(ids) <= room
+        return bool(len(ids) <= room)
 
     if fits(text):
         return [text]

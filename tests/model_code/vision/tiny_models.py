@@ -162,10 +162,13 @@ def open_clip_state(path: Path, model: dict[str, Any] | None = None) -> dict[str
 
 def sentence_model(folder: Path) -> Path:
     """A `SentenceTransformer` with a BERT of one layer."""
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Pooling, Transformer
     from transformers import BertConfig, BertModel, BertTokenizer
 
+    from model_code.vision.loading import quiet
+
+    with quiet():  # the modules have moved since release 5
+        from sentence_transformers import SentenceTransformer
+        from sentence_transformers.models import Pooling, Transformer
     torch.manual_seed(0)
     words, bert = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], folder.with_name("bert")
     words += [*"abcdefghijklmnopqrstuvwxyz.,-'", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz")]
@@ -175,6 +178,7 @@ def sentence_model(folder: Path) -> Path:
                         num_attention_heads=2, intermediate_size=32)  # fmt: skip
     BertModel(config).save_pretrained(bert)
     BertTokenizer(str(bert / "vocab.txt")).save_pretrained(bert)
-    body = Transformer(str(bert))
-    SentenceTransformer(modules=[body, Pooling(32)], device="cpu").save(str(folder))
+    with quiet():
+        body = Transformer(str(bert))
+        SentenceTransformer(modules=[body, Pooling(32)], device="cpu").save(str(folder))
     return folder
