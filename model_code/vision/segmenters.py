@@ -103,7 +103,7 @@ class TransformersSegmenter(_Labelling):
         self._dtype = dtype_of(choice.precision)
         settings = {"kind": choice.kind, "dtype": str(self._dtype), "classes": len(listed.names)}
         self.identity = Identity(name_of(choice), revision_of(choice), settings)
-        name = f"segmenter {choice.model}"
+        name = f"segmenter {self.identity.model}"
         self._network = Loaded(name, self._load, memory or Memory(), lambda n: [n.model])
 
     def _load(self) -> _Network:
@@ -134,7 +134,7 @@ class TransformersSegmenter(_Labelling):
 
     def label(self, pictures: Sequence[Picture]) -> list[NDArray[np.int64]]:
         network = self._network()
-        inputs = network.processor(images=list(pictures), return_tensors="pt")
+        inputs = network.processor(images=[np.array(p) for p in pictures], return_tensors="pt")
         given = {
             name: inputs[name].to(device(), self._dtype if name == "pixel_values" else None)
             for name in ("pixel_values", "pixel_mask")
@@ -169,7 +169,7 @@ class MmsegSegmenter(_Labelling):
             "classes": len(listed.names),
         }
         self.identity = Identity(Path(choice.config).stem, choice.sha256[:16], settings)
-        name = f"segmenter {choice.config}"
+        name = f"segmenter {self.identity.model}"
         self._model: Loaded[Any] = Loaded(name, self._load, memory or Memory(), lambda m: [m])
 
     def _load(self) -> Any:

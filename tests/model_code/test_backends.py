@@ -29,7 +29,9 @@ LONG = "Trees stand along a wide road, and houses behind them. " * 12
 def pictures(count: int = 5, size: tuple[int, int] = SIZE) -> list[Picture]:
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (count, size[0] // 8, size[1] // 8, 3), dtype=np.uint8)
-    return list(coarse.repeat(8, axis=1).repeat(8, axis=2))
+    large = coarse.repeat(8, axis=1).repeat(8, axis=2)
+    large.setflags(write=False)  # as Arrow and PIL give them
+    return list(large)
 
 
 @pytest.fixture(scope="module")
