@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets.asking import (
@@ -33,15 +34,16 @@ from model_code.progress import Meter
 from model_code.tables import contract
 from resources import backends
 from resources.disk import writing
-from resources.lake import plain_table_writer
+from resources.lake import Writer, plain_table_writer
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from model_code.backends import Ask, Identity, View
+    from model_code.backends import Ask, Clip, Identity, Painter, Picture, Segmenter, View
     from model_code.calibration import Scorer
     from model_code.methods.base import Checkpoint
+    from model_code.vision.loading import Memory
 
 
 _SOURCE_OF: dict[View, str] = {"satellite": "imagery", "street_view": "street_views"}
@@ -92,10 +94,32 @@ class _Images:
         ids = {"view": self.view, "image_id": self.image_id, "region_id": self.region_id}
         return pd.DataFrame({**ids, "sha256": self.sha256, **columns})
 
+    def unjudged(self, note: str) -> pd.DataFrame:
+        """Rows of `image_shares` where nobody looked."""
+        import numpy as np
+
+        count = len(self.sha256)
+        shares = [np.empty(0, np.float32)] * count
+        return self.named(segmenter="", classes=[[]] * count, shares=shares, note=note)
+
     def of(self, table: pd.DataFrame) -> pd.DataFrame:
         """A table whose `position` counts images, with their names."""
         names = self.named().loc[table["position"]].set_axis(table.index)
         return table.join(names)
+
+
+def _stamps(*keys: str) -> Callable[[City], dict[str, str]]:
+    """What the folders of models hold that these keys of `captions` name."""
+
+    def found(city: City) -> dict[str, str]:
+        return backends.stamps(*(getattr(city.captions, key) for key in keys))
+
+    return found
+
+
+def _prompts_and_models(city: City) -> dict[str, Any]:
+    models = _stamps("segmenter", "painter")(city)
+    return prompting(city) | ({"models": models} if models else {})
 
 
 def _images(ctx: Context) -> list[_Images]:
@@ -147,6 +171,7 @@ def _kept(
 
 @stage(group="captions", kinds=("scipy",), absent=_no_captions, inputs=tuple(_TABLE_OF.values()),
        reads=_pictures_of(), config=("captions.segmenter", "chips.min_valid_share"),
+       settings=_stamps("segmenter"), data_files=("model_code/vision/classes/*.csv",),
        code=backends.CODE["segmenter"])  # fmt: skip
 def image_shares(ctx: Context) -> Product:
     """What chips and street views show, measured by the segmenter of their view."""
@@ -155,7 +180,11 @@ def image_shares(ctx: Context) -> Product:
     parts = []
     for images in _images(ctx):
         segmenter = backends.segmenter(ctx.city.captions.segmenter, images.view)
-        who = digest([asdict(segmenter.identity), code_digests(backends.CODE["segmenter"])])
+        if segmenter is None:
+            note = f"the city names no segmenter of the view {images.view}"
+            parts.append(images.unjudged(note))
+            continue
+        who = digest(asdict(segmenter.identity))
 
         def segment(batch: np.ndarray, images: _Images = images, segmenter: Any = segmenter) -> Any:
             found = segmenter.segment(list(images.pixels[batch]))
@@ -185,7 +214,7 @@ def image_shares(ctx: Context) -> Product:
 @stage(group="captions", kinds=("jinja",), absent=_no_captions,
        inputs=("clip_checkpoint", "image_shares", *_TABLE_OF.values()),
        reads=_pictures_of("clip_checkpoint", "image_shares"),
-       config=("captions", "chips.min_valid_share"), settings=prompting, code=_SCORING)  # fmt: skip
+       config=("captions", "chips.min_valid_share"), settings=_prompts_and_models, code=_SCORING)  # fmt: skip
 def captions(ctx: Context) -> Product:
     """Every caption of every image: one that scores too low is written again."""
     import pandas as pd
@@ -202,12 +231,15 @@ def captions(ctx: Context) -> Product:
     }
     writers = {view: Remembering(ctx, captioner, f"{view}: captions") for view in seen}
 
+    memory = backends.memory(config.memory_gib)
+    judges = {view: _judges(ctx, images, memory) for view, (images, *_) in seen.items()}
+
     def tries_of(view: View, part: slice, ctx: Context) -> tuple[pd.DataFrame, pd.DataFrame]:
         from model_code.calibration import calibrate
 
         images, shares, asks = seen[view]
         writers[view].progress = ctx.progress
-        scorer = _scorer(ctx, images.part(part), shares.iloc[part])
+        scorer = _scorer(ctx, images.part(part), shares.iloc[part], judges[view])
         every, top = calibrate(asks[part], writers[view], scorer, config.calibration)
         return images.part(part).of(every), images.part(part).of(top)
 
@@ -224,12 +256,15 @@ def captions(ctx: Context) -> Product:
             fix="look at captions.captioner, then run again",
         )
     scored = contract("caption_scores")
-    files = {
+    files: dict[str, Writer] = {
         "caption_scores.parquet": plain_table_writer(scored, every[scored.names()]),
         "calibrated_captions.parquet": plain_table_writer(
             contract("calibrated_captions"), top[contract("calibrated_captions").names()]
         ),
     }
+    if config.keep_painted:
+        for view, (images, *_) in seen.items():
+            files |= _sheets(ctx, images, judges[view].painter, top, every)
     written = _told(every.drop(columns=list(SCORES)), captioner.identity)
     about = {"kept_share": round(float(top["kept"].mean()), 4), "tries": len(every)}
     about["errors"] = int((every["error"] != "").sum())
@@ -286,19 +321,18 @@ def _asks(ctx: Context, images: _Images, shares: pd.DataFrame | None) -> list[As
     """What is asked of the captioner: the picture, and the shares of what it shows; of a real one
     with a prompt that also tells the city and the place of a street view."""
     from model_code.backends import Ask
+    from model_code.vision.segment_classes import element_shares
 
     asks = []
-    seen = [((), ())] * len(images.image_id)
+    seen: list[tuple[Any, Any]] = [((), ())] * len(images.image_id)
     if shares is not None:
         table = _measured(images, shares)
         seen = list(zip(table["classes"], table["shares"], strict=True))
-    for picture, content, (classes, found) in zip(images.pixels, images.sha256, seen, strict=True):
-        pairs = zip(classes, found, strict=False) if len(found) else ()
-        ranked = sorted(((str(c), float(s)) for c, s in pairs if s > 0), key=lambda pair: -pair[1])
+    for picture, content, found in zip(images.pixels, images.sha256, seen, strict=True):
         # Of the content, so that equal pictures get equal captions wherever they are.
         own = int(digest([content, ctx.city.captions.seed])[:8], 16)
-        asks.append(Ask(images.view, picture, dict(ranked), seed=own))
-    if not ctx.settings:
+        asks.append(Ask(images.view, picture, element_shares(*found), seed=own))
+    if "title" not in ctx.settings:
         return asks
     from model_code.text.prompts import completed
 
@@ -310,19 +344,103 @@ def _asks(ctx: Context, images: _Images, shares: pd.DataFrame | None) -> list[As
     return [completed(a, city=title, lonlat_deg=p) for a, p in zip(asks, places, strict=True)]
 
 
-def _scorer(ctx: Context, images: _Images, measured: pd.DataFrame) -> Scorer:
+@dataclass(frozen=True)
+class _Judges:
+    """The models that score captions of one view."""
+
+    segmenter: Segmenter | None
+    painter: Painter
+    clip: Clip
+
+    def identities(self) -> list[Any]:
+        models = (self.segmenter, self.painter, self.clip)
+        return [None if model is None else asdict(model.identity) for model in models]
+
+
+def _judges(ctx: Context, images: _Images, memory: Memory) -> _Judges:
+    config = ctx.city.captions
+    painter = backends.painter(config.painter, images.view, images.pixels.shape[1:3], memory)
+    return _Judges(
+        backends.segmenter(config.segmenter, images.view, memory),
+        _Keeping(ctx, painter) if config.keep_painted else painter,
+        backends.clip(ctx.inputs["clip_checkpoint"], images.view, memory),
+    )
+
+
+class _Keeping:
+    """A painter whose paintings are kept, small."""
+
+    def __init__(self, ctx: Context, painter: Painter) -> None:
+        assert ctx.rows is not None
+        self._painter, self._store = painter, ctx.rows("paintings")
+        self.identity = painter.identity
+        self._who = digest(asdict(painter.identity))
+
+    def paint(self, texts: Sequence[str], seeds: Sequence[int]) -> list[Picture]:
+        import pandas as pd
+
+        from model_code.report.contact_sheet import small
+
+        pictures = self._painter.paint(texts, seeds)
+        keys = pd.Index(self.keys(texts, seeds))
+        rows = pd.DataFrame({"painted": [small(picture) for picture in pictures]}, index=keys)
+        self._store.add(rows[~keys.duplicated() & ~keys.isin(self._store.known(keys).index)])
+        return pictures
+
+    def keys(self, texts: Sequence[str], seeds: Sequence[int]) -> list[str]:
+        return [digest([self._who, t, int(s)]) for t, s in zip(texts, seeds, strict=True)]
+
+    def kept(self, ctx: Context, texts: Sequence[str], seeds: Sequence[int]) -> list[bytes]:
+        """Paintings of texts as small JPEGs; those that no score needed are painted now."""
+        import pandas as pd
+
+        from model_code.report.contact_sheet import small
+
+        def paint(batch: np.ndarray) -> pd.DataFrame:
+            painted = self._painter.paint([texts[i] for i in batch], [int(seeds[i]) for i in batch])
+            return pd.DataFrame({"painted": [small(picture) for picture in painted]})
+
+        keys = self.keys(texts, seeds)
+        return _kept(ctx, "paintings", keys, paint, "painted")["painted"].to_list()
+
+
+def _sheets(
+    ctx: Context, images: _Images, painter: Painter, best: pd.DataFrame, tries: pd.DataFrame
+) -> dict[str, Writer]:
+    """By name, contact sheets of the pictures of a view and of what was painted from their captions."""
+    import pandas as pd
+
+    from model_code.report.contact_sheet import PAIRS, sheet
+
+    assert isinstance(painter, _Keeping)
+    key = ["view", "image_id", "attempt"]
+    told = best[best["text"] != ""].merge(tries[[*key, "seed"]], on=key)
+    told = told[told["view"] == images.view]
+    painted = painter.kept(ctx, told["text"].to_list(), told["seed"].to_list())
+    at = pd.Index(images.image_id).get_indexer(told["image_id"])
+    names = told["image_id"].to_list()
+
+    def page(start: int, path: Path) -> None:
+        part = slice(start, start + PAIRS)
+        path.write_bytes(sheet(list(images.pixels[at[part]]), painted[part], names[part]))
+
+    return {
+        f"painted_{images.view}_{start // PAIRS:04d}.jpg": partial(page, start)
+        for start in range(0, len(names), PAIRS)
+    }
+
+
+def _scorer(ctx: Context, images: _Images, measured: pd.DataFrame, judges: _Judges) -> Scorer:
     """Scores captions of pictures, each once."""
     import numpy as np
 
     from model_code.calibration import score
 
-    config = ctx.city.captions
-    segmenter = backends.segmenter(config.segmenter, images.view)
-    painter = backends.painter(config.painter, images.view, images.pixels.shape[1:3])
-    clip = backends.clip(ctx.inputs["clip_checkpoint"], images.view)
-    identities = [asdict(model.identity) for model in (segmenter, painter, clip)]
-    who = digest([identities, code_digests(_SCORING), config.calibration.clip_share])
-    shares = np.full((len(measured), len(segmenter.classes)), np.nan, np.float32)
+    config, segmenter = ctx.city.captions, judges.segmenter
+    code = code_digests(["model_code.calibration:score"])
+    who = digest([judges.identities(), code, config.calibration.clip_share])
+    classes = 0 if segmenter is None else len(segmenter.classes)
+    shares = np.full((len(measured), classes), np.nan, np.float32)
     for row, found in zip(shares, measured["shares"], strict=True):
         if len(found):
             row[:] = found
@@ -334,9 +452,9 @@ def _scorer(ctx: Context, images: _Images, measured: pd.DataFrame) -> Scorer:
                 list(images.pixels[at]),
                 shares[at],
                 [texts[i] for i in batch],
-                painter,
+                judges.painter,
                 segmenter,
-                clip,
+                judges.clip,
                 config.calibration,
                 [seeds[i] for i in batch],
             )
@@ -485,8 +603,8 @@ def forecasts(contexts: dict[str, Context]) -> dict[str, Forecast]:
 # --- towers and places ---------------------------------------------------------------------------
 
 
-def _losses(ctx: Context, written: Written) -> bytes:
-    """How the training of each view's towers went."""
+def _losses(ctx: Context, written: Written) -> bytes | None:
+    """How the training of each view's towers went; nothing where none was trained."""
     import pandas as pd
 
     from model_code.report import figures
@@ -500,6 +618,8 @@ def _losses(ctx: Context, written: Written) -> bytes:
         for view, record in records.items()
         if "loss" in record
     ]
+    if not rows:
+        return None
     return figures.loss_curves(pd.DataFrame(rows), title="Embedded CLIP: loss of each view")
 
 
@@ -507,22 +627,31 @@ def _losses(ctx: Context, written: Written) -> bytes:
        config=("captions.clip", "captions.seed"), code=("model_code.demo.pairs",),
        picture=_losses)  # fmt: skip
 def clip_checkpoint(ctx: Context) -> Product:
-    """A small CLIP a view, trained on generic pictures and sentences of no city; it scores captions,
-    and methods start from its towers."""
+    """A CLIP a view, that scores captions, and from whose towers methods start: a small one, trained on
+    generic pictures and sentences of no city, or a pretrained one, weighed by such pairs."""
     from model_code.demo.pairs import satellite_pairs, street_pairs
     from model_code.methods.base import Workspace
-    from model_code.vision.clip import train_clip
+    from model_code.vision.model_choices import of_view
 
-    config, seed = ctx.city.captions.clip, ctx.city.captions.seed
-    pairs = {"satellite": satellite_pairs, "street_view": street_pairs}
+    seed = ctx.city.captions.seed
+    pairs: dict[View, Any] = {"satellite": satellite_pairs, "street_view": street_pairs}
 
-    def train(view: str) -> Iterator[tuple[str, Checkpoint]]:
+    def make(view: View) -> Iterator[tuple[str, Checkpoint]]:
         say = partial(_say, ctx, view)
-        pictures, texts = pairs[view](config.pairs + config.held_out, seed, say)
-        workspace = Workspace(say, ctx.work / f"{view}.resume")
-        yield view, train_clip(pictures, texts, config, seed=seed, workspace=workspace)
+        config = of_view(ctx.city.captions.clip, view)
+        if config.kind == "open_clip":
+            from model_code.vision.open_clip_models import pretrained_checkpoint
 
-    fit_together(ctx, list(pairs), train)
+            pictures, texts = pairs[view](config.held_out, seed, say)
+            yield view, pretrained_checkpoint(config, pictures, [of[0] for of in texts])
+        else:
+            from model_code.vision.clip import train_clip
+
+            pictures, texts = pairs[view](config.pairs + config.held_out, seed, say)
+            workspace = Workspace(say, ctx.work / f"{view}.resume")
+            yield view, train_clip(pictures, texts, config, seed=seed, workspace=workspace)
+
+    fit_together(ctx, list(pairs), make)
     metadata = {}
     for view in pairs:
         record = json.loads((ctx.work / f"{view}.json").read_text())

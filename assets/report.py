@@ -116,7 +116,9 @@ def _captions(ctx: Context) -> CaptionData:
     painted: list[Any] = []
     for view, rows in shown.groupby("view", sort=False):
         segmenter = backends.segmenter(config.segmenter, view)
-        painted.extend(segmenter.segment(list(rows["painted"])).shares)
+        painted.extend(
+            segmenter.segment(list(rows["painted"])).shares if segmenter else [()] * len(rows)
+        )
     return CaptionData(
         calibrated=best,
         scores=ctx.inputs["caption_scores"].frame(),

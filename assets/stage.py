@@ -315,9 +315,12 @@ class Opened:
     ) -> Context:
         """What the stage may see; `fingerprint` is that of what it is about to make."""
         work = self.lake.workspace(self.city.name, self.declared.name, fingerprint)
-        return replace(self.look(progress, warn), work=work, crew=crew)
+        look = self.look(progress, warn, tidies=tidies)
+        return replace(look, work=work, crew=crew)
 
-    def look(self, progress: Callable[[str], None], warn: Callable[[str], None]) -> Context:
+    def look(
+        self, progress: Callable[[str], None], warn: Callable[[str], None], *, tidies: bool = False
+    ) -> Context:
         """The same for whoever makes nothing: without a workspace, which belongs to a run."""
         declared, name = self.declared, self.city.name
         return Context(
@@ -330,7 +333,7 @@ class Opened:
             Path(),
             declared.settings(self.city) if declared.settings else None,
             rows=cache(
-                lambda kind: RowStore(self.lake, name, declared.name, kind, warn, tidies=crew.leads)
+                lambda kind: RowStore(self.lake, name, declared.name, kind, warn, tidies=tidies)
             ),
             elsewhere=self.elsewhere,
         )

@@ -146,7 +146,10 @@ class TextEmbedding(Protocol):
     """Sentence embeddings."""
 
     identity: Identity
-    width: int
+
+    @property
+    def width(self) -> int:
+        """How many numbers a text gives."""
 
     def encode(self, texts: Sequence[str]) -> Floats:
         """Unit vectors, float32 [B, width]; a text's row does not depend on the others. Zeros for an

@@ -31,6 +31,13 @@ from model_code.errors import ConfigError, Problem, UnknownCityError
 from model_code.methods import BY_CAPTIONS, METHODS, SOURCES_OF, Modality
 from model_code.text.captioner_config import CaptionerChoice, TemplateChoice
 from model_code.vision.clip_config import ClipConfig
+from model_code.vision.model_choices import (
+    ClipChoice,
+    Embedded,
+    PainterChoice,
+    SegmenterChoice,
+    TextEmbeddingChoice,
+)
 
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,62}$"
 
@@ -470,7 +477,12 @@ class StreetViewImages(Model):
 
 class Captions(Model):
     """Who writes captions of chips and street views, and who judges them. The defaults run anywhere,
-    without a download."""
+    without a download; see `vision.model_choices` for the others.
+
+    Of models that are not embedded, at most `memory_gib` are held at a time (those that were used
+    last), where one alone does not need more; without it all stay. `keep_painted` keeps what was
+    painted from each calibrated caption, as sheets of small pictures beside their sources.
+    """
 
     captioner: CaptionerChoice = TemplateChoice()
     wrong_share: float = Field(
@@ -479,9 +491,11 @@ class Captions(Model):
         le=1,
         description="captions made wrong on purpose, to see what calibration is worth",
     )
-    segmenter: Literal["embedded"] = "embedded"
-    painter: Literal["embedded"] = "embedded"
-    clip: ClipConfig = ClipConfig()
+    segmenter: SegmenterChoice = Embedded()
+    painter: PainterChoice = Embedded()
+    clip: ClipChoice = ClipConfig()
+    memory_gib: float | None = Field(None, gt=0)
+    keep_painted: bool = False
     calibration: CalibrationConfig = CalibrationConfig()
     seed: Seed = 0
 
@@ -551,6 +565,7 @@ class City(Model):
     chips: Chips = Chips()
     street_view_images: StreetViewImages = StreetViewImages()
     captions: Captions | None = None
+    text_embedding: TextEmbeddingChoice = Embedded()
     indicators: dict[Annotated[str, Field(pattern=NAME_PATTERN)], Indicator] = Field(min_length=1)
     splits: Splits = Splits()
     methods: dict[str, MethodChoice] = Field(min_length=1)

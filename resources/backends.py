@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from model_code.vision.model_choices import of_view
 
 if TYPE_CHECKING:
     from model_code.backends import Captioner, Clip, Painter, Segmenter, View
+    from model_code.vision.loading import Memory
     from resources.lake import Handle
 
 # Modules that make rows: their code is a part of what a kept row rests on.
 CODE = {
     "captioner": ("model_code.text.captioner",),
-    "segmenter": ("model_code.vision.segmentation",),
-    "painter": ("model_code.vision.painter",),
+    "segmenter": ("model_code.vision.segmentation", "model_code.vision.segmenters"),
+    "painter": ("model_code.vision.painter", "model_code.vision.sdxl"),
 }
 
 
@@ -44,22 +50,68 @@ def captioner(config: Any) -> Captioner:
     return TemplateCaptioner(config.wrong_share)
 
 
-def segmenter(config: Any, view: View) -> Segmenter:
-    """The segmenter of a view."""
+def segmenter(config: Any, view: View, memory: Memory | None = None) -> Segmenter | None:
+    """The segmenter of a view, by `captions.segmenter`; None where the city names none."""
+    choice = of_view(config, view)
+    if choice.kind == "none":
+        return None
+    if choice.kind == "transformers":
+        from model_code.vision.segmenters import TransformersSegmenter
+
+        return TransformersSegmenter(choice, memory)
+    if choice.kind == "mmsegmentation":
+        from model_code.vision.segmenters import MmsegSegmenter
+
+        return MmsegSegmenter(choice, memory)
     from model_code.vision.segmentation import LandCoverSegmenter, StreetSegmenter
 
     return StreetSegmenter() if view == "street_view" else LandCoverSegmenter()
 
 
-def painter(config: Any, view: View, size_px: tuple[int, int]) -> Painter:
-    """The painter of a view; its pictures have the size (height, width)."""
+def painter(
+    config: Any, view: View, size_px: tuple[int, int], memory: Memory | None = None
+) -> Painter:
+    """The painter of a view, by `captions.painter`; its pictures have the size (height, width)."""
+    if config.kind == "sdxl":
+        from model_code.vision.sdxl import SdxlPainter
+
+        return SdxlPainter(config, size_px, memory)
     from model_code.vision.painter import ScenePainter
 
     return ScenePainter(view, size_px)
 
 
-def clip(checkpoints: Handle, view: View) -> Clip:
+def clip(checkpoints: Handle, view: View, memory: Memory | None = None) -> Clip:
     """The towers of a view, from the asset `clip_checkpoint`."""
+    record = checkpoints.record(view)
+    if "open_clip" in record["model"]:
+        from model_code.vision.open_clip_models import PretrainedClip
+
+        return PretrainedClip(record, lambda: checkpoints.checkpoint(view), memory)
     from model_code.vision.clip import EmbeddedClip
 
     return EmbeddedClip(checkpoints.checkpoint(view))
+
+
+def memory(limit_gib: float | None) -> Memory:
+    """Room for the models that are not embedded, by `captions.memory_gib`."""
+    from model_code.vision.loading import Memory
+
+    return Memory(limit_gib)
+
+
+def stamps(*choices: Any) -> dict[str, str]:
+    """What the folders hold that choices of models name on this machine, by key of the choice: a part
+    of what a result rests on, as a commit is of a model of the hub."""
+    from model_code.vision.model_choices import Pinned
+
+    found: dict[str, str] = {}
+    for choice in choices:
+        if isinstance(choice, Pinned):
+            if Path(choice.model).expanduser().is_absolute():
+                from model_code.vision.loading import stamp
+
+                found[choice.model] = stamp(Path(choice.model).expanduser())
+        else:
+            found |= stamps(*(value for _, value in choice if isinstance(value, BaseModel)))
+    return found

@@ -10,7 +10,7 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 if TYPE_CHECKING:
     from model_code.methods.base import Method
@@ -286,7 +286,16 @@ class UrbanMoeConfig(MethodConfig):
         return frozenset(off if self.poi else {*off, "pois"})
 
 
-Backbone = Literal["towers", "small", "resnet18", "inception_v3"]
+def _backbone(name: str) -> str:
+    if name not in ("towers", "small", "resnet18", "inception_v3") and not name.startswith("timm/"):
+        raise ValueError(
+            f"no backbone {name!r}; want towers, small, resnet18, inception_v3, or one of timm's such "
+            "as timm/resnet152 or timm/vit_small_patch16_224"
+        )
+    return name
+
+
+Backbone = Annotated[str, AfterValidator(_backbone)]
 
 
 class WeightsFile(MethodConfig):
@@ -348,7 +357,7 @@ class MuseClConfig(Tuned):
             ("chip_px", self.satellite_backbone, self.chip_px),
             ("view_px", self.street_view_backbone, min(self.view_px)),
         ):
-            least = 75 if backbone == "inception_v3" else 16
+            least = 75 if backbone.endswith("inception_v3") else 16
             if size < least:
                 raise ValueError(f"{backbone} needs pictures of {least} pixels or more; see {key}")
         return self

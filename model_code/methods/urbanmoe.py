@@ -69,7 +69,7 @@ from model_code.methods.base import (
 from model_code.methods.urbanvlp import ImageTower, given_towers
 from model_code.scaling import Scaler
 from model_code.training import Settings, evaluating, seeded
-from model_code.vision.clip import Towers, model_arguments, open_towers
+from model_code.vision.clip import Towers, lengths, model_arguments, open_towers
 from model_code.vision.clip_config import ClipConfig
 from model_code.vision.pictures import resized
 
@@ -525,7 +525,7 @@ def _encoded(towers: Towers, texts: Sequence[str]) -> Floats:
     """Unit vectors [U, D] of texts. Texts of one length are read together, in blocks of one size, so
     that nothing is padded and no text's vector depends on the others."""
     ids = towers.tokenize(texts)
-    length = (ids > 0).sum(dim=1)
+    length = lengths(ids)
     vectors = torch.empty(len(ids), towers.embed_dim)
     with evaluating(towers):
         for tokens in np.unique(length).tolist():

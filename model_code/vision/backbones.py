@@ -1,17 +1,19 @@
-"""Convolutional backbones by name, without their classifiers; nothing is ever downloaded."""
+"""Backbones by name, without their classifiers; nothing is ever downloaded."""
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import itertools
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from model_code.errors import DataError
-from model_code.methods import Backbone
 
 _CHANNELS = (3, 16, 32, 64, 128)  # of the small one
 _HEADS = ("AuxLogits", "avgpool", "dropout", "fc")
@@ -22,27 +24,42 @@ class ImageEncoder(nn.Module):
 
     `small`: four convolutions of stride 2 with group normalisation, so that a picture's features
     never depend on the others in its batch. `resnet18` and `inception_v3`: torchvision's, freshly
-    initialised. In training, pictures are mirrored at random: `turned` ones (seen from above, and
+    initialised. `timm/NAME`: timm's, with its own pooling and normalisation, likewise; one that takes
+    pictures of one size only, such as a ViT, gets them brought to it. In training, pictures are mirrored at random: `turned` ones (seen from above, and
     square) at both axes and the diagonal, others left to right.
     """
 
-    def __init__(self, name: Backbone, *, augment: bool = False, turned: bool = False) -> None:
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, name: str, *, augment: bool = False, turned: bool = False) -> None:
         super().__init__()
-        self.layers, self.width = _layers(name)
+        self.layers: nn.Module
+        self.layers, self.width = _timm(name) if name.startswith("timm/") else _layers(name)
         self.augment, self.turned = augment, turned
+        about: dict[str, Any] = getattr(self.layers, "pretrained_cfg", {})
+        self.pooled = bool(about)
+        self.size_px: tuple[int, int] | None = None
+        if about.get("fixed_input_size"):
+            self.size_px = tuple(about["input_size"][1:])
+        for side in ("mean", "std"):
+            values = torch.tensor(tuple(about.get(side, (0.5, 0.5, 0.5))))
+            self.register_buffer(side, values[:, None, None], persistent=False)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Features [V, self.width] of pictures uint8 [V, h, w, 3]."""
         device = next(self.parameters()).device
-        x = pictures.to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        x = (pictures.to(device).permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
+        if self.size_px is not None and x.shape[2:] != self.size_px:
+            x = F.interpolate(x, self.size_px, mode="bilinear", antialias=True)
         if self.training and self.augment:
             flips = torch.rand(3, len(x), 1, 1, 1).to(device) < 0.5
             x = torch.where(flips[0], x.flip(3), x)
             if self.turned:
                 x = torch.where(flips[1], x.flip(2), x)
                 x = torch.where(flips[2], x.transpose(2, 3), x)
-        features: Tensor = self.layers(x).mean((2, 3))
-        return features
+        features: Tensor = self.layers(x)
+        return features if self.pooled else features.mean((2, 3))
 
     def load_file(self, path: str, sha256: str) -> None:
         """Take the weights of a file: a safetensors file, or a state as torch saves it. A classifier
@@ -76,7 +93,7 @@ class ImageEncoder(nn.Module):
         self.layers.load_state_dict(taken)
 
 
-def _layers(name: Backbone) -> tuple[nn.Sequential, int]:
+def _layers(name: str) -> tuple[nn.Sequential, int]:
     """Layers that give a map of features [V, width, h', w'], and the width."""
     if name == "small":
         blocks = [
@@ -96,3 +113,24 @@ def _layers(name: Backbone) -> tuple[nn.Sequential, int]:
     # on every device; torchvision's pooling has not.
     layers = OrderedDict((n, layer) for n, layer in whole.named_children() if n not in _HEADS)
     return nn.Sequential(layers), width
+
+
+def _timm(name: str) -> tuple[nn.Module, int]:
+    """A network of timm up to its pooled features, and their width.
+
+    Raises:
+        DataError: timm has none of this name.
+    """
+    import timm
+
+    own = name.removeprefix("timm/")
+    if not timm.is_model(own):
+        near = difflib.get_close_matches(own, timm.list_models(), n=3)
+        raise DataError(
+            f"timm knows no network {own!r}",
+            fix=f"name another backbone: timm/{' or timm/'.join(near)}"
+            if near
+            else "see timm.list_models()",
+        )
+    network: Any = timm.create_model(own, pretrained=False, num_classes=0)
+    return network, int(network.num_features)

@@ -9,8 +9,6 @@ space.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
@@ -25,11 +23,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model_code.backends import Identity, Picture
+from model_code.errors import DataError
 from model_code.methods.base import NOWHERE, Checkpoint, Floats, Workspace
 from model_code.training import Settings, evaluating, fit, load_arrays, seeded, state_arrays
 from model_code.vision.clip_config import ClipConfig
+from model_code.vision.open_clip_models import (
+    OPENAI_MEAN,
+    OPENAI_STD,
+    build,
+    clip_weight,
+    digest_of,
+    why_no_towers,
+)
 
-_MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _MAX_SCALE = math.log(100)
 _HEAD_WIDTH = 32
 # Rows of the embedding table that words unseen in training share.
@@ -44,7 +50,8 @@ class Towers(nn.Module):
     `model` are the arguments of `open_clip.CLIP`; `vocabulary` [V] are the ids of open_clip's
     tokenizer that have an embedding of their own. All others share a few rows, so that a word that
     was never seen is an unknown word and not a random one, and further training can still tell
-    such words apart.
+    such words apart. A pretrained model (`open_clip` with its arguments, `mean`, `std`) is taken as it
+    is: every token has a row.
 
     Attributes:
         embed_dim: D, width of both global outputs.
@@ -59,6 +66,32 @@ class Towers(nn.Module):
 
     def __init__(self, model: dict[str, Any], vocabulary: NDArray[np.int64]) -> None:
         super().__init__()
+        if "open_clip" in model:
+            clip, ids, rows = self._pretrained(model["open_clip"])
+            vision, text, embed_dim = (
+                model["open_clip"][name] for name in ("vision_cfg", "text_cfg", "embed_dim")
+            )
+        else:
+            clip, ids, rows = self._small(model, vocabulary)
+            vision, text, embed_dim = (
+                model[name] for name in ("vision_cfg", "text_cfg", "embed_dim")
+            )
+        clip.visual.output_tokens = True
+        self.clip = clip
+        self.embed_dim: int = embed_dim
+        self.image_width: int = vision["width"]
+        self.text_width: int = text["width"]
+        self.context: int = clip.context_length
+        self.size_px: tuple[int, int] = tuple(clip.visual.image_size)
+        self.register_buffer("vocabulary", torch.from_numpy(ids))
+        self.register_buffer("rows", torch.from_numpy(rows), persistent=False)
+        for name, default in (("mean", OPENAI_MEAN), ("std", OPENAI_STD)):
+            values = torch.tensor(tuple(model.get(name, default)))
+            self.register_buffer(name, values[:, None, None], persistent=False)
+
+    @staticmethod
+    def _small(model: dict[str, Any], vocabulary: NDArray[np.int64]) -> tuple[Any, Any, Any]:
+        """The networks, the ids with a row of their own, and the row of each id."""
         tokenizer = _tokenizer()
         ids = np.unique(np.append(vocabulary, tokenizer.all_special_ids))
         # Row 0 pads; the end of a text keeps the highest row, by which open_clip finds it.
@@ -66,19 +99,24 @@ class Towers(nn.Module):
         rows[ids] = 1 + _SPARE + np.arange(len(ids))
         text = {**model["text_cfg"], "vocab_size": 1 + _SPARE + len(ids)}
         clip = open_clip.CLIP(**{**model, "text_cfg": text})
-        clip.visual.output_tokens = True
         vision = model["vision_cfg"]
         clip.visual.conv1 = _stem(vision["patch_size"], vision["width"])
-        self.clip = clip
-        self.embed_dim: int = model["embed_dim"]
-        self.image_width: int = model["vision_cfg"]["width"]
-        self.text_width: int = text["width"]
-        self.context: int = clip.context_length
-        self.size_px: tuple[int, int] = clip.visual.image_size
-        self.register_buffer("vocabulary", torch.from_numpy(ids))
-        self.register_buffer("rows", torch.from_numpy(rows), persistent=False)
-        self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(_STD)[:, None, None], persistent=False)
+        return clip, ids, rows
+
+    @staticmethod
+    def _pretrained(arguments: dict[str, Any]) -> tuple[Any, Any, Any]:
+        """Likewise of a pretrained model.
+
+        Raises:
+            DataError: it is none that methods can train on.
+        """
+        if why := why_no_towers(arguments):
+            raise DataError(
+                f"methods cannot start from the model of `captions.clip`: {why}",
+                fix="name a CLIP of open_clip with a ViT, such as ViT-B-32; others can score captions "
+                "of a city whose methods read no towers",
+            )
+        return build(arguments), np.empty(0, np.int64), np.arange(_tokenizer().vocab_size)
 
     @property
     def logit_scale(self) -> Tensor:
@@ -104,11 +142,11 @@ class Towers(nn.Module):
         [B, L] (False: padding) of ids [B, context]; L is the longest text of the batch. Start and
         end are tokens too, so an empty text has two."""
         clip = self.clip
-        mask = ids > 0
-        length = int(mask.sum(dim=1).max())
-        ids, mask = ids[:, :length], mask[:, :length]
+        length = int(lengths(ids).max())
+        ids, mask = ids[:, :length], token_mask(ids)[:, :length]
+        causal = clip.attn_mask if clip.attn_mask is None else clip.attn_mask[:length, :length]
         x = clip.token_embedding(ids) + clip.positional_embedding[:length]
-        x = clip.transformer(x, attn_mask=clip.attn_mask[:length, :length])
+        x = clip.transformer(x, attn_mask=causal)
         tokens = clip.ln_final(x)  # [B, L, text_width]
         pooled = tokens[torch.arange(len(ids), device=ids.device), ids.argmax(dim=1)]
         return pooled @ clip.text_projection, tokens, mask
@@ -169,7 +207,17 @@ def encode_text_tokens(towers: Towers, texts: Sequence[str]) -> tuple[Floats, Fl
             pooled, tokens, mask = towers.text(batch)
             beyond = (0, 0, 0, towers.context - tokens.shape[1])
             parts.append((pooled, F.pad(tokens * mask[..., None], beyond)))
-    return _joined([p[0] for p in parts]), _joined([p[1] for p in parts]), (ids > 0).numpy()
+    return _joined([p[0] for p in parts]), _joined([p[1] for p in parts]), token_mask(ids).numpy()
+
+
+def lengths(ids: Tensor) -> Tensor:
+    """Tokens of each text [B] of ids [B, context]: up to its end, which has the highest id."""
+    return ids.argmax(dim=1) + 1
+
+
+def token_mask(ids: Tensor) -> Tensor:
+    """Which ids [B, context] are no padding."""
+    return torch.arange(ids.shape[1], device=ids.device) < lengths(ids)[:, None]
 
 
 def _joined(parts: list[Tensor]) -> Floats:
@@ -277,20 +325,6 @@ def model_arguments(config: ClipConfig, size_px: tuple[int, int]) -> dict[str, A
     }
 
 
-def clip_weight(cosine: Floats, target: float) -> float:
-    """The w at which min(w * max(cos, 0), 1) of matched pairs has the mean `target`, by bisection;
-    1 where no pair has a cosine above 0."""
-    positive = np.clip(np.asarray(cosine, np.float64), 0, None)
-    if not (positive > 0).mean() > target:
-        return 1.0
-    low, high = 0.0, 1 / positive[positive > 0].min()
-    for _ in range(60):
-        middle = (low + high) / 2
-        above = np.minimum(middle * positive, 1).mean() > target
-        low, high = (low, middle) if above else (middle, high)
-    return float(high)
-
-
 class _Pairs(nn.Module):
     """Pairs in memory, with their symmetric InfoNCE and the prediction of topics."""
 
@@ -384,7 +418,9 @@ class EmbeddedClip:
         self._towers = open_towers(checkpoint)
         self.weight: float = checkpoint.record["weight"]
         self.context = self._towers.context
-        self.identity = Identity(name, _digest(checkpoint), {"weight": self.weight})
+        self.identity = Identity(
+            name, digest_of(checkpoint.record["model"], checkpoint.tensors), {"weight": self.weight}
+        )
 
     def encode_images(self, pictures: Sequence[Picture]) -> Floats:
         return self._unit(encode_image_tokens(self._towers, pictures)[0] if len(pictures) else None)
@@ -399,10 +435,3 @@ class EmbeddedClip:
         if vectors is None:
             return np.zeros((0, self._towers.embed_dim), np.float32)
         return cast(Floats, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
-
-
-def _digest(checkpoint: Checkpoint) -> str:
-    content = hashlib.sha256(json.dumps(checkpoint.record["model"], sort_keys=True).encode())
-    for name in sorted(checkpoint.tensors):
-        content.update(name.encode() + np.ascontiguousarray(checkpoint.tensors[name]).tobytes())
-    return content.hexdigest()[:16]

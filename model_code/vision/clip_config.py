@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -14,6 +16,7 @@ class ClipConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    kind: Literal["embedded"] = "embedded"
     pairs: int = Field(4000, ge=2)
     held_out: int = Field(200, ge=2)
     matched_score: float = Field(0.6, gt=0, lt=1)

@@ -1,18 +1,124 @@
-"""What a city's YAML names is what is opened."""
+"""What a city's YAML names is what is opened, and little memory holds one model at a time."""
 
 from __future__ import annotations
 
+import json
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from model_code.backends import View
+from model_code.calibration import CalibrationConfig, score
 from model_code.city import Captions
 from model_code.errors import MissingTableError
+from model_code.vision.loading import Memory
+from model_code.vision.open_clip_models import pretrained_checkpoint
 from resources import backends
 from resources.lake import Lake
+from tests.model_code.vision import tiny_models
+
+
+class Checkpoints:
+    """The part of a lake's handle that towers are read through."""
+
+    def __init__(self, checkpoint: Any) -> None:
+        self._checkpoint = checkpoint
+
+    def record(self, view: str) -> dict[str, Any]:
+        return self._checkpoint.record
+
+    def checkpoint(self, view: str) -> Any:
+        return self._checkpoint
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Captions:
+    folder = tmp_path_factory.mktemp("models")
+    street = {"kind": "transformers", "model": str(tiny_models.segformer(folder / "segformer")),
+              "classes": "ade20k"}  # fmt: skip
+    painter = {"kind": "sdxl", "model": str(tiny_models.sdxl(folder / "sdxl")), "steps": 1,
+               "size_px": [32, 32]}  # fmt: skip
+    clip = {"kind": "open_clip", "model": tiny_models.CLIP_MODEL, "weight": 2.5,
+            "weights": tiny_models.open_clip_state(folder / "clip.pt")}  # fmt: skip
+    given = {"segmenter": {"street_view": street}, "painter": painter, "clip": clip}
+    return Captions.model_validate_json(json.dumps(given), strict=True)
+
+
+def pictures(count: int = 3) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (32, 48, 3), dtype=np.uint8) for _ in range(count)]
+
+
+def opened(config: Captions, memory: Memory) -> tuple[Any, Any, Any]:
+    shown = np.stack(pictures())
+    checkpoint = pretrained_checkpoint(config.clip, shown, ["a", "b", "c"])
+    return (
+        backends.segmenter(config.segmenter, "street_view", memory),
+        backends.painter(config.painter, "street_view", (32, 48), memory),
+        backends.clip(Checkpoints(checkpoint), "street_view", memory),
+    )
+
+
+def scored(config: Captions, memory: Memory) -> Any:
+    segmenter, painter, clip = opened(config, memory)
+    shares = segmenter.segment(pictures()).shares
+    texts = ["A road.", "Much sky, and trees.", "Houses."]
+    calibration = CalibrationConfig()
+    return score(pictures(), shares, texts, painter, segmenter, clip, calibration, [1, 2, 3])
+
+
+def test_models_stand_one_after_the_other_where_memory_is_short(
+    config: Captions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[float | None, list[tuple[str, ...]]] = {}
+    use = Memory.use
+    for limit in (None, 1e-5):
+        held = seen.setdefault(limit, [])
+
+        def noted(self: Memory, model: Any, held: list[tuple[str, ...]] = held) -> Any:
+            value = use(self, model)
+            if not held or held[-1] != self.held:
+                held.append(self.held)
+            return value
+
+        monkeypatch.setattr(Memory, "use", noted)
+        table = scored(config, backends.memory(limit))
+        if limit is None:
+            first = table
+    segmenter, clip, painter = "segmenter segformer", "clip open_clip clip", "painter sdxl"
+    assert seen[1e-5] == [(segmenter,), (clip,), (painter,), (segmenter,)]
+    assert len(seen[None][-1]) == 3
+    assert first.equals(table)  # and the scores are the same
+
+
+def test_a_view_without_a_segmenter_is_scored_by_clip_alone(config: Captions) -> None:
+    assert backends.segmenter(config.segmenter, "satellite") is None
+    _, painter, clip = opened(config, Memory())
+    none = np.full((3, 0), np.nan, np.float32)
+    table = score(
+        pictures(), none, ["a", "b", "c"], painter, None, clip, CalibrationConfig(), [1, 2, 3]
+    )
+    assert (table["perception_score"] == table["clip_score"]).all()
+    assert table["note"].str.contains("no segmenter").all()
+
+
+def test_folders_of_models_are_a_part_of_what_results_rest_on(config: Captions) -> None:
+    found = backends.stamps(config.segmenter, config.painter, config.clip)
+    assert sorted(Path(model).name for model in found) == ["sdxl", "segformer"]
+    weights = next(Path(config.painter.model).rglob("*.safetensors"))
+    content = weights.read_bytes()
+    try:
+        weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        again = backends.stamps(config.segmenter, config.painter)
+    finally:
+        weights.write_bytes(content)
+    assert {Path(m).name for m in found if found[m] != again[m]} == {"sdxl"}
+    plain = Captions()
+    assert backends.stamps(plain.segmenter, plain.painter, plain.clip) == {}
+
 
 VIEWS: tuple[View, ...] = ("satellite", "street_view")
 
@@ -25,13 +131,13 @@ def test_the_captioner_errs_as_often_as_the_config_says() -> None:
 
 def test_each_view_has_a_segmenter_and_a_painter_of_its_own() -> None:
     config = Captions()
-    satellite, street = (backends.segmenter(config, view) for view in VIEWS)
+    satellite, street = (backends.segmenter(config.segmenter, view) for view in VIEWS)
     assert satellite.classes != street.classes and satellite.identity != street.identity
     for view in VIEWS:
-        painter = backends.painter(config, view, (64, 96))
+        painter = backends.painter(config.painter, view, (64, 96))
         (picture,) = painter.paint(["a green park with trees"], [0])
         assert picture.shape == (64, 96, 3) and picture.dtype == np.uint8
-        shares = backends.segmenter(config, view).segment([picture]).shares
+        shares = backends.segmenter(config.segmenter, view).segment([picture]).shares
         assert shares.sum() == pytest.approx(1) or np.isnan(shares).all()
 
 

@@ -4,11 +4,14 @@ import hashlib
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
+from torch.nn import functional as F
 
 from model_code.errors import DataError
+from model_code.methods import MuseClConfig
 from model_code.training import evaluating, seeded
 from model_code.vision.backbones import ImageEncoder
 
@@ -35,6 +38,38 @@ def test_torchvisions_nets_without_their_classifiers(name: str, width: int, side
         expected = whole(seen.permute(0, 3, 1, 2).float() / 127.5 - 1)
         torch.testing.assert_close(encoder(seen), expected, rtol=1e-4, atol=1e-4)
     assert encoder.width == expected.shape[1] == width
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "side"),
+    [("test_resnet", 96, 64), ("test_vit", 64, 40), ("resnet26", 2048, 64)],
+)
+def test_timms_nets_without_their_classifiers(
+    name: str, width: int, side: int, tmp_path: Path
+) -> None:
+    with seeded(0):
+        encoder = ImageEncoder(f"timm/{name}")
+        whole = timm.create_model(name, pretrained=False)
+    path = tmp_path / "whole.safetensors"
+    save_file(whole.state_dict(), path)
+    encoder.load_file(str(path), hashlib.sha256(path.read_bytes()).hexdigest())
+    whole.reset_classifier(0)
+    seen, about = pictures(2, side), whole.pretrained_cfg
+    mean, std = (torch.tensor(about[k])[:, None, None] for k in ("mean", "std"))
+    x = (seen.permute(0, 3, 1, 2).float() / 255 - mean) / std
+    if about["fixed_input_size"]:
+        x = F.interpolate(x, about["input_size"][1:], mode="bilinear", antialias=True)
+    with evaluating(encoder), evaluating(whole):
+        torch.testing.assert_close(encoder(seen), whole(x), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(encoder(seen[1:]), encoder(seen)[1:], rtol=1e-4, atol=1e-4)
+    assert encoder.width == width == encoder(seen[:1]).shape[1]
+
+
+def test_a_network_that_timm_does_not_know_is_told_from_its_like() -> None:
+    with pytest.raises(DataError, match="timm/resnet152"):
+        ImageEncoder("timm/resnett152")
+    with pytest.raises(ValueError, match="timm/vit_small_patch16_224"):
+        MuseClConfig(satellite_backbone="resnet152")
 
 
 def test_the_small_one_looks_at_each_picture_alone_and_trains_all() -> None:

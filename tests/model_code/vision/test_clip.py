@@ -17,7 +17,6 @@ from model_code.vision.clip import (
     _stem,
     _varied,
     _with_unknown,
-    clip_weight,
     encode_image_tokens,
     encode_text_tokens,
     model_arguments,
@@ -94,16 +93,6 @@ def test_the_weight_puts_matched_pairs_where_it_should(fitted, clip):
     )
     assert clip.weight == fitted.record["weight"]
     assert np.clip(clip.weight * own, 0, 1).mean() == pytest.approx(0.6, abs=1e-4)
-
-
-@pytest.mark.parametrize("cosine", [[0.3, 0.4, 0.5], [-0.5, 0.2, 0.9, 0.8, 0.7], [0.01, 0.9, 0.9]])
-def test_weights(cosine):
-    weight = clip_weight(np.array(cosine), 0.5)
-    assert np.clip(weight * np.array(cosine), 0, 1).mean() == pytest.approx(0.5, abs=1e-6)
-
-
-def test_no_weight_reaches_where_nothing_matches():
-    assert clip_weight(np.array([-0.2, -0.1, 0.3]), 0.6) == 1.0
 
 
 def test_seeds(fitted):

@@ -1,0 +1,277 @@
+"""Pretrained CLIP models of open_clip: by name and tag, or from a file such as RemoteCLIP's.
+
+Radford et al. 2021 (arXiv:2103.00020); RemoteCLIP: Liu et al. 2024 (arXiv:2306.11029), whose state fits
+open_clip's ViT-B-32. Pictures are brought to the size of the tower as a whole; nothing is cropped. B
+pictures or texts, D the width of the shared space.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import open_clip
+import torch
+from numpy.typing import NDArray
+from open_clip.pretrained import download_pretrained, get_pretrained_cfg
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model_code.backends import Identity, Picture
+from model_code.errors import DataError
+from model_code.methods.base import Checkpoint, Floats
+from model_code.vision import features
+from model_code.vision.loading import Loaded, Memory, checked, device
+from model_code.vision.model_choices import OpenClip
+
+OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+_KEY = "captions.clip"
+
+
+def build(arguments: dict[str, Any]) -> nn.Module:
+    """A freshly initialised model of open_clip; nothing is downloaded.
+
+    Raises:
+        DataError: open_clip has no such model, or it is no pair of towers.
+    """
+    settings = copy.deepcopy(arguments)
+    if "multimodal_cfg" in settings:
+        raise DataError("CoCa writes texts, and is no pair of towers", fix=f"mend {_KEY}.model")
+    custom = settings.pop("custom_text", False) or "hf_model_name" in settings["text_cfg"]
+    if "timm_model_name" in settings["vision_cfg"]:
+        settings["vision_cfg"]["timm_model_pretrained"] = False
+    if "hf_model_name" in settings["text_cfg"]:
+        settings["text_cfg"]["hf_model_pretrained"] = False
+    kind = open_clip.CustomTextCLIP if custom else open_clip.CLIP
+    return cast(nn.Module, kind(**settings))
+
+
+def why_no_towers(arguments: dict[str, Any]) -> str:
+    """Why methods cannot train such a model on; empty if they can. Any model can score captions."""
+    vision, text = arguments["vision_cfg"], arguments["text_cfg"]
+    if arguments.get("custom_text") or {"hf_model_name", "hf_tokenizer_name"} & set(text):
+        return "its text tower is not CLIP's own"
+    if "timm_model_name" in vision or not isinstance(vision.get("layers"), int):
+        return "its image tower is no vision transformer of open_clip"
+    if text.get("pool_type", "argmax") != "argmax":
+        return "its text tower is not read at the end of the text"
+    return ""
+
+
+def arguments_of(choice: OpenClip) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The model's arguments, and what is known of the pretrained tag (empty without one).
+
+    Raises:
+        DataError: open_clip knows no such name or tag; it lists those that are like it.
+    """
+    if not isinstance(choice.model, str):
+        missing = {"embed_dim", "vision_cfg", "text_cfg"} - set(choice.model)
+        if missing:
+            raise DataError(
+                f"the arguments of an open_clip model lack {', '.join(sorted(missing))}",
+                fix=f"complete {_KEY}.model, or name a model",
+            )
+        return copy.deepcopy(choice.model), {}
+    arguments = open_clip.get_model_config(choice.model)
+    if arguments is None:
+        near = difflib.get_close_matches(choice.model, open_clip.list_models(), n=3)
+        raise DataError(
+            f"open_clip knows no model {choice.model!r}",
+            fix=f"mend {_KEY}.model: {' or '.join(near) or 'see open_clip.list_models()'}",
+        )
+    known: dict[str, Any] = {}
+    if choice.pretrained is not None:
+        known = get_pretrained_cfg(choice.model, choice.pretrained)
+        if not known:
+            tags = open_clip.list_pretrained_tags_by_model(choice.model)
+            raise DataError(
+                f"open_clip knows no weights {choice.pretrained!r} of {choice.model}",
+                fix=f"set {_KEY}.pretrained to one of {', '.join(tags) or 'none: give weights'}",
+            )
+    if known.get("quick_gelu"):
+        arguments["quick_gelu"] = True
+    return arguments, known
+
+
+def pretrained_checkpoint(
+    choice: OpenClip, pictures: NDArray[np.uint8], texts: Sequence[str]
+) -> Checkpoint:
+    """The model's weights, with the weight of CLIPScore that puts the mean score of pictures uint8
+    [B, H, W, 3] with their own texts [B] at `choice.matched_score` (unless the config says it).
+
+    The weights are a part of the checkpoint, so that what is built on it needs no other file.
+
+    Raises:
+        DataError: the weights are of another model.
+    """
+    arguments, known = arguments_of(choice)
+    model = build(arguments)
+    if choice.weights is not None:
+        path = checked(choice.weights, f"{_KEY}.weights")
+    else:
+        path = Path(download_pretrained(known))
+    _take(model, path)
+    about = {
+        "open_clip": arguments,
+        "mean": list(known.get("mean") or OPENAI_MEAN),
+        "std": list(known.get("std") or OPENAI_STD),
+    }
+    tensors = {
+        f"clip.{name}": value.detach().float().numpy()
+        if value.is_floating_point()
+        else value.numpy()
+        for name, value in model.state_dict().items()
+    }
+    tensors["vocabulary"] = np.empty(0, np.int64)  # every token has a row of its own
+    name = choice.model if isinstance(choice.model, str) else "open_clip"
+    record: dict[str, Any] = {
+        "model": about,
+        "name": f"{name} {choice.pretrained or path.stem}",
+        "digest": digest_of(about, tensors),
+        "batch": choice.batch,
+    }
+    checkpoint = Checkpoint(tensors, record)
+    record["weight"] = choice.weight
+    if choice.weight is None:
+        clip = PretrainedClip({**record, "weight": 1.0}, lambda: checkpoint)
+        cosine = clip.encode_images(list(pictures)) @ clip.encode_texts(texts).T
+        own, b = np.diagonal(cosine), len(texts)
+        record |= {
+            "weight": clip_weight(own, choice.matched_score),
+            "matched_cosine": float(own.mean()),
+            "unmatched_cosine": float((cosine.sum() - own.sum()) / max(1, b * (b - 1))),
+            "text_to_image_top1": float((cosine.argmax(axis=0) == np.arange(b)).mean()),
+            "held_out": b,
+        }
+    return checkpoint
+
+
+def _take(model: nn.Module, path: Path) -> None:
+    try:
+        open_clip.load_checkpoint(model, str(path), strict=True, weights_only=True)
+    except (RuntimeError, KeyError) as error:
+        raise DataError(
+            f"the weights {path.name} are of another model: {str(error).strip().splitlines()[-1]}",
+            fix=f"mend {_KEY}.model: name the model that they belong to",
+        ) from error
+
+
+def clip_weight(cosine: Floats, target: float) -> float:
+    """The w at which min(w * max(cos, 0), 1) of matched pairs has the mean `target`, by bisection;
+    1 where no pair has a cosine above 0."""
+    positive = np.clip(np.asarray(cosine, np.float64), 0, None)
+    if not (positive > 0).mean() > target:
+        return 1.0
+    low, high = 0.0, 1 / positive[positive > 0].min()
+    for _ in range(60):
+        middle = (low + high) / 2
+        above = np.minimum(middle * positive, 1).mean() > target
+        low, high = (low, middle) if above else (middle, high)
+    return float(high)
+
+
+def digest_of(model: Any, tensors: dict[str, NDArray[Any]]) -> str:
+    """What tells towers from others: their arguments and weights."""
+    content = hashlib.sha256(json.dumps(model, sort_keys=True).encode())
+    for name in sorted(tensors):
+        content.update(name.encode() + np.ascontiguousarray(tensors[name]).tobytes())
+    return content.hexdigest()[:16]
+
+
+# --- the protocol --------------------------------------------------------------------------------
+
+
+class PretrainedClip:
+    """`model_code.backends.Clip` over a checkpoint of `pretrained_checkpoint`, of which `record` is
+    known and the rest is loaded when it is needed."""
+
+    def __init__(
+        self,
+        record: dict[str, Any],
+        checkpoint: Callable[[], Checkpoint],
+        memory: Memory | None = None,
+    ) -> None:
+        self._about, self._checkpoint = record["model"], checkpoint
+        self._text = self._about["open_clip"]["text_cfg"]
+        self._batch: int = record["batch"]
+        self.weight: float = record["weight"]
+        self.context: int = self._text.get("context_length", 77)
+        self.identity = Identity(record["name"], record["digest"], {"weight": self.weight})
+        name = f"clip {record['name']}"
+        self._model: Loaded[Any] = Loaded(name, self._load, memory or Memory(), lambda m: [m])
+
+    def _load(self) -> nn.Module:
+        model = build(self._about["open_clip"])
+        tensors = self._checkpoint().tensors
+        model.load_state_dict(
+            {
+                name.removeprefix("clip."): torch.from_numpy(np.array(value))
+                for name, value in tensors.items()
+                if name.startswith("clip.")
+            }
+        )
+        return model.to(device()).eval()
+
+    def encode_images(self, pictures: Sequence[Picture]) -> Floats:
+        """Unit vectors, float32 [B, D]."""
+        model = self._model()
+        size = _pair(model.visual.image_size)
+
+        def prepare(some: Sequence[Picture]) -> Tensor:
+            return features.normalised(some, size, self._about["mean"], self._about["std"])
+
+        parts = list(features.encoded(pictures, prepare, model.encode_image, self._batch))
+        return _unit(parts, self._width)
+
+    def encode_texts(self, texts: Sequence[str]) -> Floats:
+        """Unit vectors, float32 [B, D]; what is beyond `context` is cut."""
+        model, tokenizer = self._model(), _tokenizer(json.dumps(self._text, sort_keys=True))
+        parts = []
+        for start in range(0, len(texts), self._batch):
+            ids = tokenizer(list(texts[start : start + self._batch]), self.context)
+            with features.computing():
+                parts.append(model.encode_text(ids.to(device())).float().cpu().numpy())
+        return _unit(parts, self._width)
+
+    def tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """How many tokens each text has [B], start and end included, uncut."""
+        tokenizer = _tokenizer(json.dumps(self._text, sort_keys=True))
+        if isinstance(tokenizer, SimpleTokenizer):
+            counts = [2 + len(tokenizer.encode(text)) for text in texts]
+        else:
+            counts = [len(tokenizer.tokenizer(text).input_ids) for text in texts]
+        return np.array(counts, np.int64)
+
+    @property
+    def _width(self) -> int:
+        return int(self._about["open_clip"]["embed_dim"])
+
+
+@cache
+def _tokenizer(text_cfg: str) -> Any:
+    text = json.loads(text_cfg)
+    if name := text.get("hf_tokenizer_name"):
+        return HFTokenizer(name, context_length=text.get("context_length", 77),
+                           **text.get("tokenizer_kwargs", {}))  # fmt: skip
+    return SimpleTokenizer(context_length=text.get("context_length", 77),
+                           **text.get("tokenizer_kwargs", {}))  # fmt: skip
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    height, width = (size, size) if isinstance(size, int) else size
+    return int(height), int(width)
+
+
+def _unit(parts: list[Floats], width: int) -> Floats:
+    if not parts:
+        return np.zeros((0, width), np.float32)
+    vectors = torch.from_numpy(np.concatenate(parts))
+    return cast(Floats, F.normalize(vectors, dim=-1).numpy())

@@ -1,0 +1,154 @@
+"""What is special of each real segmenter; what all keep is in `tests/model_code/test_backends.py`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from model_code import extras
+from model_code.errors import DataError, MissingExtraError
+from model_code.vision.model_choices import Mmsegmentation, Transformers
+from model_code.vision.segmenters import (
+    MmsegSegmenter,
+    TransformersSegmenter,
+    label_shares,
+    safe_checkpoint,
+)
+from tests.model_code.vision import tiny_models
+
+
+@pytest.fixture(scope="module")
+def mmseg(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return tiny_models.mmseg_segformer(tmp_path_factory.mktemp("mmseg"))
+
+
+def choice(files: dict[str, str], **changes: Any) -> Mmsegmentation:
+    given = {"kind": "mmsegmentation", "classes": "loveda", **files, **changes}
+    return Mmsegmentation.model_validate(given)
+
+
+def picture() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+
+
+def test_shares_count_pixels_of_known_classes() -> None:
+    label = np.array([[0, 0, 2], [2, 2, 255]])
+    np.testing.assert_allclose(label_shares(label, 3), [0.4, 0, 0.6])
+    assert not label_shares(np.full((2, 2), 255), 3).any()
+
+
+def test_segformer_labels_as_its_own_library_does(tmp_path: Path) -> None:
+    from transformers import SegformerForSemanticSegmentation, SegformerImageProcessor
+
+    folder = tiny_models.segformer(tmp_path / "segformer")
+    segmenter = TransformersSegmenter(
+        Transformers(kind="transformers", model=str(folder), classes="ade20k")
+    )
+    model = SegformerForSemanticSegmentation.from_pretrained(folder).eval()
+    inputs = SegformerImageProcessor.from_pretrained(folder)(picture(), return_tensors="pt")
+    with torch.no_grad():
+        logits = model(**inputs).logits
+    large = torch.nn.functional.interpolate(logits, (64, 64), mode="bilinear", align_corners=False)
+    expected = large.argmax(dim=1)[0].numpy()
+    np.testing.assert_array_equal(segmenter.label([picture()])[0], expected)
+
+
+def test_colours_reach_mmsegmentation_in_its_order(mmseg: dict[str, str]) -> None:
+    """Its configs turn blue, green, red into red, green, blue: the model must see what we see."""
+    segmenter = MmsegSegmenter(choice(mmseg))
+    model, seen = segmenter._model(), []
+    model.backbone.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    red = np.zeros((64, 64, 3), np.uint8)
+    red[..., 0] = 255
+    segmenter.label([red])
+    mean, std = (model.cfg.model.data_preprocessor[k] for k in ("mean", "std"))
+    expected = (np.array([255, 0, 0]) - mean) / std
+    np.testing.assert_allclose(seen[0][0].mean(dim=(1, 2)), expected, rtol=1e-4)
+
+
+def test_a_wrong_class_list_names_the_key(mmseg: dict[str, str], tmp_path: Path) -> None:
+    own = MmsegSegmenter(choice(mmseg, classes=("a", "b")))
+    model = str(tiny_models.segformer(tmp_path / "segformer", classes=4))
+    other = TransformersSegmenter(Transformers(kind="transformers", model=model, classes="ade20k"))
+    for segmenter in (own, other):
+        with pytest.raises(DataError, match="classes apart") as caught:
+            segmenter.segment([picture()])
+        assert "`classes` of the segmenter" in str(caught.value)
+
+
+def test_a_checkpoint_of_another_network_or_file_is_refused(
+    mmseg: dict[str, str], tmp_path: Path
+) -> None:
+    other = tmp_path / "other.pth"
+    torch.save({"state_dict": {"backbone.weight": torch.zeros(1)}}, other)
+    sha256 = tiny_models.file_sha256(other)
+    for files, message in (
+        ({"checkpoint": str(other), "sha256": sha256}, "another network"),
+        ({"sha256": "0" * 64}, "not those that the city's YAML means"),
+        ({"config": "nowhere/nothing.py"}, "no config of mmsegmentation"),
+    ):
+        with pytest.raises(DataError, match=message):
+            MmsegSegmenter(choice(mmseg, **files)).segment([picture()])
+
+
+class _Runs:
+    """What a malicious pickle asks for."""
+
+    def __init__(self, *call: Any) -> None:
+        self.call = call
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return self.call[0], self.call[1:]
+
+
+def test_a_checkpoint_can_run_nothing(tmp_path: Path) -> None:
+    from mmengine.logging import HistoryBuffer
+
+    trace, path = tmp_path / "trace", tmp_path / "evil.pth"
+    calls = [
+        _Runs(os.system, f"touch {trace}"),
+        _Runs(eval, f"open({str(trace)!r}, 'w')"),
+        _Runs(getattr, dict, "update"),
+        _Runs(getattr, HistoryBuffer, "__init__"),
+    ]
+    for call in calls:
+        torch.save({"state_dict": {}, "message_hub": call}, path)
+        with pytest.raises(DataError, match="holds more than weights"):
+            safe_checkpoint(path)
+    assert not trace.exists()
+    torch.save([1, 2], path)
+    with pytest.raises(DataError, match="no weights by name"):
+        safe_checkpoint(path)
+
+
+def test_histories_of_losses_are_read(mmseg: dict[str, str]) -> None:
+    content = safe_checkpoint(Path(mmseg["checkpoint"]))
+    history = content["message_hub"]["log_scalars"]["train/loss"]
+    assert history.data[0].tolist() == [0.5, 0.25, 1.0] and history.mean() == pytest.approx(
+        1.75 / 3
+    )
+
+
+def test_what_is_no_segmenter_is_refused(tmp_path: Path) -> None:
+    from transformers import BertConfig, BertModel
+
+    BertModel(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1,
+                         intermediate_size=8, vocab_size=10, num_labels=150)).save_pretrained(
+        tmp_path / "bert"
+    )  # fmt: skip
+    named = Transformers(kind="transformers", model=str(tmp_path / "bert"), classes="ade20k")
+    with pytest.raises(DataError, match="no semantic segmenter but a model of the type 'bert'"):
+        TransformersSegmenter(named).segment([picture()])
+
+
+def test_without_the_package_the_extra_is_named(
+    mmseg: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(extras.PACKAGE_OF, "mmseg", "a_package_that_nobody_has")
+    with pytest.raises(MissingExtraError, match="--extra mmseg"):
+        MmsegSegmenter(choice(mmseg))
