@@ -315,7 +315,7 @@ class Opened:
     ) -> Context:
         """What the stage may see; `fingerprint` is that of what it is about to make."""
         work = self.lake.workspace(self.city.name, self.declared.name, fingerprint)
-        look = self.look(progress, warn, tidies=tidies)
+        look = self.look(progress, warn, tidies=crew.leads)
         return replace(look, work=work, crew=crew)
 
     def look(
