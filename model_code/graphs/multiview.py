@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch_geometric.nn import DenseGCNConv, GCNConv
 
 from model_code.graphs.autoencoder import (
     Decoder,
@@ -29,6 +28,7 @@ from model_code.graphs.autoencoder import (
     kl_divergence,
     reconstruction,
 )
+from model_code.graphs.layers import DenseGCNConv, GCNConv
 from model_code.graphs.views import Graph
 from model_code.graphs.walks import Links, first_visits, random_walks
 from model_code.losses import one_way_info_nce
@@ -173,7 +173,7 @@ class ViewNet(nn.Module):
         mask = there.to(values.device)
         hidden = F.leaky_relu(self.first(values[place], adjacency, mask))
         found = F.leaky_relu(self.second(hidden, adjacency, mask)) * mask[:, :, None]
-        return cast(Tensor, found.sum(dim=1) / mask.sum(dim=1, keepdim=True))
+        return found.sum(dim=1) / mask.sum(dim=1, keepdim=True)
 
     def _whole(self, graph: ViewGraph, values: Tensor, draws: Tensor | None) -> Tensor:
         """Vectors [N, G] of all regions after two convolutions on the whole graph."""

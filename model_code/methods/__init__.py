@@ -160,17 +160,22 @@ class TowerSize(MethodConfig):
     context: int = Field(77, ge=8)
 
 
-class Pictured(Tuned):
-    """What all methods share that read a region's pictures through CLIP towers."""
+class Towered(Tuned):
+    """What all methods share that see pictures through CLIP towers."""
 
     chip_px: int = Field(64, ge=8, description="where no pretrained towers say their size")
     view_px: tuple[int, int] = Field((96, 128), description="likewise; height and width")
-    width: int = Field(64, ge=2, description="of each modality's feature")
-    views_per_step: int = Field(2, ge=1, description="street views of a region in a training step")
     absent_rate: float = Field(
         0.05, gt=0, lt=1, description="modalities hidden in training: absent-tokens must learn"
     )
     tower: TowerSize = TowerSize()
+
+
+class Pictured(Towered):
+    """Those of them that encode pictures in each step."""
+
+    width: int = Field(64, ge=2, description="of each modality's feature")
+    views_per_step: int = Field(2, ge=1, description="street views of a region in a training step")
 
 
 class ContrastiveConfig(Pictured):
@@ -217,7 +222,7 @@ class UrbanVlpConfig(ContrastiveConfig):
         return frozenset(off if self.location else {*off, "view_locations"})
 
 
-class UrbanMmclConfig(ContrastiveConfig):
+class UrbanMmclConfig(Towered):
     """The paper's ablations are switches: `satellite`, `street_views`, `location`, `text`; `function`,
     `mobility` and `distance` for each graph; `vgae` (false: the views' own weights), `random_walk`
     (false: the whole graph is one subgraph), `graph_contrast`; `alpha: 0` leaves the contrast of
@@ -252,10 +257,14 @@ class UrbanMmclConfig(ContrastiveConfig):
     walk_length: int = Field(20, ge=1)
     walks: int = Field(8, ge=1, description="of a region at inference, which are averaged")
     tau: float = Field(0.5, gt=0, description="temperature of the contrast between views")
+    calibrated: bool = Field(
+        True, description="captions that calibration keeps; false: first tries"
+    )
+    width: int = Field(128, ge=2, description="of each modality's feature, and of the sum")
     epochs: int = Field(100, ge=1)
     batch: int = Field(256, ge=2)
     learning_rate: float = Field(1e-3, gt=0)
-    width: int = Field(128, ge=2, description="of each modality's feature, and of the sum")
+    weight_decay: float = Field(0.01, ge=0)
 
     @model_validator(mode="after")
     def _has_something(self) -> UrbanMmclConfig:

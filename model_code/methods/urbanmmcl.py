@@ -31,6 +31,7 @@ projected one, S places of a walk.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -160,8 +161,15 @@ def _in_order(data: RegionData) -> NDArray[np.int64]:
 
 def _pictured(config: UrbanMmclConfig) -> UrbanVlpConfig:
     """The part of the config that towers and captions are chosen by."""
-    shared = config.model_dump(include=set(UrbanVlpConfig.model_fields) - {"fusion", "beta"})
-    return UrbanVlpConfig.model_validate(shared)
+    return UrbanVlpConfig(
+        satellite=config.satellite,
+        street_views=config.street_views,
+        location=config.location,
+        calibrated=config.calibrated,
+        chip_px=config.chip_px,
+        view_px=config.view_px,
+        tower=config.tower,
+    )
 
 
 # --- networks ------------------------------------------------------------------------------------
@@ -186,8 +194,10 @@ class Places(nn.Module):
         self.register_buffer("axes", torch.from_numpy(kept).float())
 
     def forward(self, features: Tensor) -> Tensor:
+        """On the CPU, wherever the rest is."""
         standard = (features - self.mean.cpu()) / self.scale.cpu()
-        return standard @ self.axes.cpu().T * features.shape[1] ** -0.5  # of about length one
+        found: Tensor = standard @ self.axes.cpu().T
+        return found / math.sqrt(features.shape[1])  # of about length one
 
 
 class MmclRegions(nn.Module):
@@ -254,9 +264,9 @@ class MmclRegions(nn.Module):
             self.width = config.width
         self._kept: dict[Any, Any] = {}
 
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        self._kept.clear()  # of other weights, and of who was visible then
-        return super().load_state_dict(*args, **kwargs)
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._kept.clear()  # it was of other weights, and of those who were visible then
 
     def train(self, mode: bool = True) -> MmclRegions:
         self._kept.pop("walks", None)  # weights have changed, or are about to
