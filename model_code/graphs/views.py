@@ -82,7 +82,8 @@ def distance_graph(xy_m: Floats, k: int, visible: Mask) -> Graph:
     apart."""
     row, column = _nearest(xy_m, k, np.ones(len(xy_m), bool), visible)
     distance = np.linalg.norm(xy_m[row] - xy_m[column], axis=1)
-    least = distance[visible[row] & (distance > 0)].min(initial=np.inf)
+    apart = distance[visible[row] & (distance > 0)]
+    least = apart.min() if len(apart) else 1.0
     return _graph(row, column, 1 / np.maximum(distance, least), visible)
 
 
