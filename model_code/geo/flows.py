@@ -101,7 +101,7 @@ def count_pois(
             categories, code = _codes(batch.column("category"), categories)
             yield (region << _CODE_BITS) + code
 
-    with _duckdb(pois_path) as connection:
+    with _duckdb() as connection:
         connection.execute("CREATE TABLE sums (pair BIGINT, pois BIGINT)")
         for pairs in _gathered(located(), _TOGETHER):
             points = pa.table([pa.chunked_array(pairs)], ["pair"])

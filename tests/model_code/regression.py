@@ -8,13 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model_code.training import (
-    History,
-    Settings,
-    fit,
-    seeded,
-    state_arrays,
-)
+from model_code.training import History, Settings, fit, seeded, state_arrays
 
 TRAIN, JUDGE = np.arange(40), torch.arange(40, 50)
 

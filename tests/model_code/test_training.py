@@ -16,13 +16,7 @@ from model_code.training import (
     rate_factor,
     state_arrays,
 )
-from tests.model_code.regression import (
-    SETTINGS,
-    TRAIN,
-    assert_same,
-    make,
-    train,
-)
+from tests.model_code.regression import SETTINGS, TRAIN, assert_same, make, train
 
 
 def test_seeds() -> None:

@@ -12,11 +12,7 @@ import torch
 from torch import nn
 
 from model_code.errors import CityloomError
-from model_code.training import (
-    Settings,
-    fit,
-    state_arrays,
-)
+from model_code.training import Settings, fit, state_arrays
 from tests.model_code.regression import (
     SETTINGS,
     TRAIN,

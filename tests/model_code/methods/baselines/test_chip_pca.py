@@ -10,7 +10,8 @@ from model_code.errors import DataError
 from model_code.methods import ChipPcaConfig
 from model_code.methods.base import RegionData
 from model_code.methods.baselines import chip_pca
-from tests.model_code.methods.fake_city import fake_city, fit_embed
+from tests.model_code.methods.baselines.embedding import fit_embed
+from tests.model_code.methods.fake_city import fake_city
 
 
 @pytest.fixture(scope="module")

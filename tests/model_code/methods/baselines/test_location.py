@@ -6,7 +6,8 @@ import pytest
 from model_code.methods import LocationConfig
 from model_code.methods.base import RegionData
 from model_code.methods.baselines import location
-from tests.model_code.methods.fake_city import fake_city, fit_embed
+from tests.model_code.methods.baselines.embedding import fit_embed
+from tests.model_code.methods.fake_city import fake_city
 
 
 @pytest.fixture

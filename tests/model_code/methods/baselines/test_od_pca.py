@@ -16,7 +16,7 @@ from model_code.errors import DataError
 from model_code.methods import OdPcaConfig
 from model_code.methods.base import RegionData
 from model_code.methods.baselines import od_pca
-from tests.model_code.methods.fake_city import fit_embed
+from tests.model_code.methods.baselines.embedding import fit_embed
 
 
 def od_city(od: np.ndarray) -> RegionData:

@@ -8,7 +8,8 @@ import pytest
 from model_code.methods import PoiConfig
 from model_code.methods.base import RegionData
 from model_code.methods.baselines import poi
-from tests.model_code.methods.fake_city import fake_city, fit_embed
+from tests.model_code.methods.baselines.embedding import fit_embed
+from tests.model_code.methods.fake_city import fake_city
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from benchmarks import experiments
+from benchmarks.experiments import means, verdict
+from resources.lake import read
+from tests.tiny import Place
+
+
+@pytest.mark.parametrize(
+    ("gain", "low", "high", "told"),
+    [
+        (0.1, 0.05, 0.15, "+0.100 [+0.050, +0.150] better"),
+        (-0.1, -0.15, -0.05, "-0.100 [-0.150, -0.050] worse"),
+        (0.1, -0.01, 0.2, "+0.100 [-0.010, +0.200] tie"),
+        (0.1, float("nan"), float("nan"), "not estimable"),
+    ],
+)
+def test_a_gain_whose_interval_holds_zero_is_a_tie(
+    gain: float, low: float, high: float, told: str
+) -> None:
+    assert verdict(gain, low, high) == told
+
+
+def test_the_mean_is_over_what_no_modality_contains_and_its_deviation_over_runs() -> None:
+    about = {"method": "poi", "variant": "default", "split": "random", "metric": "r2"}
+    figures = {("income", 0): 0.4, ("price", 0): 0.6, ("income", 1): 0.8, ("price", 1): 0.6,
+               ("poi_count", 0): 1.0, ("poi_count", 1): 1.0}  # fmt: skip
+    board = pd.DataFrame(
+        about | {"task": task, "fold": 0, "seed": seed, "scale": scale, "value": sign * value}
+        for (task, seed), value in figures.items()
+        for scale, sign in (("transformed", 1), ("original", -1))
+    )
+    catalogue = pd.DataFrame(
+        {"indicator": ["income", "price", "poi_count"], "contained_in": [[], [], ["pois"]]}
+    )
+    (found,) = means(board, catalogue).to_dict("records")
+    assert found["mean"] == pytest.approx(0.6) and found["std"] == pytest.approx(0.1 * 2**0.5)
+
+
+def test_results_of_a_built_city(
+    built: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CITYLOOM_CITIES", "CITYLOOM_LAKE"):
+        monkeypatch.setenv(name, built.env[name])
+    monkeypatch.setattr(experiments, "RESULTS", tmp_path / "results")
+    experiments.main(built.city)
+    folder = tmp_path / "results"
+    assert sorted(p.name for p in folder.iterdir()) == ["tiny.csv", "tiny.md", "tiny.png"]
+    config = built.config()
+    assert set(pd.read_csv(folder / "tiny.csv")["task"]) == set(config["indicators"])
+    text = (folder / "tiny.md").read_text()
+    for split in config["splits"]:
+        part = text.split(f"## By indicator, {split} split")[1].split("##")[0]
+        lines = [line for line in part.splitlines() if line.startswith("| ")]
+        assert {line.split(" | ")[0].strip("| ") for line in lines[2:]} == set(config["indicators"])
+        columns = [cell.strip() for cell in lines[0].strip("|").split("|")]
+        assert set(config["methods"]) | {"true function", "with kriging"} <= set(columns)
+    slow = read("timings", built.city).query("seconds >= 1")["asset"]
+    assert all(f"| {asset} | " in text.split("## Seconds by asset")[1] for asset in slow)
