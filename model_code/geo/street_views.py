@@ -181,7 +181,11 @@ def _flaw(image: Image.Image) -> str:
     if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
         return f"{image.mode} image"
     # Pillow cuts 16-bit colours to 8 by itself: how they are packed tells what they were.
-    packed = [tile[3] if isinstance(tile[3], str) else tile[3][0] for tile in image.tile if tile[3]]
+    packed = [
+        tile[3] if isinstance(tile[3], str) else tile[3][0]
+        for tile in getattr(image, "tile", ())
+        if tile[3]
+    ]
     if image.mode in ("I", "F") or any("16" in str(mode) for mode in (image.mode, *packed)):
         return "image of more than 8 bits a channel"
     return ""
