@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 from assets.asking import (
     Forecast,
     Remembering,
-    sha256_of,
     forecast,
     named_model,
     prompted,
     prompting,
+    sha256_of,
 )
 from assets.fits import Progress, finished, fit_together, kept
 from assets.inputs import picture_arrays
