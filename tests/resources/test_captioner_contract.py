@@ -22,6 +22,7 @@ from model_code.text.captioner_config import VllmChoice
 from resources import backends
 from resources.captioners import vllm_engine
 from resources.captioners.batches import Halving, out_of_memory
+from resources.captioners.tries import Said, answered
 from tests.resources.captioners_server import serving
 from tests.resources.tiny_models import save_blip2, save_llava
 
@@ -229,6 +230,25 @@ def test_what_never_fits_is_an_error_row_and_other_errors_rise() -> None:
     caused = RuntimeError("engine died")
     caused.__cause__ = torch.OutOfMemoryError("x")
     assert out_of_memory(caused) and not out_of_memory(RuntimeError("engine died"))
+
+
+def test_an_ask_that_a_model_refuses_does_not_take_the_others_along() -> None:
+    asks = [Ask("satellite", picture, seed=i) for i, picture in enumerate(pictures(7))]
+    calls: list[int] = []
+
+    def say(batch: Any) -> list[Said]:
+        calls.append(len(batch))
+        if any(ask.seed in (3, 4) for ask in batch):
+            raise ValueError("the prompt is longer\nthan 8192 tokens")
+        return [Said(f"Picture {ask.seed}.") for ask in batch]
+
+    found = answered(asks, say, 3)
+    assert [answer.text for answer in found] == ["Picture 0.", "Picture 1.", "Picture 2.", "", "",
+                                                 "Picture 5.", "Picture 6."]  # fmt: skip
+    assert found[3].final and found[3].error == (
+        "the model refuses it (the prompt is longer than 8192 tokens)"
+    )
+    assert calls[0] == 7 and len(calls) < 14
 
 
 # --- vLLM ----------------------------------------------------------------------------------------
