@@ -38,12 +38,12 @@ def prompting(city: City) -> dict[str, Any]:
     return {"title": city.title, "prompts": {n: prompts.prompt_id(n) for n in prompts.names()}}
 
 
-def named(identity: Identity) -> str:
+def named_model(identity: Identity) -> str:
     """Model and revision, as a column says it."""
     return f"{identity.model} {identity.revision}"
 
 
-def content_digest(array: np.ndarray | None) -> str:
+def sha256_of(array: np.ndarray | None) -> str:
     """Of a picture, or of a map of heights."""
     return sha256(
         b"" if array is None else repr(array.shape).encode() + array.tobytes()
@@ -123,7 +123,7 @@ class Remembering:
         who = asdict(self.identity)
         return [
             digest([
-                who, ask.kind, ask.form, content_digest(ask.picture), content_digest(ask.heights_m),
+                who, ask.kind, ask.form, sha256_of(ask.picture), sha256_of(ask.heights_m),
                 ask.prompt if self._real else [dict(ask.shares), list(map(list, ask.pois))],
                 ask.seed, ask.temperature,
             ])
@@ -158,7 +158,7 @@ class Remembering:
         )
         self._now += took
         if self._real and found:
-            row = {"captioner": named(self.identity), **asdict(took)}
+            row = {"captioner": named_model(self.identity), **asdict(took)}
             self._ledger.add(pd.DataFrame([row], index=[uuid.uuid4().hex]))
 
     def _answers(self, keys: Sequence[str]) -> list[Answer]:
@@ -187,7 +187,7 @@ class Remembering:
         rows = self._ledger.rows()
         if rows.empty:
             return Spent()
-        rows = rows[rows["captioner"] == named(self.identity)].drop(columns="captioner")
+        rows = rows[rows["captioner"] == named_model(self.identity)].drop(columns="captioner")
         sums = rows.sum()
         kinds = {f.name: float if f.name == "seconds" else int for f in fields(Spent)}
         total = Spent(**{name: kind(sums.get(name, 0)) for name, kind in kinds.items()})
@@ -339,7 +339,7 @@ def forecast(
     if spent.asks:
         tokens_in, tokens_out = spent.tokens_in / spent.asks, spent.tokens_out / spent.asks
     return Forecast(
-        named(captioner.identity),
+        named_model(captioner.identity),
         tuple(counted),
         tokens_in,
         tokens_out,

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from assets.asking import (
     Forecast,
     Remembering,
-    content_digest,
     forecast,
-    named,
+    named_model,
     prompted,
     prompting,
+    sha256_of,
 )
 from assets.fits import Progress, finished, fit_together, kept
 from assets.inputs import picture_arrays
@@ -87,7 +87,7 @@ class _Images:
         columns = (self.image_id, self.region_id, self.pixels, self.sha256)
         return _Images(self.view, *(column[part] for column in columns))
 
-    def named(self, **columns: Any) -> pd.DataFrame:
+    def named_model(self, **columns: Any) -> pd.DataFrame:
         """A table with a row an image."""
         import pandas as pd
 
@@ -130,7 +130,7 @@ def _images(ctx: Context) -> list[_Images]:
             ids, regions, pixels = picture_arrays(
                 ctx.inputs[table], view, ctx.city.chips.min_valid_share
             )
-            digests = [content_digest(picture) for picture in pixels]
+            digests = [sha256_of(picture) for picture in pixels]
             if len(ids):
                 found.append(_Images(view, ids, regions, pixels, digests))
     if not found:
@@ -142,7 +142,7 @@ def _images(ctx: Context) -> list[_Images]:
     return found
 
 
-def _kept(
+def kept_rows(
     ctx: Context,
     kind: str,
     keys: Sequence[str],
@@ -195,10 +195,10 @@ def image_shares(ctx: Context) -> Product:
             return pd.DataFrame({"shares": there, "note": found.reasons})
 
         keys = [digest([sha, who]) for sha in images.sha256]
-        rows = _kept(ctx, "shares", keys, segment, f"{images.view}: segmented")
+        rows = kept_rows(ctx, "shares", keys, segment, f"{images.view}: segmented")
         parts.append(
             images.named(
-                segmenter=named(segmenter.identity),
+                segmenter=named_model(segmenter.identity),
                 classes=[list(segmenter.classes)] * len(images.sha256),
                 shares=rows["shares"].to_list(),
                 note=rows["note"].to_list(),
@@ -246,7 +246,7 @@ def captions(ctx: Context) -> Product:
     if config.captioner.kind == "template" and not _shared(ctx, seen, tries_of):
         return Product()  # a member: the run that it helps puts the rows together
     pairs = [tries_of(view, slice(None), ctx) for view in seen]
-    tries, best = ([each.assign(captioner=named(captioner.identity)) for each in part]
+    tries, best = ([each.assign(captioner=named_model(captioner.identity)) for each in part]
                    for part in zip(*pairs, strict=True))  # fmt: skip
     every, top = (pd.concat(part, ignore_index=True) for part in (tries, best))
     if not (every["error"] == "").any():
@@ -306,7 +306,7 @@ def _told(tries: pd.DataFrame, identity: Identity) -> pd.DataFrame:
     import numpy as np
 
     return tries.assign(
-        captioner=named(identity),
+        captioner=named_model(identity),
         settings=json.dumps(dict(identity.settings), sort_keys=True),
         status=np.where(tries["error"] == "", "ok", "error").astype(object),
     )
@@ -463,7 +463,7 @@ def _scorer(ctx: Context, images: _Images, measured: pd.DataFrame, judges: _Judg
             digest([who, images.sha256[at], text, seed])
             for at, text, seed in zip(positions, texts, seeds, strict=True)
         ]
-        return _kept(ctx, "scores", keys, judge, f"{images.view}: scored")
+        return kept_rows(ctx, "scores", keys, judge, f"{images.view}: scored")
 
     return scorer
 
@@ -532,7 +532,17 @@ def calibrated_captions(ctx: Context) -> Product:
 def _no_poi_captions(city: City) -> str:
     if city.captions is None:
         return "the city's YAML has no captions"
-    return "" if city.sources.pois else "the city's YAML has no sources.pois"
+    if not city.sources.pois:
+        return "the city's YAML has no sources.pois"
+    from model_code.methods.run import variant_configs
+
+    read = any(
+        "poi_descriptions" in METHODS[name].needs
+        and "poi_descriptions" not in config.switched_off()
+        for name, choice in city.methods.items()
+        for config in variant_configs(name, choice.config, choice.variants).values()
+    )
+    return "" if read else "no method of the city reads it"
 
 
 @stage(group="captions", kinds=("jinja",), absent=_no_poi_captions, inputs=("poi_texts",),

@@ -21,6 +21,7 @@ TABLE_OF = {
     "street_views": "region_street_views",
     "pois": "poi_counts",
     "poi_texts": "poi_texts",
+    "poi_descriptions": "poi_descriptions",
     "flows": "flows",
     "buildings": "heights",
     "chip_captions": "calibrated_captions",
@@ -57,6 +58,7 @@ def region_data(
         "street_views": lambda table: _views(table, ids),
         "pois": lambda table: _poi_counts(table, ids),
         "poi_texts": lambda table: _poi_texts(table, ids),
+        "poi_descriptions": lambda table: _poi_descriptions(table, ids),
         "flows": lambda table: _flows(table, ids),
         "buildings": lambda table: _heights(table, ids),
         "chip_captions": lambda table: _chip_captions(table, ids),
@@ -199,6 +201,11 @@ def _poi_texts(handle: Handle, ids: np.ndarray) -> dict[str, Any]:
         found[f"poi_{name}_region"] = region[owner].astype(np.int64)
         found[f"poi_{name}_category"] = categories.to_numpy(zero_copy_only=False).astype(str)
     return found
+
+
+def _poi_descriptions(handle: Handle, ids: np.ndarray) -> dict[str, Any]:
+    rows = handle.frame(["region_id", "text"]).set_index("region_id").reindex(ids)
+    return {"poi_descriptions": rows["text"].fillna("").to_numpy(str)}
 
 
 def _flows(handle: Handle, ids: np.ndarray) -> dict[str, Any]:

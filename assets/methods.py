@@ -103,6 +103,7 @@ _FIELDS = {
         *("poi_names", "poi_name_region", "poi_name_category"),
         *("poi_comments", "poi_comment_region", "poi_comment_category"),
     ),
+    "poi_descriptions": ("poi_descriptions",),
     "flows": ("flow_origin", "flow_destination", "flow_count"),
     "buildings": ("heights", "height_present"),
     "chip_captions": ("chip_texts", "chip_text_kept", "chip_first_texts"),
@@ -127,6 +128,8 @@ def _shares(data: RegionData) -> dict[str, float]:
     if data.poi_name_region is not None and data.poi_comment_region is not None:
         told = np.union1d(data.poi_name_region, data.poi_comment_region)
         shares["poi_texts"] = len(told) / total
+    if data.poi_descriptions is not None:
+        shares["poi_descriptions"] = float((data.poi_descriptions != "").mean())
     if data.flow_origin is not None and data.flow_destination is not None:
         moving = np.union1d(data.flow_origin, data.flow_destination)
         shares["flows"] = len(moving) / total
@@ -390,7 +393,7 @@ def _score(spec: MethodSpec, ctx: Context) -> Product:
         variant_name(v, left_out): _config(spec, ctx.settings, v) for v in ctx.settings["variants"]
     }
     inputs = {v: inputs_of(spec, config, left_out) for v, config in configs.items()}
-    captioner = _captioner(ctx) if _CAPTIONS in ctx.inputs else ""
+    captioner = ", ".join(sorted({who for table in _WRITTEN for who in _captioners(ctx, table)}))
     return Product(
         leaderboard_rows(
             score(predictions, catalogue),
@@ -405,13 +408,15 @@ def _score(spec: MethodSpec, ctx: Context) -> Product:
     )
 
 
-_CAPTIONS = "calibrated_captions"
-TEXTS = frozenset(modality for modality, table in TABLE_OF.items() if table == _CAPTIONS)
+# Tables that captioners write.
+_WRITTEN = ("calibrated_captions", "poi_descriptions")
+TEXTS = frozenset(modality for modality, table in TABLE_OF.items() if table in _WRITTEN)
 
 
-def _captioner(ctx: Context) -> str:
-    captioners = ctx.inputs[_CAPTIONS].frame(["captioner"])["captioner"].unique()
-    return ", ".join(sorted(captioners))
+def _captioners(ctx: Context, table: str) -> set[str]:
+    if table not in ctx.inputs or not ctx.has(table):
+        return set()
+    return set(ctx.inputs[table].frame(["captioner"])["captioner"])
 
 
 # --- pictures ------------------------------------------------------------------------------------
@@ -603,7 +608,7 @@ def method_stages(spec: MethodSpec) -> list[Any]:
             _score,
             inputs=(
                 *("regions", f"{name}_predictions", "splits", "targets"),
-                *((_CAPTIONS,) if _CAPTIONS in tables else ()),
+                *(table for table in _WRITTEN if table in tables),
             ),
             settings=partial(_all_settings, spec),
             table=contract("leaderboard"),

@@ -20,6 +20,7 @@ Modality = Literal[
     "street_views",
     "pois",
     "poi_texts",
+    "poi_descriptions",
     "flows",
     "buildings",
     "location",
@@ -36,6 +37,7 @@ SOURCES_OF: dict[Modality, tuple[str, ...]] = {
     "street_views": ("street_views",),
     "pois": ("pois",),
     "poi_texts": ("pois",),
+    "poi_descriptions": ("pois",),
     "flows": ("od", "trips"),
     "buildings": ("buildings",),
     "location": (),
@@ -55,7 +57,7 @@ MADE_FROM: dict[Modality, Modality] = {
 }
 
 # Modalities that the section `captions` of a city's YAML makes.
-BY_CAPTIONS = frozenset({"chip_captions", "view_captions", "shares", "towers"})
+BY_CAPTIONS = frozenset({"chip_captions", "view_captions", "shares", "towers", "poi_descriptions"})
 
 
 class MethodConfig(BaseModel):
@@ -310,6 +312,10 @@ class UrbanMoeConfig(MethodConfig):
     text: bool = Field(
         True, description="the branch of what POIs are called and what is said of them"
     )
+    text_from: Literal["names", "descriptions"] = Field(
+        "names",
+        description="`descriptions`: what a captioner writes of a region from its POIs instead",
+    )
     region: bool = Field(True, description="the embedding of each training region")
     poi: bool = Field(True, description="the embedding of the counts of POIs")
     single_task: bool = False
@@ -349,7 +355,8 @@ class UrbanMoeConfig(MethodConfig):
 
     def switched_off(self) -> frozenset[Modality]:
         off: set[Modality] = set() if self.image else {"imagery"}
-        off |= set() if self.text else {"poi_texts"}
+        texts: dict[str, Modality] = {"names": "poi_texts", "descriptions": "poi_descriptions"}
+        off |= {m for source, m in texts.items() if not self.text or source != self.text_from}
         return frozenset(off if self.poi else {*off, "pois"})
 
 
@@ -510,11 +517,10 @@ METHODS: dict[str, MethodSpec] = {
                 "flows",
             ),
         ),
-        MethodSpec(
-            "urbanmoe", "UrbanMoE", "supervised", ("imagery", "pois", "poi_texts", "towers"),
+            "urbanmoe", "UrbanMoE", "supervised", ("imagery", "pois", "poi_texts", "poi_descriptions", "towers"),
             UrbanMoeConfig, "model_code.methods.urbanmoe",
             "Experts of each task, of each pair of tasks and of all, on chips and on texts of POIs.",
-            optional=("pois", "poi_texts"),
+            optional=("pois", "poi_texts", "poi_descriptions"),
         ),
         MethodSpec(
             "musecl", "MuseCL", "pretrained",

@@ -35,6 +35,7 @@ class RegionData:
         poi_names [S1] and poi_comments [S2] str, what POIs are called and what is said of them, with
         poi_name_region [S1] and poi_comment_region [S2] int (index of the region), and
         poi_name_category [S1] and poi_comment_category [S2] str (category of the POI);
+        poi_descriptions [N] str, what was written of a region from its POIs (empty: nothing);
         flow_origin, flow_destination [F] int and flow_count [F] float: the origin-destination
         matrix as triples, all hours summed;
         heights [N, H, W] float32 metres (NaN: no height known), height_present [N] bool;
@@ -65,6 +66,7 @@ class RegionData:
     poi_comments: NDArray[np.str_] | None = None
     poi_comment_region: NDArray[np.int64] | None = None
     poi_comment_category: NDArray[np.str_] | None = None
+    poi_descriptions: NDArray[np.str_] | None = None
     flow_origin: NDArray[np.int64] | None = None
     flow_destination: NDArray[np.int64] | None = None
     flow_count: Floats | None = None

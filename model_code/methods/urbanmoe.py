@@ -45,6 +45,7 @@ from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model_code.calibration import sentences
 from model_code.errors import DataError
 from model_code.finetuning import (
     LabelledModel,
@@ -470,8 +471,10 @@ def read(data: RegionData, config: UrbanMoeConfig) -> Inputs:
     makers = {}
     if config.image and data.chips is not None:
         makers["image"] = _image_features
-    if config.text and data.poi_names is not None:
+    if config.text and config.text_from == "names" and data.poi_names is not None:
         makers["text"] = _text_features
+    if config.text and config.text_from == "descriptions" and data.poi_descriptions is not None:
+        makers["text"] = _description_features
     if not makers:
         raise DataError(
             "neither satellite chips nor texts of POIs are left to read",
@@ -480,7 +483,7 @@ def read(data: RegionData, config: UrbanMoeConfig) -> Inputs:
         )
     features = {}
     for name, make in makers.items():
-        key = (name, config.chip_px, config.tower.model_dump_json())
+        key = (make.__name__, config.chip_px, config.tower.model_dump_json())
         if key not in data.memo:
             data.memo[key] = make(data, _towers(data, config))
         features[name] = data.memo[key]
@@ -511,14 +514,33 @@ def _text_features(data: RegionData, towers: Towers) -> Floats:
     kinds = ((data.poi_names, data.poi_name_region), (data.poi_comments, data.poi_comment_region))
     total = np.zeros((len(data), towers.embed_dim))
     for texts, region in kinds:
-        if texts is None or region is None or not len(texts):
-            continue
-        different, which = np.unique(texts, return_inverse=True)
-        shape = (len(data), len(different))
-        told = sparse.coo_array((np.ones(len(which)), (region, which)), shape).tocsr()
-        sums = told @ _encoded(towers, different.tolist()).astype(np.float64)
-        total += sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+        if texts is not None and region is not None:
+            total += _means(towers, len(data), texts, region)
     return np.where(total.any(axis=1, keepdims=True), total, np.nan).astype(np.float32)
+
+
+def _description_features(data: RegionData, towers: Towers) -> Floats:
+    """Mean [N, D] of the unit vectors of the sentences of a region's description, of length one; NaN
+    where there is none. By sentence, since the text tower reads no more."""
+    assert data.poi_descriptions is not None
+    told = [(i, s) for i, text in enumerate(data.poi_descriptions) for s in sentences(text)]
+    region = np.array([i for i, _ in told], np.int64)
+    vectors = _means(towers, len(data), np.array([s for _, s in told], str), region)
+    return np.where(vectors.any(axis=1, keepdims=True), vectors, np.nan).astype(np.float32)
+
+
+def _means(
+    towers: Towers, regions: int, texts: NDArray[np.str_], region: NDArray[np.int64]
+) -> Floats:
+    """Means [N, D] of the unit vectors of the texts of each region, each of length one; zeros for a
+    region without any."""
+    if not len(texts):
+        return np.zeros((regions, towers.embed_dim))
+    different, which = np.unique(texts, return_inverse=True)
+    shape = (regions, len(different))
+    told = sparse.coo_array((np.ones(len(which)), (region, which)), shape).tocsr()
+    sums = told @ _encoded(towers, different.tolist()).astype(np.float64)
+    return np.asarray(sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12))
 
 
 def _encoded(towers: Towers, texts: Sequence[str]) -> Floats:

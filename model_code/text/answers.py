@@ -21,9 +21,9 @@ _FENCE = re.compile(r"^```(?:json)?\s*(.*?)\s*```$", re.DOTALL)
 
 
 def tidy(ask: Ask, text: str, *, cut: bool = False) -> str:
-    """An answer without what models put around it; `cut` says that it was not finished: then whole
-    sentences stay."""
-    text = text.strip()
+    """An answer without what models put around it, in characters that can be kept; `cut` says that it
+    was not finished: then whole sentences stay."""
+    text = keepable(text).strip()
     if ask.form != "caption":
         fenced = _FENCE.match(text)
         return fenced[1] if fenced else text
@@ -32,6 +32,12 @@ def tidy(ask: Ask, text: str, *, cut: bool = False) -> str:
         ends = [found.end() for found in re.finditer(r"[.!?](?=\s|$)", text)]
         return text[: ends[-1]] if ends else ""
     return text
+
+
+def keepable(text: str) -> str:
+    """A text without control characters and halves of characters, which no table can hold."""
+    whole = text.encode("utf-8", "replace").decode()
+    return "".join(c for c in whole if c.isprintable() or c.isspace())
 
 
 def problem(ask: Ask, text: str) -> str:

@@ -118,6 +118,8 @@ class ServerCaptioner:
             total, seconds, tried = _Reply(), 0.0, ask
             for number in range(1, self._choice.max_tries + 1):
                 await asyncio.sleep(max(0.0, self._not_before - time.monotonic()))
+                if self._stopped:
+                    return None
                 began = time.monotonic()
                 reply = await self._request(client, tried)
                 seconds += time.monotonic() - began
@@ -205,7 +207,7 @@ class ServerCaptioner:
 
     def _told(self, text: str) -> str:
         """An error on one short line; servers like to repeat keys."""
-        line = " ".join(text.split())
+        line = " ".join(answers.keepable(text).split())
         if self._key:
             line = line.replace(self._key, "(key)")
         return line[:_TOLD]

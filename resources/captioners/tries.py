@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from model_code.backends import Answer, Ask
 from model_code.text import answers
 from model_code.text.prompts import completed
+from resources.captioners.batches import out_of_memory
 
+_TOLD = 300  # characters of an error that a row keeps
 _WARMER = 0.2  # by which each further try is warmer
 
 
@@ -24,14 +26,15 @@ class Said:
     error: str = ""
 
 
-Ask_ = Callable[[Sequence[Ask]], list[Said]]
+Say = Callable[[Sequence[Ask]], list[Said]]
 
 
-def answered(asks: Sequence[Ask], say: Ask_, max_tries: int) -> list[Answer]:
+def answered(asks: Sequence[Ask], say: Say, max_tries: int) -> list[Answer]:
     """One answer an ask, in order.
 
     Args:
-        say: what the model says to a batch; an error in it is final.
+        say: what the model says to a batch; an error in it is final, and so is a ValueError, which is
+            taken to be about one ask of the batch, such as a prompt longer than the model reads.
     """
     found = [Answer(error=answers.lacking(ask), final=True, requests=0) for ask in asks]
     waiting = [(i, completed(ask)) for i, ask in enumerate(asks) if not found[i].error]
@@ -39,10 +42,11 @@ def answered(asks: Sequence[Ask], say: Ask_, max_tries: int) -> list[Answer]:
         if not waiting:
             break
         left = []
-        for (i, ask), said in zip(waiting, say([ask for _, ask in waiting]), strict=True):
+        replies = _said([ask for _, ask in waiting], say)
+        for (i, ask), said in zip(waiting, replies, strict=True):
             text = answers.tidy(ask, said.text, cut=said.cut)
             why = said.error or answers.problem(ask, text)
-            if why and said.cut:
+            if why and said.cut and not said.error:
                 why = f"{why}: cut at captions.captioner.max_tokens"
             before = found[i] if number > 1 else Answer(seconds=0.0)
             found[i] = Answer(
@@ -59,3 +63,17 @@ def answered(asks: Sequence[Ask], say: Ask_, max_tries: int) -> list[Answer]:
                 left.append((i, replace(ask, seed=(ask.seed + 1) % 2**31, temperature=warmer)))
         waiting = left
     return found
+
+
+def _said(asks: Sequence[Ask], say: Say) -> list[Said]:
+    """What a model says to each ask; where it refuses a batch, its halves are asked by themselves."""
+    try:
+        return say(asks)
+    except ValueError as error:
+        if out_of_memory(error):
+            raise
+        if len(asks) == 1:
+            why = " ".join(answers.keepable(str(error)).split())[:_TOLD]
+            return [Said(error=f"the model refuses it ({why})")]
+        half = len(asks) // 2
+        return [*_said(asks[:half], say), *_said(asks[half:], say)]

@@ -18,7 +18,7 @@ import pytest
 from assets.asking import Remembering, forecast
 from model_code.backends import Answer, Ask, CaptionerStopped, Identity
 from model_code.city import Captions
-from model_code.errors import BudgetError
+from model_code.errors import BudgetError, DataError
 from resources import backends
 from resources.lake import Lake
 from resources.rows import RowStore
@@ -201,3 +201,14 @@ def test_a_captioner_of_ones_own_is_named_in_the_config(tmp_path: Path) -> None:
     assert [answer.text.split(" of ")[0] for answer in found] == ["Hi"] * 3
     with pytest.raises(ValueError, match="1 captions were asked for, 0 came"):
         remembering(ctx).caption([Ask("pois", pois=(("a", "b"),))])
+
+
+@pytest.mark.parametrize(
+    ("object_", "told"),
+    [("no_such_package:Mine", "cannot be made"), ("tests.assets.test_asking:Nobody", "cannot be made"),
+     ("pathlib:Path", "is no captioner")],
+)  # fmt: skip
+def test_what_is_no_captioner_is_named(object_: str, told: str) -> None:
+    choice = {"captioner": {"kind": "custom", "object": object_}}
+    with pytest.raises(DataError, match=rf"captions.captioner.object: {object_} {told}"):
+        backends.captioner(Captions.model_validate(choice))

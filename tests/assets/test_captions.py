@@ -24,7 +24,10 @@ SMALL_CLIP = {
 def with_captions(config: dict[str, Any]) -> dict[str, Any]:
     methods = {
         "urbanvlp": {"config": {"epochs": 1, "width": 8, "batch": 8}}, "shares": {},
-        "urbanmoe": {"config": {"epochs": 1, "hidden": 8, "width": 4, "n_specific": 1, "n_pair": 1}},
+        "urbanmoe": {
+            "config": {"epochs": 1, "hidden": 8, "width": 4, "n_specific": 1, "n_pair": 1},
+            "variants": {"told": {"text_from": "descriptions", "image": False}},
+        },
     }  # fmt: skip
     splits = {"random": {}}
     return {
@@ -98,6 +101,12 @@ def test_texts_of_pois_come_in_the_order_of_the_regions(captioned: Place) -> Non
 
 def test_a_method_that_routes_shows_its_experts(captioned: Place) -> None:
     board = table(captioned, "leaderboard").query("method == 'urbanmoe'")
+    told = board[board["variant"] == "told"]
+    assert told["inputs"].unique().tolist() == ["poi_descriptions,pois"]
+    assert told["captioner"].str.startswith("TemplateCaptioner ").all() and len(told)
+    texts = table(captioned, "poi_descriptions")
+    assert (texts["status"] == "ok").all() and set(texts["prompt"]) == {""}
+    board = board[board["variant"] == "default"]
     assert board["inputs"].unique().tolist() == ["imagery,poi_texts,pois"]
     assert set(board["captioner"]) == {""} and set(board["protocol"]) == {"supervised"}
     assert board.groupby("task")["target_in_inputs"].first()[["poi_count", "population"]].tolist() == [

@@ -514,6 +514,8 @@ def test_inputs_say_what_a_variant_reads() -> None:
     assert inputs_of(spec, CONFIG) == ("imagery", "pois", "poi_texts")
     assert inputs_of(spec, config(text=False, poi=False)) == ("imagery",)
     assert inputs_of(spec, config(image=False)) == ("pois", "poi_texts")
+    told = config(image=False, text_from="descriptions")
+    assert inputs_of(spec, told) == ("pois", "poi_descriptions")
 
 
 # --- where features come from, and what is noted -------------------------------------------------

@@ -50,6 +50,11 @@ def test_a_caption_that_was_cut_keeps_whole_sentences() -> None:
     assert answers.tidy(CAPTION, " A\n street ") == "A street"
 
 
+def test_what_no_table_can_hold_is_left_out() -> None:
+    assert answers.tidy(CAPTION, "A\x00 str\ud83deet\u202e,\n wide\x1b[1m") == "A str?eet, wide[1m"
+    assert json.loads(answers.tidy(LEVELS, f"\x00{GOOD}\n"))["activity"] == 40
+
+
 def test_heights_are_shown_on_one_scale() -> None:
     heights = np.array([[0.0, 50.0], [200.0, np.nan]], np.float32)
     shown = answers.picture_of(Ask("heights", heights_m=heights))

@@ -1,0 +1,292 @@
+"""The same test for every captioner: an answer an ask, in order, and the same for the same ask."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from model_code import extras
+from model_code.backends import Answer, Ask, Captioner
+from model_code.city import Captions
+from model_code.errors import DataError, MissingExtraError
+from model_code.text import levels
+from model_code.text.captioner_config import VllmChoice
+from resources import backends
+from resources.captioners import vllm_engine
+from resources.captioners.batches import Halving, out_of_memory
+from resources.captioners.tries import Said, answered
+from tests.resources.captioners_server import serving
+from tests.resources.tiny_models import save_blip2, save_llava
+
+
+def opened(choice: Any) -> Any:
+    return backends.captioner(Captions.model_validate({"captioner": choice}))
+
+
+def transformers(folder: Path, **more: Any) -> Any:
+    about = {
+        "kind": "transformers",
+        "model": str(folder),
+        "max_tokens": 24,
+        "batch": 3,
+        "device": "cpu",
+    }
+    return opened({**about, **more})
+
+
+@pytest.fixture(scope="module")
+def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_llava(tmp_path_factory.mktemp("models") / "llava")
+
+
+@pytest.fixture(scope="module")
+def blip2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_blip2(tmp_path_factory.mktemp("models") / "blip2")
+
+
+KINDS = ["template", "openai", "llava", "blip2", "custom"]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def captioner(request: pytest.FixtureRequest) -> Iterator[Captioner]:
+    kind = request.param
+    if kind == "openai":
+        with serving() as server:
+            yield opened({"kind": kind, "base_url": server.url, "model": "m", "revision": "r"})
+    elif kind in ("llava", "blip2"):
+        yield transformers(request.getfixturevalue(kind))
+    elif kind == "custom":
+        yield opened({"kind": kind, "object": "tests.assets.test_asking:TenLines"})
+    else:
+        yield opened(kind)
+
+
+def pictures(number: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(1)
+    return list(rng.integers(0, 255, (number, 20, 30, 3)).astype(np.uint8))
+
+
+def said(answers: list[Answer]) -> list[tuple[str, str]]:
+    return [(answer.text, answer.error) for answer in answers]
+
+
+def test_one_answer_an_ask_in_order_whoever_else_asks(captioner: Captioner) -> None:
+    asks = [Ask("satellite", picture, {"road": 0.5, "tree": 0.4}, seed=i)
+            for i, picture in enumerate(pictures(5))]  # fmt: skip
+    found = captioner.caption(asks)
+    assert len(found) == 5
+    assert said(captioner.caption(asks)) == said(found)
+    assert said(captioner.caption(asks[::-1])) == said(found)[::-1]
+    assert said(captioner.caption(asks[2:3])) == said(found)[2:3]
+    assert captioner.caption([]) == []
+    for answer in found:
+        assert bool(answer.text) != bool(answer.error)
+        assert answer.tokens_in >= 0 and answer.tokens_out >= 0
+
+
+def test_who_answers_is_known_and_can_be_written_down(captioner: Captioner) -> None:
+    who = captioner.identity
+    assert who.model and who.revision
+    assert json.loads(json.dumps(asdict(who))) == asdict(who)
+
+
+def test_an_ask_that_cannot_be_answered_is_an_error_beside_the_others(captioner: Captioner) -> None:
+    if captioner.identity.model == "ten-lines":
+        pytest.skip("ten lines keep to pictures")
+    asks = [Ask("satellite", pictures(1)[0]), Ask("satellite"), Ask("street_view", pictures(1)[0])]
+    found = captioner.caption(asks)
+    assert len(found) == 3 and found[1].error and not found[1].text
+    assert said(captioner.caption(asks[::2])) == said([found[0], found[2]])
+
+
+# --- transformers --------------------------------------------------------------------------------
+
+
+def test_an_answer_is_what_the_model_itself_generates(llava: Path) -> None:
+    """A naive twin: one picture, without padding or batches."""
+    from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+    captioner = transformers(llava)
+    ask = Ask("satellite", pictures(1)[0], prompt="the street with trees ?")
+    model = LlavaForConditionalGeneration.from_pretrained(llava).eval()
+    processor = AutoProcessor.from_pretrained(llava)
+    inputs = processor(
+        text="USER: <image> the street with trees ? ASSISTANT: ",
+        images=Image.fromarray(ask.picture),
+        return_tensors="pt",
+    )
+    with torch.inference_mode():
+        out = model.generate(**inputs, max_new_tokens=24, do_sample=False)[0]
+    want = processor.decode(out[inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    captioner.caption([])
+    longer = replace(ask, prompt="the picture shows a quiet street with trees and houses ?")
+    got = captioner._say([ask, longer, ask])
+    assert got[0].text.strip() == got[2].text.strip() == want.strip() != ""
+    assert got[0].tokens_in == inputs["input_ids"].shape[1] and got[0].tokens_out <= 24
+
+
+def test_warm_answers_follow_their_own_seed(llava: Path) -> None:
+    captioner = transformers(llava)
+    asks = [Ask("satellite", pictures(1)[0], seed=seed, temperature=1.0) for seed in range(6)]
+    captioner.caption([])
+    before = torch.get_rng_state()
+    found = [one.text for one in captioner._say(asks)]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert len(set(found)) > 3
+    assert [one.text for one in captioner._say(asks[::-1])] == found[::-1]
+
+
+def test_malformed_levels_are_tried_again_then_an_error(llava: Path) -> None:
+    found = transformers(llava, max_tries=3).caption(
+        [Ask("satellite", pictures(1)[0], form="levels")]
+    )
+    assert found[0].requests == 3 and "not the JSON that was asked for" in found[0].error
+    assert not found[0].final and levels.parse(found[0].text)[0] is None
+
+
+def test_a_model_without_a_chat_answers_pictures_only(blip2: Path, llava: Path) -> None:
+    ask = Ask("pois", pois=(("Bakery", "food"),))
+    answer = transformers(blip2).caption([ask])[0]
+    assert answer.error == "this model answers pictures only" and answer.final
+    assert transformers(llava).caption([ask])[0].requests > 0
+
+
+def test_a_batch_too_large_for_memory_is_halved_and_told(llava: Path) -> None:
+    captioner = transformers(llava, batch=5)
+    asks = [Ask("satellite", picture) for picture in pictures(5)]
+    want = said(captioner.caption(asks))
+    generate, sizes = captioner._model.generate, []
+
+    def small_memory(**given: Any) -> Any:
+        sizes.append(len(given["input_ids"]))
+        if sizes[-1] > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return generate(**given)
+
+    captioner._model.generate = small_memory
+    assert said(captioner.caption(asks)) == want
+    assert sizes[:3] == [5, 2, 1] and max(sizes[3:]) == 1
+    assert captioner.notes == {"batch": 1, "out_of_memory": 2}
+
+
+def test_weights_that_are_not_there_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"captions.captioner.model: .*/none holds no config.json"):
+        transformers(tmp_path / "none")
+    (tmp_path / "config.json").write_text('{"model_type": "nobody_knows"}')
+    with pytest.raises(DataError, match=r"captions.captioner.model: .* cannot be loaded"):
+        transformers(tmp_path).caption([])
+
+
+def test_a_folder_s_revision_is_its_content(llava: Path) -> None:
+    before = transformers(llava).identity
+    assert transformers(llava).identity == before and len(before.revision) == 12
+    note = llava / "README.md"
+    note.write_text("other")
+    assert transformers(llava).identity.revision != before.revision
+    note.unlink()
+
+
+# --- batches -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [0, 1, 7, 16])
+@pytest.mark.parametrize("room", [1, 2, 5, 99])
+def test_halving_loses_and_doubles_nothing(number: int, room: int) -> None:
+    told: list[int] = []
+
+    def do(batch: Any) -> list[Answer]:
+        if len(batch) > room:
+            raise RuntimeError("HIP out of memory")
+        return [Answer(str(ask.seed)) for ask in batch]
+
+    batches = Halving(8)
+    asks = [Ask("satellite", seed=i) for i in range(number)]
+    assert [a.text for a in batches.run(asks, do, told.append)] == [str(i) for i in range(number)]
+    assert batches.halved == len(told) and (batches.size == 8 or batches.size <= room)
+    assert (batches.halved > 0) == (min(number, 8) > room)
+    assert told == sorted(told, reverse=True)
+
+
+def test_what_never_fits_is_an_error_row_and_other_errors_rise() -> None:
+    def full(batch: Any) -> list[Answer]:
+        raise MemoryError
+
+    found = Halving(4).run([Ask("satellite")] * 3, full)
+    assert [a.final and "out of memory" in a.error for a in found] == [True] * 3
+
+    def broken(batch: Any) -> list[Answer]:
+        raise ValueError("no memory of it")
+
+    with pytest.raises(ValueError):
+        Halving(4).run([Ask("satellite")], broken)
+    caused = RuntimeError("engine died")
+    caused.__cause__ = torch.OutOfMemoryError("x")
+    assert out_of_memory(caused) and not out_of_memory(RuntimeError("engine died"))
+
+
+def test_an_ask_that_a_model_refuses_does_not_take_the_others_along() -> None:
+    asks = [Ask("satellite", picture, seed=i) for i, picture in enumerate(pictures(7))]
+    calls: list[int] = []
+
+    def say(batch: Any) -> list[Said]:
+        calls.append(len(batch))
+        if any(ask.seed in (3, 4) for ask in batch):
+            raise ValueError("the prompt is longer\nthan 8192 tokens")
+        return [Said(f"Picture {ask.seed}.") for ask in batch]
+
+    found = answered(asks, say, 3)
+    assert [answer.text for answer in found] == ["Picture 0.", "Picture 1.", "Picture 2.", "", "",
+                                                 "Picture 5.", "Picture 6."]  # fmt: skip
+    assert found[3].final and found[3].error == (
+        "the model refuses it (the prompt is longer than 8192 tokens)"
+    )
+    assert calls[0] == 7 and len(calls) < 14
+
+
+# --- vLLM ----------------------------------------------------------------------------------------
+
+VLLM = VllmChoice(kind="vllm", model="Qwen/Qwen2.5-VL-7B-Instruct", revision="c" * 40)
+
+
+@pytest.mark.skipif(extras.installed("vllm"), reason="vllm is here")
+def test_without_vllm_its_captioner_says_what_to_install() -> None:
+    with pytest.raises(MissingExtraError, match="uv sync --inexact --extra vllm"):
+        opened(VLLM.model_dump())
+
+
+def test_what_vllm_is_given() -> None:
+    given = vllm_engine.engine_arguments(VLLM, 32)
+    assert given["trust_remote_code"] is False and given["max_num_seqs"] == 32
+    assert given["revision"] == given["tokenizer_revision"] == "c" * 40
+    assert given["limit_mm_per_prompt"] == {"image": 1} and "load_format" not in given
+    ask = Ask("satellite", pictures(1)[0], prompt="what?", seed=7, temperature=0.3)
+    assert vllm_engine.sampling_arguments(VLLM, ask) == {
+        "max_tokens": 512, "temperature": 0.3, "seed": 7,
+    }  # fmt: skip
+    (message,) = vllm_engine.messages(ask)
+    picture, text = message["content"]
+    assert picture["image_url"]["url"].startswith("data:image/png;base64,")
+    assert text == {"type": "text", "text": "what?"}
+    (message,) = vllm_engine.messages(Ask("pois", pois=(("a", "b"),), prompt="what?"))
+    assert [part["type"] for part in message["content"]] == ["text"]
+
+
+@pytest.mark.skipif(not extras.installed("vllm"), reason="vllm is not installed")
+def test_vllm_knows_what_it_is_given() -> None:
+    import inspect
+
+    vllm = extras.load("vllm")
+    from vllm.engine.arg_utils import EngineArgs
+
+    known = set(inspect.signature(EngineArgs).parameters)
+    assert set(vllm_engine.engine_arguments(VLLM, 8)) <= known
+    ask = Ask("satellite", pictures(1)[0], prompt="what?")
+    vllm.SamplingParams(**vllm_engine.sampling_arguments(VLLM, ask))

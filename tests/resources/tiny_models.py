@@ -1,0 +1,121 @@
+"""Real vision-language models of transformers, tiny and with random weights, saved to a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+IMAGE_PX = 28
+
+WORDS = (
+    "a the street with trees houses shows picture road sky sunny quiet busy water and of in . , ? :"
+)
+CHAT = (
+    "{% for m in messages %}USER: {% for c in m['content'] %}"
+    "{% if c['type'] == 'image' %}<image> {% else %}{{ c['text'] }}{% endif %}{% endfor %}"
+    "{% endfor %}{% if add_generation_prompt %} ASSISTANT: {% endif %}"
+)
+
+
+def _tokenizer() -> Any:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<pad>", "<s>", "</s>", "<unk>", "<image>", "USER:", "ASSISTANT:"]
+    vocabulary = {word: i for i, word in enumerate([*special, *WORDS.split()])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>",
+        unk_token="<unk>", additional_special_tokens=["<image>"],
+    )  # fmt: skip
+
+
+def save_llava(folder: Path) -> Path:
+    """A LLaVA: CLIP's vision tower, a Llama; it chats, with or without a picture."""
+    import torch
+    from transformers import (
+        CLIPImageProcessor,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+    )
+
+    tokenizer = _tokenizer()
+    vision = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
+        image_size=IMAGE_PX, patch_size=14, projection_dim=16,
+    )  # fmt: skip
+    text = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=2048,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    config = LlavaConfig(
+        vision_config=vision, text_config=text, image_token_id=4, vision_feature_layer=-1,
+        vision_feature_select_strategy="default", image_seq_length=4,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = LlavaForConditionalGeneration(config)
+    _loud(model.lm_head)
+    model.save_pretrained(folder)
+    size = {"height": IMAGE_PX, "width": IMAGE_PX}
+    LlavaProcessor(
+        image_processor=CLIPImageProcessor(size={"shortest_edge": IMAGE_PX}, crop_size=size),
+        tokenizer=tokenizer, patch_size=14, vision_feature_select_strategy="default",
+        chat_template=CHAT, num_additional_image_tokens=1,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def save_blip2(folder: Path) -> Path:
+    """A BLIP-2: it has no chat template, and needs a picture."""
+    import torch
+    from transformers import (
+        Blip2Config,
+        Blip2ForConditionalGeneration,
+        Blip2Processor,
+        Blip2QFormerConfig,
+        Blip2VisionConfig,
+        BlipImageProcessor,
+        OPTConfig,
+    )
+
+    tokenizer = _tokenizer()
+    vision = Blip2VisionConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        image_size=IMAGE_PX, patch_size=14,
+    )  # fmt: skip
+    qformer = Blip2QFormerConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=2,
+        num_attention_heads=2, encoder_hidden_size=16, cross_attention_frequency=1,
+    )  # fmt: skip
+    text = OPTConfig(
+        vocab_size=len(tokenizer), hidden_size=16, ffn_dim=16, num_hidden_layers=1,
+        num_attention_heads=2, word_embed_proj_dim=16, max_position_embeddings=2048,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    config = Blip2Config(
+        vision_config=vision.to_dict(), qformer_config=qformer.to_dict(),
+        text_config=text.to_dict(), num_query_tokens=4, image_token_index=4,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = Blip2ForConditionalGeneration(config)
+    _loud(model.language_model.lm_head)
+    model.save_pretrained(folder)
+    Blip2Processor(
+        image_processor=BlipImageProcessor(size={"height": IMAGE_PX, "width": IMAGE_PX}),
+        tokenizer=tokenizer, num_query_tokens=4,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def _loud(head: Any) -> None:
+    """Larger logits, so that answers differ, without those of special tokens."""
+    import torch
+
+    with torch.no_grad():
+        head.weight.mul_(20)
+        head.weight[:7] = 0
