@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from model_code.vision.model_choices import of_view
 
 if TYPE_CHECKING:
-    from model_code.backends import Captioner, Clip, Painter, Segmenter, View
+    from model_code.backends import Captioner, Clip, ImageEncoder, Painter, Segmenter, View
     from model_code.vision.loading import Memory
     from resources.lake import Handle
 
@@ -70,6 +70,16 @@ def clip(checkpoints: Handle, view: View, memory: Memory | None = None) -> Clip:
     from model_code.vision.clip import EmbeddedClip
 
     return EmbeddedClip(checkpoints.checkpoint(view))
+
+
+def image_encoder(choice: Any, view: View, towers: Handle | None) -> ImageEncoder:
+    """The encoder of `image_encoder`: a backbone, or the towers of a view from `clip_checkpoint`."""
+    if choice.kind == "clip":
+        assert towers is not None
+        return clip(towers, view)
+    from model_code.vision.features import BackboneFeatures
+
+    return BackboneFeatures(choice)
 
 
 def memory(limit_gib: float | None) -> Memory:

@@ -27,6 +27,7 @@ Modality = Literal[
     "view_captions",
     "view_locations",
     "shares",
+    "image_features",
     "towers",
 ]
 
@@ -43,6 +44,7 @@ SOURCES_OF: dict[Modality, tuple[str, ...]] = {
     "view_captions": ("street_views",),
     "view_locations": ("street_views",),
     "shares": ("imagery", "street_views"),
+    "image_features": ("imagery", "street_views"),
     "towers": (),
 }
 
@@ -234,6 +236,10 @@ class SharesConfig(Probed):
     pass
 
 
+class FeaturesConfig(Probed):
+    pass
+
+
 class UrbanMoeConfig(MethodConfig):
     """`image`, `text`, `region` and `poi` switch the paper's ablations, as do the numbers of experts of
     each kind; `single_task` trains a net for each task, with as many experts as the task has among
@@ -295,7 +301,7 @@ def _backbone(name: str) -> str:
     return name
 
 
-Backbone = Annotated[str, AfterValidator(_backbone)]
+BackboneName = Annotated[str, AfterValidator(_backbone)]
 
 
 class WeightsFile(MethodConfig):
@@ -314,8 +320,8 @@ class MuseClConfig(Tuned):
     street_views: bool = True
     pois: bool = Field(True, description="the words of POIs, which teach the pictures")
     fusion: Literal["attention", "add", "concat"] = "attention"
-    satellite_backbone: Backbone = Field("small", description="resnet18 in the paper")
-    street_view_backbone: Backbone = Field("small", description="inception_v3 in the paper")
+    satellite_backbone: BackboneName = Field("small", description="resnet18 in the paper")
+    street_view_backbone: BackboneName = Field("small", description="inception_v3 in the paper")
     satellite_weights: WeightsFile | None = Field(None, description="what the backbone starts from")
     street_view_weights: WeightsFile | None = None
     chip_px: int = Field(64, ge=16)
@@ -455,6 +461,12 @@ METHODS: dict[str, MethodSpec] = {
             "shares", "Segmentation shares", "pretrained", ("shares",), SharesConfig,
             f"{_BASELINES}.shares",
             "Shares of what satellite chips and street views show: the control for captions.",
+            seeded=False,
+        ),
+        MethodSpec(
+            "features", "Frozen image features", "pretrained", ("image_features",), FeaturesConfig,
+            f"{_BASELINES}.features",
+            "Features of satellite chips and street views by the city's `image_encoder`, as they come.",
             seeded=False,
         ),
     )

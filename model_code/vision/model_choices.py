@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Union
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from model_code.backends import View
+from model_code.methods import BackboneName
 from model_code.vision.clip_config import ClipConfig
 
 _BY_VIEW = "a mapping of satellite and street_view"
@@ -237,6 +238,37 @@ ClipChoice = Annotated[
         Annotated[Clips, Tag(_BY_VIEW)],
     ],
     Discriminator(_kind("embedded")),
+]
+
+# --- frozen features -----------------------------------------------------------------------------
+
+
+class Backbone(Choice):
+    """A pretrained backbone without its classifier: `resnet18`, `inception_v3`, or `timm/NAME`."""
+
+    kind: Literal["backbone"]
+    model: BackboneName
+    weights: WeightsAt
+    size_px: tuple[Annotated[int, Field(ge=16)], ...] = Field(
+        (224, 224), min_length=2, max_length=2, description="height and width that it sees"
+    )
+    batch: int = Field(64, ge=1)
+
+
+class ByClip(Choice):
+    """The image towers of `captions.clip`; in YAML the bare word `clip`."""
+
+    kind: Literal["clip"] = "clip"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
+
+
+ImageEncoderChoice = Annotated[
+    Union[Annotated[Backbone, Tag("backbone")], Annotated[ByClip, Tag("clip")]],
+    Discriminator(_kind(None)),
 ]
 
 # --- sentences -----------------------------------------------------------------------------------
