@@ -10,11 +10,19 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from assets.asking import (
+    Forecast,
+    Remembering,
+    content_digest,
+    forecast,
+    named,
+    prompted,
+    prompting,
+)
 from assets.fits import Progress, finished, fit_together, kept
 from assets.inputs import picture_arrays
 from assets.stage import Context, Product, Written, stage
@@ -32,17 +40,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from model_code.backends import (
-        Answer,
-        Ask,
-        Captioner,
-        Clip,
-        Identity,
-        Painter,
-        Picture,
-        Segmenter,
-        View,
-    )
+    from model_code.backends import Ask, Clip, Identity, Painter, Picture, Segmenter, View
     from model_code.calibration import Scorer
     from model_code.methods.base import Checkpoint
     from model_code.vision.loading import Memory
@@ -119,6 +117,11 @@ def _stamps(*keys: str) -> Callable[[City], dict[str, str]]:
     return found
 
 
+def _prompts_and_models(city: City) -> dict[str, Any]:
+    models = _stamps("segmenter", "painter")(city)
+    return prompting(city) | ({"models": models} if models else {})
+
+
 def _images(ctx: Context) -> list[_Images]:
     """The pictures of each view that the city has, in the order of their keys."""
     found = []
@@ -127,7 +130,7 @@ def _images(ctx: Context) -> list[_Images]:
             ids, regions, pixels = picture_arrays(
                 ctx.inputs[table], view, ctx.city.chips.min_valid_share
             )
-            digests = [_sha256(picture) for picture in pixels]
+            digests = [content_digest(picture) for picture in pixels]
             if len(ids):
                 found.append(_Images(view, ids, regions, pixels, digests))
     if not found:
@@ -195,7 +198,7 @@ def image_shares(ctx: Context) -> Product:
         rows = _kept(ctx, "shares", keys, segment, f"{images.view}: segmented")
         parts.append(
             images.named(
-                segmenter=_named(segmenter.identity),
+                segmenter=named(segmenter.identity),
                 classes=[list(segmenter.classes)] * len(images.sha256),
                 shares=rows["shares"].to_list(),
                 note=rows["note"].to_list(),
@@ -211,8 +214,7 @@ def image_shares(ctx: Context) -> Product:
 @stage(group="captions", kinds=("jinja",), absent=_no_captions,
        inputs=("clip_checkpoint", "image_shares", *_TABLE_OF.values()),
        reads=_pictures_of("clip_checkpoint", "image_shares"),
-       config=("captions", "chips.min_valid_share"), settings=_stamps("segmenter", "painter"),
-       code=_SCORING)  # fmt: skip
+       config=("captions", "chips.min_valid_share"), settings=_prompts_and_models, code=_SCORING)  # fmt: skip
 def captions(ctx: Context) -> Product:
     """Every caption of every image: one that scores too low is written again."""
     import pandas as pd
@@ -222,32 +224,71 @@ def captions(ctx: Context) -> Product:
     assert ctx.crew is not None
     config = ctx.city.captions
     captioner = backends.captioner(config)
-    table = ctx.inputs["image_shares"].frame()
+    measured = ctx.inputs["image_shares"].frame()
     seen = {
-        images.view: (
-            images,
-            table[table["view"] == images.view].set_index("image_id").loc[images.image_id],
-        )
+        images.view: (images, _measured(images, measured), _asks(ctx, images, measured))
         for images in _images(ctx)
     }
+    writers = {view: Remembering(ctx, captioner, f"{view}: captions") for view in seen}
 
     memory = backends.memory(config.memory_gib)
-    judges = {view: _judges(ctx, images, memory) for view, (images, _) in seen.items()}
+    judges = {view: _judges(ctx, images, memory) for view, (images, *_) in seen.items()}
 
     def tries_of(view: View, part: slice, ctx: Context) -> tuple[pd.DataFrame, pd.DataFrame]:
         from model_code.calibration import calibrate
 
-        images, measured = seen[view][0].part(part), seen[view][1].iloc[part]
-        asks = _asks(images, measured, config.seed)
-        writer = _Remembering(ctx, captioner, f"{view}: captions")
-        scorer = _scorer(ctx, images, measured, judges[view])
-        every, top = calibrate(asks, writer, scorer, config.calibration)
-        return images.of(every), images.of(top)
+        images, shares, asks = seen[view]
+        writers[view].progress = ctx.progress
+        scorer = _scorer(ctx, images.part(part), shares.iloc[part], judges[view])
+        every, top = calibrate(asks[part], writers[view], scorer, config.calibration)
+        return images.part(part).of(every), images.part(part).of(top)
 
-    # Parts of the pictures are shared among processes, which leave their rows in the lake.
+    if config.captioner.kind == "template" and not _shared(ctx, seen, tries_of):
+        return Product()  # a member: the run that it helps puts the rows together
+    pairs = [tries_of(view, slice(None), ctx) for view in seen]
+    tries, best = ([each.assign(captioner=named(captioner.identity)) for each in part]
+                   for part in zip(*pairs, strict=True))  # fmt: skip
+    every, top = (pd.concat(part, ignore_index=True) for part in (tries, best))
+    if not (every["error"] == "").any():
+        raise DataError(
+            f"city {ctx.name!r}: no picture got a caption; the first failed with: "
+            f"{every['error'].iloc[0]}",
+            fix="look at captions.captioner, then run again",
+        )
+    scored = contract("caption_scores")
+    files: dict[str, Writer] = {
+        "caption_scores.parquet": plain_table_writer(scored, every[scored.names()]),
+        "calibrated_captions.parquet": plain_table_writer(
+            contract("calibrated_captions"), top[contract("calibrated_captions").names()]
+        ),
+    }
+    if config.keep_painted:
+        for view, (images, *_) in seen.items():
+            files |= _sheets(ctx, images, judges[view].painter, top, every)
+    written = _told(every.drop(columns=list(SCORES)), captioner.identity)
+    about = {"kept_share": round(float(top["kept"].mean()), 4), "tries": len(every)}
+    about["errors"] = int((every["error"] != "").sum())
+    unanswered = {view: left for view, w in writers.items() if (left := w.unanswered())}
+    return Product(
+        written[contract("captions").names()],
+        files=files,
+        metadata=about | {view: m for view, w in writers.items() if (m := w.metadata())},
+        unanswered={
+            "count": sum(left["count"] for left in unanswered.values()),
+            "asks": digest(unanswered),
+        }
+        if unanswered
+        else {},
+    )
+
+
+def _shared(ctx: Context, seen: dict[View, tuple[_Images, Any, Any]], tries_of: Any) -> bool:
+    """Share parts of the pictures among processes, which leave their rows in the lake; false in a
+    member. Real captioners have a machine or a server of their own to keep busy: one process asks."""
+    assert ctx.crew is not None
     parts: dict[str, tuple[View, slice]] = {
         f"{view}-{start:08d}": (view, slice(start, start + _PART))
-        for view, (images, _) in seen.items()
+        for view, (images, *_) in seen.items()
         for start in range(0, len(images.image_id), _PART)
     }
     shared = replace(ctx, progress=Progress(ctx, list(parts)).line)
@@ -257,72 +298,50 @@ def captions(ctx: Context) -> Product:
         with writing(ctx.name, ctx.asset, ctx.work):
             (ctx.work / f"{name}.json").write_text("{}")
 
-    if not ctx.crew.work(ctx.work, list(parts), do, partial(finished, ctx)):
-        return Product()  # a member: the run that it helps puts the rows together
-    pairs = [tries_of(view, slice(None), ctx) for view in seen]
-    tries, best = ([each.assign(captioner=_named(captioner.identity)) for each in part]
-                   for part in zip(*pairs, strict=True))  # fmt: skip
-    every, top = (pd.concat(part, ignore_index=True) for part in (tries, best))
-    scored = contract("caption_scores")
-    files: dict[str, Writer] = {
-        "caption_scores.parquet": plain_table_writer(scored, every[scored.names()]),
-        "calibrated_captions.parquet": plain_table_writer(
-            contract("calibrated_captions"), top[contract("calibrated_captions").names()]
-        ),
-    }
-    if config.keep_painted:
-        for view, (images, _) in seen.items():
-            files |= _sheets(ctx, images, judges[view].painter, top, every)
-    settings = json.dumps(dict(captioner.identity.settings), sort_keys=True)
-    written = every.drop(columns=list(SCORES)).assign(settings=settings, prompt="")
-    about = {"kept_share": round(float(top["kept"].mean()), 4), "tries": len(every)}
-    return Product(written[contract("captions").names()], files=files, metadata=about)
+    return ctx.crew.work(ctx.work, list(parts), do, partial(finished, ctx))
 
 
-def _asks(images: _Images, measured: pd.DataFrame, seed: int) -> list[Ask]:
-    """What is asked of the captioner: the picture, and the shares of what it shows."""
+def _told(tries: pd.DataFrame, identity: Identity) -> pd.DataFrame:
+    """Tries with the columns that say who wrote them, and how it went."""
+    import numpy as np
+
+    return tries.assign(
+        captioner=named(identity),
+        settings=json.dumps(dict(identity.settings), sort_keys=True),
+        status=np.where(tries["error"] == "", "ok", "error").astype(object),
+    )
+
+
+def _measured(images: _Images, shares: pd.DataFrame) -> pd.DataFrame:
+    """Shares of the pictures, in their order."""
+    return shares[shares["view"] == images.view].set_index("image_id").loc[images.image_id]
+
+
+def _asks(ctx: Context, images: _Images, shares: pd.DataFrame | None) -> list[Ask]:
+    """What is asked of the captioner: the picture, and the shares of what it shows; of a real one
+    with a prompt that also tells the city and the place of a street view."""
     from model_code.backends import Ask
     from model_code.vision.segment_classes import element_shares
 
     asks = []
-    for picture, content, classes, shares in zip(
-        images.pixels, images.sha256, measured["classes"], measured["shares"], strict=True
-    ):
+    seen: list[tuple[Any, Any]] = [((), ())] * len(images.image_id)
+    if shares is not None:
+        table = _measured(images, shares)
+        seen = list(zip(table["classes"], table["shares"], strict=True))
+    for picture, content, found in zip(images.pixels, images.sha256, seen, strict=True):
         # Of the content, so that equal pictures get equal captions wherever they are.
-        own = int(digest([content, seed])[:8], 16)
-        seen = element_shares(classes, shares)
-        asks.append(Ask(images.view, picture, seen, seed=own))
-    return asks
+        own = int(digest([content, ctx.city.captions.seed])[:8], 16)
+        asks.append(Ask(images.view, picture, element_shares(*found), seed=own))
+    if "title" not in ctx.settings:
+        return asks
+    from model_code.text.prompts import completed
 
-
-_ANSWER = ["text", "error", "tokens_in", "tokens_out"]
-
-
-class _Remembering:
-    """A captioner that is asked for each caption once, whichever run asked."""
-
-    def __init__(self, ctx: Context, captioner: Captioner, about: str) -> None:
-        self._ctx, self._captioner, self._about = ctx, captioner, about
-        self.identity = captioner.identity
-        self._who = digest([asdict(captioner.identity), code_digests(backends.CODE["captioner"])])
-
-    def caption(self, asks: Sequence[Ask]) -> list[Answer]:
-        import pandas as pd
-
-        from model_code.backends import Answer
-
-        def write(batch: np.ndarray) -> pd.DataFrame:
-            return pd.DataFrame(
-                [asdict(a) for a in self._captioner.caption([asks[i] for i in batch])]
-            )
-
-        keys = [
-            digest([self._who, ask.kind, _sha256(ask.picture), dict(ask.shares), ask.prompt, ask.seed,
-                    ask.temperature])
-            for ask in asks
-        ]  # fmt: skip
-        rows = _kept(self._ctx, "texts", keys, write, self._about)
-        return [Answer(*row) for row in rows[_ANSWER].itertuples(index=False)]
+    title, places = ctx.settings["title"], [None] * len(asks)
+    if images.view == "street_view":
+        table = ctx.inputs[_TABLE_OF[images.view]].frame(["view_id", "lon", "lat"])
+        table = table.set_index("view_id").loc[images.image_id]
+        places = list(table.itertuples(index=False, name=None))
+    return [completed(a, city=title, lonlat_deg=p) for a, p in zip(asks, places, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -449,16 +468,6 @@ def _scorer(ctx: Context, images: _Images, measured: pd.DataFrame, judges: _Judg
     return scorer
 
 
-def _named(identity: Identity) -> str:
-    return f"{identity.model} {identity.revision}"
-
-
-def _sha256(picture: np.ndarray | None) -> str:
-    return sha256(
-        b"" if picture is None else repr(picture.shape).encode() + picture.tobytes()
-    ).hexdigest()
-
-
 def _histograms(ctx: Context, written: Written) -> bytes:
     from model_code.report import figures
 
@@ -521,6 +530,80 @@ def calibrated_captions(ctx: Context) -> Product:
     frame = table.to_pandas()
     kept_share = {"kept_share": round(float(frame["kept"].mean()), 4)}
     return Product(table, metadata=kept_share | calibration_summary(frame))
+
+
+# --- what is said of a region's POIs -------------------------------------------------------------
+
+
+def _no_poi_captions(city: City) -> str:
+    if city.captions is None:
+        return "the city's YAML has no captions"
+    return "" if city.sources.pois else "the city's YAML has no sources.pois"
+
+
+@stage(group="captions", kinds=("jinja",), absent=_no_poi_captions, inputs=("poi_texts",),
+       config=("captions.captioner", "captions.wrong_share", "captions.seed"),
+       settings=prompting)  # fmt: skip
+def poi_descriptions(ctx: Context) -> Product:
+    """What each region is used for, written from its POIs alone."""
+    import numpy as np
+    import pandas as pd
+
+    captioner = backends.captioner(ctx.city.captions)
+    regions, asks = _poi_asks(ctx)
+    writer = Remembering(ctx, captioner, "regions: described by their POIs")
+    answers = writer.caption(asks)
+    table = pd.DataFrame(
+        {
+            "region_id": regions,
+            "text": np.array(["" if a.error else a.text for a in answers], object),
+            "error": np.array([a.error for a in answers], object),
+            "prompt": np.array([ask.prompt_id for ask in asks], object),
+            "seed": np.array([ask.seed for ask in asks], np.int64),
+            "temperature": np.array([ask.temperature for ask in asks], np.float64),
+            "tokens_in": np.array([a.tokens_in for a in answers], np.int64),
+            "tokens_out": np.array([a.tokens_out for a in answers], np.int64),
+            "took_s": np.array([a.seconds for a in answers], np.float64),
+            "requests": np.array([a.requests for a in answers], np.int32),
+        }
+    )
+    table = _told(table, captioner.identity)[contract("poi_descriptions").names()]
+    errors = {"errors": int((table["error"] != "").sum())}
+    return Product(table, metadata=errors | writer.metadata(), unanswered=writer.unanswered())
+
+
+def _poi_asks(ctx: Context) -> tuple[list[str], list[Ask]]:
+    """Regions that have POIs with a name, and what is asked of each."""
+    from model_code.backends import Ask
+
+    table = ctx.inputs["poi_texts"].frame(["region_id", "names", "name_categories"])
+    table = table[table["names"].map(len) > 0].sort_values("region_id")
+    asks = []
+    for names, categories in zip(table["names"], table["name_categories"], strict=True):
+        pois = list(zip(map(str, names), map(str, categories), strict=True))
+        own = int(digest([pois, ctx.city.captions.seed])[:8], 16)
+        asks.append(Ask("pois", pois=pois, seed=own))
+    return table["region_id"].to_list(), prompted(asks) if ctx.settings else asks
+
+
+def forecasts(contexts: dict[str, Context]) -> dict[str, Forecast]:
+    """By stage, what a run would ask of the captioner as the tables stand; no model is loaded.
+
+    Args:
+        contexts: of `captions` and `poi_descriptions`, those that the city has.
+    """
+    found = {}
+    if ctx := contexts.get("captions"):
+        shares = ctx.inputs["image_shares"]
+        table = shares.frame() if shares.fingerprint else None
+        groups = {images.view: _asks(ctx, images, table) for images in _images(ctx)}
+        captioner = backends.captioner(ctx.city.captions)
+        retries = ctx.city.captions.calibration.retries
+        found["captions"] = forecast(ctx, captioner, groups, retries)
+    if ctx := contexts.get("poi_descriptions"):
+        captioner = backends.captioner(ctx.city.captions)
+        found["poi_descriptions"] = forecast(ctx, captioner, {"regions": _poi_asks(ctx)[1]})
+    return found
 
 
 # --- towers and places ---------------------------------------------------------------------------

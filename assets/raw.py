@@ -91,15 +91,13 @@ def street_views(ctx: Context) -> Product:
     return Product(table)
 
 
-@stage(group="raw", kinds=("pandas",), inputs=("boundary",), config=("sources.pois",),
+@stage(group="raw", kinds=("pyarrow",), inputs=("boundary",), config=("sources.pois",),
        raw=("sources.pois",), absent=partial(_no, "pois"), picture=_points)  # fmt: skip
 def pois(ctx: Context) -> Product:
-    """Points of interest of all POI sources, filtered as the config says."""
-    from model_code.geo.points import read_pois
+    """Points of interest of all POI sources, filtered as the config says; streamed."""
+    from model_code.geo.points import stream_pois
 
-    table, rejections = read_pois(ctx.city.sources.pois, ctx.root, _crs(ctx))
-    ctx.rejections.extend(rejections)
-    return Product(table)
+    return Product(stream_pois(ctx.city.sources.pois, ctx.root, _crs(ctx), ctx.rejections))
 
 
 @stage(group="raw", kinds=("duckdb",), inputs=("boundary",), config=("sources.trips",),

@@ -128,7 +128,7 @@ def poi_counts(ctx: Context) -> Product:
     """POIs by region and category."""
     from model_code.geo.flows import count_pois
 
-    table, rejections = count_pois(ctx.inputs["pois"].frame(), locator(ctx), _ids(ctx))
+    table, rejections = count_pois(str(ctx.inputs["pois"].path()), locator(ctx), _ids(ctx))
     ctx.rejections.extend(rejections)
     return Product(table)
 

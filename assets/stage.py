@@ -18,7 +18,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -95,11 +95,16 @@ class Written:
 @dataclass
 class Product:
     """What a stage made: a table for its contract (frame, Arrow, or a stream of record batches),
-    and any other files, by name."""
+    and any other files, by name.
+
+    `unanswered` (JSON) says what a next run should try again. It becomes a part of the fingerprint:
+    the stage counts as not done, and what is downstream as up to date while the same is missing.
+    """
 
     table: Any = None
     files: dict[str, Writer] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
+    unanswered: dict[str, Any] = field(default_factory=dict)
 
 
 Body = Callable[[Context], Product]
@@ -309,6 +314,14 @@ class Opened:
         warn: Callable[[str], None],
     ) -> Context:
         """What the stage may see; `fingerprint` is that of what it is about to make."""
+        work = self.lake.workspace(self.city.name, self.declared.name, fingerprint)
+        look = self.look(progress, warn, tidies=crew.leads)
+        return replace(look, work=work, crew=crew)
+
+    def look(
+        self, progress: Callable[[str], None], warn: Callable[[str], None], *, tidies: bool = False
+    ) -> Context:
+        """The same for whoever makes nothing: without a workspace, which belongs to a run."""
         declared, name = self.declared, self.city.name
         return Context(
             self.city.view(declared.config),
@@ -317,11 +330,12 @@ class Opened:
             name,
             declared.name,
             progress,
-            self.lake.workspace(name, declared.name, fingerprint),
+            Path(),
             declared.settings(self.city) if declared.settings else None,
-            rows=cache(lambda kind: RowStore(self.lake, name, declared.name, kind, warn)),
+            rows=cache(
+                lambda kind: RowStore(self.lake, name, declared.name, kind, warn, tidies=tidies)
+            ),
             elsewhere=self.elsewhere,
-            crew=crew,
         )
 
 
@@ -408,6 +422,9 @@ def _run(declared: Stage, context: dg.AssetExecutionContext) -> Iterator[Any]:
                 return
             ctx = context_for(fingerprint)
             product = _made(declared, ctx)
+            if product.unanswered:
+                inputs = {**inputs, "unanswered": product.unanswered}
+                fingerprint = digest(inputs)
             provenance = {
                 "asset": declared.name,
                 "city": name,
@@ -661,6 +678,8 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         what = ":".join(rest)
         if kind == "upstream":
             lines.append(f"input {what} is remade")
+        elif kind == "unanswered":
+            lines += [f"{a} asks that failed are made again"] if what == "count" else []
         elif kind == "config":
             lines.append(f"config {what}: {json.dumps(a)} -> {json.dumps(b)}")
         else:

@@ -13,7 +13,7 @@ from model_code.evaluation.compare import ALL_TASKS
 from model_code.evaluation.leaderboard import mean_ranks, summary
 from model_code.methods import METHODS
 from model_code.report import figures
-from model_code.report.gains import ablation_gains, gains
+from model_code.report.gains import ablated_methods, ablation_gains, gains
 from model_code.report.labels import method_label
 from model_code.report.markdown import markdown
 from resources.lake import Lake, read
@@ -91,9 +91,9 @@ def scores(summarised: pd.DataFrame, reached: pd.DataFrame | None, split: str) -
     return table.reset_index().fillna("")
 
 
-def ablations(comparisons: pd.DataFrame, split: str) -> pd.DataFrame:
-    """What the champion's default gains over each of its variants, by indicator."""
-    rows = ablation_gains(comparisons, CHAMPION)
+def ablations(comparisons: pd.DataFrame, method: str, split: str) -> pd.DataFrame:
+    """What a method's default gains over each of its variants, by indicator."""
+    rows = ablation_gains(comparisons, method)
     rows = rows[rows["split"] == split]
     rows = rows.assign(
         told=[verdict(*row) for row in rows[["gain", "low", "high"]].to_numpy()],
@@ -144,14 +144,12 @@ def page(city: str) -> Iterator[str]:
         yield ""
         yield markdown(scores(summarised, reached, split))
         yield ""
-    if default is not None:
+    for method in ablated_methods(comparisons):
         for split in sorted(board["split"].unique()):
-            table = ablations(comparisons, split)
-            if table.shape[1] > 1:
-                yield f"## What {METHODS[CHAMPION].title} gains over its variants, {split} split"
-                yield ""
-                yield markdown(table)
-                yield ""
+            yield f"## What {METHODS[method].title} gains over its variants, {split} split"
+            yield ""
+            yield markdown(ablations(comparisons, method, split))
+            yield ""
     ranks = mean_ranks(summarised)
     ranks["mean_rank"] = ranks["mean_rank"].map("{:.2f}".format)
     yield "## Mean rank over tasks"

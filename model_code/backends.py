@@ -6,6 +6,7 @@ Only numpy here. B pictures or texts, K classes, D embedding width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -13,6 +14,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from model_code.errors import CityloomError
 from model_code.methods.base import Floats
 
 View = Literal["satellite", "street_view"]
@@ -48,7 +50,8 @@ class Ask:
     category of each POI) for a list of POIs. `shares` are the measured shares of what the picture
     shows, largest first; `prompt` is what a real model is told. `form` is what is wanted: a caption,
     or a description in the three levels of `text.levels` (as JSON; `levels_lite` is told less).
-    `seed` and `temperature` differ from try to try.
+    `seed` and `temperature` differ from try to try. `prompt_id` names the prompt's file, its version
+    and its digest.
     """
 
     kind: Literal["satellite", "street_view", "heights", "pois"]
@@ -60,16 +63,24 @@ class Ask:
     form: Form = "caption"
     seed: int = 0
     temperature: float = 0.0
+    prompt_id: str = ""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A caption, or why there is none."""
+    """A caption, or why there is none.
+
+    `seconds` (NaN: not measured) and `requests` are what it took, malformed answers included; `final`
+    says of an error that asking again in this run cannot help.
+    """
 
     text: str = ""
     error: str = ""
     tokens_in: int = 0
     tokens_out: int = 0
+    seconds: float = math.nan
+    requests: int = 1
+    final: bool = False
 
 
 class Captioner(Protocol):
@@ -78,7 +89,20 @@ class Captioner(Protocol):
     identity: Identity
 
     def caption(self, asks: Sequence[Ask]) -> list[Answer]:
-        """One answer an ask, in order; an ask that cannot be answered is an `Answer` with an error."""
+        """One answer an ask, in order; an ask that cannot be answered is an `Answer` with an error.
+
+        Raises:
+            CaptionerStopped: no further ask can be answered; it holds the answers that are there.
+        """
+
+
+class CaptionerStopped(CityloomError):
+    """A captioner cannot go on: its key is refused, its server is gone, its model is unknown. Holds
+    the answers so far, `None` for an ask without one."""
+
+    def __init__(self, what: str, *, fix: str, answers: Sequence[Answer | None] = ()) -> None:
+        super().__init__(what, fix=fix)
+        self.answers = list(answers)
 
 
 class Segmenter(Protocol):

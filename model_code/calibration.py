@@ -186,11 +186,12 @@ def calibrate(
     """Every try, and the best one of each ask.
 
     All asks go round by round: those without a caption, without a score, or under the threshold
-    are asked again.
+    are asked again, unless the captioner has said that it is of no use.
 
     Returns:
         tries: `position` (of the ask), `attempt` from 0, `text`, `error`, `seed`, `temperature`,
-            `tokens_in`, `tokens_out`, and `SCORES`; ordered by position and attempt.
+            `prompt` (its id), `tokens_in`, `tokens_out`, `took_s` (NaN: not measured), `requests`, and
+            `SCORES`; ordered by position and attempt.
         best: `position`, `attempt` (-1: no try gave a caption), `tries`, `text`, `first_text`
             (of the first try, whatever its score), `perception_score`, `kept`, `reason` (empty
             where kept); a row an ask, in order.
@@ -199,9 +200,9 @@ def calibrate(
 
     rounds, waiting = [], np.arange(len(asks))
     for attempt in range(config.retries + 1):
-        tries = _round(asks, waiting, attempt, captioner, scorer, config)
+        tries, final = _round(asks, waiting, attempt, captioner, scorer, config)
         rounds.append(tries)
-        waiting = waiting[~(tries["perception_score"].to_numpy() >= config.threshold)]
+        waiting = waiting[~(tries["perception_score"].to_numpy() >= config.threshold) & ~final]
         if not len(waiting):
             break
     table = pd.concat(rounds).sort_values(["position", "attempt"], ignore_index=True)
@@ -215,7 +216,8 @@ def _round(
     captioner: Captioner,
     scorer: Scorer,
     config: CalibrationConfig,
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
+    """One try of each position, and for which of them another is of no use."""
     import pandas as pd
 
     now = [_again(asks[i], attempt, config.warmer) for i in positions]
@@ -235,10 +237,14 @@ def _round(
             "temperature": np.array([ask.temperature for ask in now], np.float64),
             "tokens_in": np.array([a.tokens_in for a in answers], np.int64),
             "tokens_out": np.array([a.tokens_out for a in answers], np.int64),
+            "prompt": np.array([ask.prompt_id for ask in now], object),
+            "took_s": np.array([a.seconds for a in answers], np.float64),
+            "requests": np.array([a.requests for a in answers], np.int32),
         }
     )
     scores = scorer(positions, texts, seeds)
-    return pd.concat([tries, scores[list(SCORES)].set_axis(tries.index)], axis=1)
+    final = np.array([bool(a.error) and a.final for a in answers], bool)
+    return pd.concat([tries, scores[list(SCORES)].set_axis(tries.index)], axis=1), final
 
 
 def _again(ask: Ask, attempt: int, warmer: float) -> Ask:

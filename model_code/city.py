@@ -28,6 +28,8 @@ from pydantic import (
 
 from model_code.calibration import CalibrationConfig
 from model_code.errors import ConfigError, Problem, UnknownCityError
+from model_code.methods import BY_CAPTIONS, METHODS, SOURCES_OF, Modality
+from model_code.text.captioner_config import CaptionerChoice, TemplateChoice
 from model_code.vision.clip_config import ClipConfig
 from model_code.vision.model_choices import (
     ClipChoice,
@@ -483,7 +485,7 @@ class Captions(Model):
     painted from each calibrated caption, as sheets of small pictures beside their sources.
     """
 
-    captioner: Literal["template"] = "template"
+    captioner: CaptionerChoice = TemplateChoice()
     wrong_share: float = Field(
         0.0,
         ge=0,
@@ -849,8 +851,6 @@ def _section(node: Any, *path: str) -> Mapping[str, Any]:
 
 def _method_problems(raw: Any) -> Iterator[Problem]:
     """Unknown methods, and overrides that a method's config does not know or cannot take."""
-    from model_code.methods import METHODS
-
     for name, choice in _section(raw, "methods").items():
         if name not in METHODS:
             yield Problem(f"methods.{name}", "unknown method", _nearest(name, sorted(METHODS)))
@@ -882,13 +882,25 @@ def _setting_problems(
                 yield problem
 
 
+def _needs(name: str, chosen: Any) -> list[Modality]:
+    """What a method needs, with its own settings or with those of a variant."""
+    spec = METHODS[name]
+    base = _section(chosen, "config")
+    unread = []
+    for own in ({}, *_section(chosen, "variants").values()):
+        try:
+            settings = json.dumps({**base, **(own or {})}, default=str)
+            unread.append(spec.config.model_validate_json(settings).switched_off())
+        except (ValidationError, TypeError):  # told elsewhere
+            return list(spec.needs)
+    return [need for need in spec.needs if not all(need in off for off in unread)]
+
+
 def _source_problems(raw: Any) -> Iterator[Problem]:
     """Methods and indicators that need a source which this city does not have."""
-    from model_code.methods import BY_CAPTIONS, METHODS, SOURCES_OF
-
     given = {name for name, source in _section(raw, "sources").items() if source}
-    for name in _section(raw, "methods"):
-        needs = METHODS[name].needs if name in METHODS else ()
+    for name, chosen in _section(raw, "methods").items():
+        needs = _needs(name, chosen) if name in METHODS else []
         if raw.get("captions") is None and not BY_CAPTIONS.isdisjoint(needs):
             yield Problem(
                 f"methods.{name}",
@@ -935,8 +947,6 @@ def _clock_problems(raw: Any) -> Iterator[Problem]:
 
 def _transfer_problems(raw: Any) -> Iterator[Problem]:
     """Transfers of methods that this city does not run, that need labels, or from itself."""
-    from model_code.methods import METHODS
-
     chosen = _section(raw, "methods")
     able = sorted(n for n in chosen if n in METHODS and METHODS[n].kind == "pretrained")
     for name, sources in _section(raw, "transfer").items():

@@ -71,6 +71,10 @@ class LockedError(CityloomError):
     """Another process holds the lock of this asset and city for longer than the time-out."""
 
 
+class BudgetError(CityloomError):
+    """What the config allows to be spent is spent; what was done so far is kept."""
+
+
 class MissingExtraError(CityloomError):
     """A package of an optional extra is not installed."""
 

@@ -97,6 +97,21 @@ _BOARD = (
     Column("n_test", "int64", "test regions with a label", low=0),
 )  # fmt: skip
 
+_ANSWER = (
+    Column("captioner", "string", "model and revision"),
+    Column("settings", "string", "decoding settings, JSON"),
+    Column("prompt", "string", "prompt's name, version and digest; empty where the model has none"),
+    Column("seed", "int64", "seed of the try", low=0),
+    Column("temperature", "float64", "temperature of the try", low=0),
+    Column("tokens_in", "int64", "tokens read", low=0),
+    Column("tokens_out", "int64", "tokens written", low=0),
+    Column("took_s", "float64", "how long it took when it was made, waits left out; null where the "
+           "captioner does not measure it", nullable=True, low=0),
+    Column("requests", "int32", "times that the model was asked until it answered, or was given up; "
+           "each after the first with another seed, and warmer, where the answer was malformed",
+           low=0),
+)  # fmt: skip
+
 _ALL = (
     _table(
         "raw_files",
@@ -326,15 +341,11 @@ _ALL = (
         *_IMAGE,
         Column("attempt", "int32", "number of the try, from 0", low=0),
         Column("sha256", "string", "digest of the pixels"),
+        Column("status", "string", "whether there is a caption; the next run tries errors again",
+               choices=("ok", "error")),
         Column("text", "string", "the caption; empty where there was none"),
         Column("error", "string", "why there is none; else empty"),
-        Column("captioner", "string", "model and revision"),
-        Column("settings", "string", "decoding settings, JSON"),
-        Column("prompt", "string", "prompt's name and digest; empty where the model has none"),
-        Column("seed", "int64", "seed of the try", low=0),
-        Column("temperature", "float64", "temperature of the try", low=0),
-        Column("tokens_in", "int64", "tokens read", low=0),
-        Column("tokens_out", "int64", "tokens written", low=0),
+        *_ANSWER,
     ),
     _table(
         "caption_scores",
@@ -370,6 +381,17 @@ _ALL = (
         Column("kept", "bool", "false: left out of pretraining"),
         Column("reason", "string", "why it is not kept; else empty"),
         Column("captioner", "string", "model and revision"),
+    ),
+    _table(
+        "poi_descriptions",
+        "What each region is used for, written from its POIs alone.",
+        ["region_id"],
+        _REGION,
+        Column("status", "string", "whether there is a text; the next run tries errors again",
+               choices=("ok", "error")),
+        Column("text", "string", "the description; empty where there is none"),
+        Column("error", "string", "why there is none; else empty"),
+        *_ANSWER,
     ),
     _table(
         "location_features",
@@ -524,7 +546,7 @@ TIMINGS = _table(
     ["asset"],
     Column("asset", "string", "asset of the city that stands in the lake"),
     Column("bytes", "int64", "size of its files; 0 where the city has no such asset", low=0),
-    Column("seconds", "float64", "how long the computation took; missing where nothing was computed "
+    Column("took_s", "float64", "how long the computation took; missing where nothing was computed "
            "here", nullable=True, low=0),
     Column("process_peak_mib", "float64", "peak memory of the process until then, all earlier steps "
            "of the run included", nullable=True, low=0),

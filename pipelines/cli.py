@@ -85,6 +85,38 @@ def explain(city: City) -> None:
 
 
 @app.command()
+def captions(
+    city: City,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="only say what it would take; loads no model")
+    ] = False,
+) -> None:
+    """Build a city up to its captions, or say how many are missing, and what they would take."""
+    with _advice():
+        chosen = Cities.load()[city]
+    if not dry_run:
+        execute("up_to_captions", city)
+        return
+    from assets.captions import forecasts
+    from assets.stage import STAGES, open_stage
+
+    with _advice():
+        if chosen.captions is None:
+            raise CityloomError(
+                f"the YAML of {city!r} has no captions", fix="add `captions: {}` to it"
+            )
+        lake = Lake()
+        contexts = {
+            name: open_stage(STAGES[name], chosen, lake, data_root()).look(typer.echo, typer.echo)
+            for name in ("captions", "poi_descriptions")
+            if not STAGES[name].why_absent(chosen)
+        }
+        for name, found in forecasts(contexts).items():
+            typer.echo(f"{name} of {city}")
+            typer.echo("\n".join(found.lines()))
+
+
+@app.command()
 def check(city: Annotated[str, typer.Argument(help="one city; without it, all")] = "") -> None:
     """Read every city's YAML, or one, and look for its raw files; exit 1 if anything is wrong."""
     cities, wrong = Cities.load(), False

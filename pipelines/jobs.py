@@ -52,6 +52,12 @@ JOBS = [
     _job("from_pretraining", "pretraining", "Pretraining and all that follows."),
     _job("fine_tune", "finetuning", "Heads on the embeddings that stand, and all that follows."),
     dg.define_asset_job(
+        "up_to_captions",
+        selection=dg.AssetSelection.groups("raw", "regions", "features", "captions"),
+        description="Raw files to captions: what may need a GPU or a server of its own.",
+        executor_def=EXECUTOR,
+    ),
+    dg.define_asset_job(
         "transfer_encoders",
         selection=dg.AssetSelection.groups("transfer") | dg.AssetSelection.assets("report"),
         description="Encoders that were pretrained in the cities that the YAML's `transfer` names, "

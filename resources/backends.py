@@ -23,7 +23,28 @@ CODE = {
 
 
 def captioner(config: Any) -> Captioner:
-    """The captioner of the section `captions`."""
+    """The captioner of the section `captions`; nothing is loaded before its first ask.
+
+    Raises:
+        CityloomError: it cannot be opened; names the key.
+    """
+    choice = config.captioner
+    if choice.kind == "openai":
+        from resources.captioners.server import ServerCaptioner
+
+        return ServerCaptioner(choice)
+    if choice.kind == "vllm":
+        from resources.captioners.vllm_engine import VllmCaptioner
+
+        return VllmCaptioner(choice)
+    if choice.kind == "transformers":
+        from resources.captioners.hugging_face import TransformersCaptioner
+
+        return TransformersCaptioner(choice)
+    if choice.kind == "custom":
+        from resources.captioners.custom import open_custom
+
+        return open_custom(choice)
     from model_code.text.captioner import TemplateCaptioner
 
     return TemplateCaptioner(config.wrong_share)

@@ -57,7 +57,12 @@ class Crew:
         self._members: list[tuple[subprocess.Popen[str], threading.Thread]] = []
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._began, self._done, self._left = 0.0, 0, 0
-        self._asked, self._closing = command is None, False
+        self._asked, self._closing = not self.leads, False
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the run's own, and no member."""
+        return self._command is not None
 
     def work(
         self,
@@ -80,7 +85,7 @@ class Crew:
                     self._done += 1
             self._left -= 1
             self.beat()
-        if self._command is None:
+        if not self.leads:
             return False
         for name in todo:  # what members are at, or have not done after all
             while not done(name):

@@ -33,14 +33,23 @@ class RowStore:
     """The kept rows of one kind, below one asset of one city. The asset's lock is held by the run
     whose processes use it.
 
-    Rows of a kind have the same columns; `warn` is told of a shard that cannot be used.
+    Rows of a kind have the same columns; `warn` is told of a shard that cannot be used. The one
+    process that `tidies` writes many shards as one: several would all do the same work.
     """
 
     def __init__(
-        self, lake: Lake, city: str, asset: str, kind: str, warn: Callable[[str], None]
+        self,
+        lake: Lake,
+        city: str,
+        asset: str,
+        kind: str,
+        warn: Callable[[str], None],
+        *,
+        tidies: bool,
     ) -> None:
         import pandas as pd
 
+        self._tidies = tidies
         self._lake, self._city, self._asset, self._warn = lake, city, asset, warn
         self._folder = f"{lake.folder(city, asset)}/{FOLDER}/{kind}"
         self._rows = pd.DataFrame()
@@ -52,6 +61,10 @@ class RowStore:
 
         rows, wanted = self._all(), pd.Index(list(keys)).unique()
         return rows.loc[rows.index.intersection(wanted)]
+
+    def rows(self) -> pd.DataFrame:
+        """All kept rows, indexed by key."""
+        return self._all()
 
     def add(self, rows: pd.DataFrame) -> None:
         """Keep rows, indexed by their keys; the row of a key is the same for ever.
@@ -79,12 +92,12 @@ class RowStore:
             new = [shard for shard in shards if Path(shard).name not in self._read_shards]
             try:
                 parts = [part for part in map(self._read, new) if part is not None]
-            except FileNotFoundError:  # another process has just written them as one
+            except FileNotFoundError:  # the leading process has just written them as one
                 continue
             break
         self._read_shards.update(Path(shard).name for shard in new)
         self._take(parts)
-        if len(shards) > _MANY:
+        if self._tidies and len(shards) > _MANY:
             written = Path(self._write(self._rows)).name
             self._read_shards.add(written)
             for shard in shards:

@@ -1,4 +1,5 @@
-"""The house's one rule, imports go down only, and what keeps its code location quick to load."""
+"""The house's one rule, imports go down only; tests mirror the source; and what keeps the code
+location quick to load."""
 
 from __future__ import annotations
 
@@ -166,6 +167,86 @@ def test_hidden_uses_are_found(text):
 
 def test_opaque_modules_exist():
     assert set(OPAQUE) <= {module_of(path) for path in FILES}
+
+
+# --- tests mirror the source ---------------------------------------------------------------------
+
+# Modules without a test of their own: they declare, and do nothing.
+DECLARING = {
+    "model_code/backends.py": "protocols and records; each implementation is tested where it stands",
+    "model_code/vision/clip_config.py": "settings; test_clip trains by them",
+}
+# A package's own code is tested under the name of what it is.
+MIRROR_OF = {"model_code/methods/__init__.py": "tests/model_code/methods/test_registry.py"}
+
+
+def does_nothing(tree: ast.Module) -> bool:
+    """Whether a module holds declarations alone: no function in it has a body."""
+    return not any(
+        not (isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant))
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for line in (node.body if isinstance(node.body, list) else [node.body])
+    )
+
+
+def mirror(module: str) -> str:
+    """Where the tests of a module stand: tests/<its folder>/test_<its name>."""
+    path = Path(module)
+    return MIRROR_OF.get(module, (Path("tests") / path.parent / f"test_{path.name}").as_posix())
+
+
+def without_tests(root: Path) -> list[str]:
+    """Modules that should have tests under their name, and have not."""
+    found = []
+    for path in sorted(path for room in ROOMS for path in (root / room).rglob("*.py")):
+        module = path.relative_to(root).as_posix()
+        tests = root / mirror(module)
+        tested = tests.exists() and "def test_" in tests.read_text(encoding="utf-8")
+        empty = path.name == "__init__.py" and does_nothing(tree_of(path))
+        if not (tested or empty or module in DECLARING):
+            found.append(f"{module}: no {mirror(module)}")
+    return found
+
+
+def test_each_module_has_its_tests_under_its_name():
+    assert not (missing := without_tests(ROOT)), "\n".join(missing)
+
+
+def test_what_needs_no_test_only_declares():
+    for module in DECLARING:
+        assert does_nothing(tree_of(ROOT / module)), module
+        assert not (ROOT / mirror(module)).exists(), f"{module} has tests: take it off the list"
+
+
+def test_a_module_without_tests_is_found(tmp_path):
+    for name in ("assets/__init__.py", "assets/new.py", "assets/old.py", "model_code/__init__.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("def f():\n    return 1\n" if "new" in name else "X = 1\n")
+    (tmp_path / "tests" / "assets").mkdir(parents=True)
+    (tmp_path / "tests" / "assets" / "test_old.py").write_text("def test_old(): assert f() == 1\n")
+    assert without_tests(tmp_path) == ["assets/new.py: no tests/assets/test_new.py"]
+    (tmp_path / "tests" / "assets" / "test_new.py").write_text("# nothing yet\n")
+    (tmp_path / "model_code" / "__init__.py").write_text("def f():\n    return 1\n")
+    tree_of.cache_clear()
+    assert [line.split(":")[0] for line in without_tests(tmp_path)] == [
+        "assets/new.py",
+        "model_code/__init__.py",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "declares"),
+    [
+        ("class P(Protocol):\n    def f(self): ...", True),
+        ('class P(Protocol):\n    def f(self):\n        """What it does."""', True),
+        ("class A:\n    def f(self):\n        return 1", False),
+        ("f = lambda x: x + 1", False),
+        ("LIMIT = 3", True),
+    ],
+)
+def test_a_declaration_is_told_from_code(text, declares):
+    assert does_nothing(ast.parse(text)) == declares
 
 
 # --- loading -------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ def city_yaml(
     north_km: float = 0.0,
     hexagons: int = 0,
     without: Collection[str] = (),
+    ablations: bool = False,
     seeds: tuple[int, ...] = (0, 1, 2),
 ) -> str:
     """A city's YAML. Without `path` its raw files are made by the pipeline when they are needed;
@@ -44,6 +45,8 @@ def city_yaml(
         hexagons: H3 resolution of its regions, which are the simulated square cells without it; then
             MuseCL runs, whose paper has hexagons, and the truth is left out, which is by square cell.
         without: costly methods to leave out: `musecl`, `urbanmoe`.
+        ablations: the papers' ablations of MuseCL and UrbanMoE too, for a city that is large enough to
+            tell.
         seeds: training seeds.
 
     Raises:
@@ -83,6 +86,7 @@ def city_yaml(
         north_km=north_km,
         hexagons=hexagons,
         without=without,
+        ablations=ablations,
         seeds=list(seeds),
         epsg=EPSG,
         timezone=TIMEZONE,

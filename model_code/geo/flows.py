@@ -1,7 +1,7 @@
 """Counts by region: points of interest, trips from region to region, in- and outflow.
 
-Trips are counted by DuckDB over Parquet as a stream, in whole numbers, so that two runs give the
-same bytes. For N regions an index is a row of the regions table.
+Points and trips are counted by DuckDB over Parquet as a stream, in whole numbers, so that two runs
+give the same bytes. For N regions an index is a row of the regions table.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -65,6 +65,10 @@ def _duckdb(path: str = "") -> Iterator[duckdb.DuckDBPyConnection]:
             yield connection
 
 
+# A pair of a region and a category is one number, which DuckDB groups fastest.
+_CODE_BITS = 32
+# POIs that are counted at a time: few groups of many take less time than many of few.
+_TOGETHER = 1 << 22
 _SLIVER = 1e-3  # share of a zone below which an overlap is a sliver of its border
 
 
@@ -72,46 +76,86 @@ _SLIVER = 1e-3  # share of a zone below which an overlap is a sliver of its bord
 
 
 def count_pois(
-    pois: pd.DataFrame, locator: Locator, region_ids: Ids
+    pois_path: str, locator: Locator, region_ids: Ids
 ) -> tuple[pd.DataFrame, Rejections]:
-    """POIs by region and category (contract `poi_counts`); those in no region are rejected."""
-    import pyarrow as pa
-
-    rejections = Rejections()
-    region = locator.locate(pois["x_m"].to_numpy(), pois["y_m"].to_numpy())
-    outside = region < 0
-    rejections.add("pois", pois["poi_id"].to_numpy()[outside], "outside all regions")
-    located = pa.table({"region": region, "category": pa.array(pois["category"], pa.string())})
-    return count_categories(located, region_ids), rejections
-
-
-def count_categories(located: str | pa.Table, region_ids: Ids) -> pd.DataFrame:
-    """Rows by region and category (contract `poi_counts`) of points that are located already.
+    """POIs by region and category (contract `poi_counts`), as a stream; those in no region are
+    rejected. Counted + rejected = read.
 
     Args:
-        located: a Parquet file or a table with columns `region` (index; -1 or null: in none) and
-            `category`.
+        pois_path: Parquet with the contract `pois`.
+        locator: finds the regions of points.
         region_ids: [N] ids in the order of the regions table.
     """
     import pyarrow as pa
+
+    rejections = Rejections()
+    categories = pa.array([], pa.string())
+
+    def located() -> Iterator[NDArray[np.int64]]:
+        nonlocal categories
+        names = ["poi_id", "category", "x_m", "y_m"]
+        for batch in record_batches(pois_path, names, "pois", 1 << 20, coded=["category"]):
+            region = locator.locate(numbers(batch.column("x_m")), numbers(batch.column("y_m")))
+            outside = batch.column("poi_id").to_numpy()[region < 0]
+            rejections.add("pois", outside, "outside all regions")
+            categories, code = _codes(batch.column("category"), categories)
+            yield (region << _CODE_BITS) + code
+
+    with _duckdb(pois_path) as connection:
+        connection.execute("CREATE TABLE sums (pair BIGINT, pois BIGINT)")
+        for pairs in _gathered(located(), _TOGETHER):
+            points = pa.table([pa.chunked_array(pairs)], ["pair"])
+            connection.from_arrow(points).filter("pair >= 0").aggregate(
+                "pair, count(*)", "pair"
+            ).insert_into("sums")
+        table = (
+            connection.table("sums")
+            .aggregate("pair, CAST(sum(pois) AS BIGINT) AS poi_count", "pair")
+            .to_arrow_table()
+        )
+    return _category_counts(table, categories, region_ids), rejections
+
+
+def _gathered(parts: Iterable[NDArray[np.int64]], rows: int) -> Iterator[list[NDArray[np.int64]]]:
+    """The parts, as many at a time as have this many rows."""
+    found: list[NDArray[np.int64]] = []
+    for part in parts:
+        found.append(part)
+        if sum(map(len, found)) >= rows:
+            yield found
+            found = []
+    if found:
+        yield found
+
+
+def _codes(column: pa.DictionaryArray, known: pa.Array) -> tuple[pa.Array, NDArray[np.int64]]:
+    """The known texts with those of the column that are new, and each row's position in them."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    with _duckdb(located if isinstance(located, str) else "") as connection:
-        if isinstance(located, str):
-            points = connection.read_parquet(located)
-        else:
-            points = connection.from_arrow(located)
-        table = points.aggregate(
-            "region, category, count(*) AS poi_count", "region, category"
-        ).to_arrow_table()
-    table = table.filter(pc.field("region") >= 0)
-    # Numbers sort several times faster than texts.
-    categories = table.column("category").combine_chunks().dictionary_encode()
-    rank = np.empty(len(categories.dictionary), np.int64)
-    rank[pc.sort_indices(categories.dictionary)] = np.arange(len(rank))
-    category = rank[categories.indices.to_numpy()]
-    order = np.argsort(table.column("region").to_numpy() * np.int64(len(rank)) + category)
-    counts = table.take(pa.array(order))
+    texts = column.dictionary
+    new = pc.is_null(pc.index_in(texts, value_set=known))
+    known = pa.concat_arrays([known, texts.filter(new)])
+    position = pc.index_in(texts, value_set=known).to_numpy().astype(np.int64)
+    return known, position[column.indices.to_numpy()]
+
+
+def _category_counts(table: pa.Table, categories: pa.Array, region_ids: Ids) -> pd.DataFrame:
+    """Contract `poi_counts` of counts by pair, in the order of region and category."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    region, code = np.divmod(table.column("pair").to_numpy(), 1 << _CODE_BITS)
+    rank = np.empty(len(categories), np.int64)
+    rank[pc.sort_indices(categories)] = np.arange(len(rank))
+    order = np.argsort(region * len(rank) + rank[code])
+    counts = pa.table(
+        {
+            "region": region[order],
+            "category": categories.take(pa.array(code[order])),
+            "poi_count": table.column("poi_count").to_numpy()[order],
+        }
+    )
     return _with_ids(counts, {"region": "region_id"}, region_ids)
 
 

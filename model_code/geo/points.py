@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,10 @@ from model_code.geo.vector import (
     as_ids,
     check_columns,
     expand,
+    in_parts,
     is_geoparquet,
     numbers,
     project,
-    read_columns,
     read_geo,
     record_batches,
     suffix,
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
+# Rows of POIs that are written together, however they were read.
+_PART_ROWS = 1 << 20
 # What follows a time of day in a clock that says its offset from UTC.
 _OFFSET = r"\d:\d{2}.*(?:[Zz]|[+-]\d{2}(?::?\d{2})?)$"
 
@@ -39,46 +41,67 @@ _OFFSET = r"\d:\d{2}.*(?:[Zz]|[+-]\d{2}(?::?\d{2})?)$"
 # --- points of interest --------------------------------------------------------------------------
 
 
-def read_pois(
-    sources: tuple[PoiSource, ...], root: str, crs: Any
-) -> tuple[pd.DataFrame, Rejections]:
-    """The points of interest of all sources (contract `pois`), in the order of the sources.
+def stream_pois(
+    sources: tuple[PoiSource, ...],
+    root: str,
+    crs: Any,
+    rejections: Rejections,
+    batch_rows: int = 1 << 18,
+) -> Iterator[pa.Table]:
+    """The points of interest of all sources (contract `pois`), in the order of the sources; tables
+    are read batch by batch.
 
     A geometry column wins over lon/lat (a line or polygon stands at a point on it), and the CRS
     that a file states wins over `crs` of the config. `columns.name` may be left at its default
     where a file has no such column. A comment column holds lists, or one comment a row as text.
+    `rejections` is complete when the stream has ended.
 
     Args:
         sources: Parquet, GeoParquet, CSV, or what GDAL reads (GeoJSON, GeoPackage).
         root: data root.
         crs: the city's CRS.
+        rejections: where bad rows are noted.
+        batch_rows: about how many rows of a table stand in memory at a time, beside the part of
+            the result that is being filled.
 
     Raises:
         DataError: a file or a column is missing; names the config key.
     """
-    import pandas as pd
 
-    rejections = Rejections()
-    frames, first = [], 0
-    for number, source in enumerate(sources):
-        rows = 0
-        for url in expand(source.path, root, f"sources.pois.{number}.path"):
-            frame, read = _pois(source, url, f"sources.pois.{number}", crs, rows, rejections)
-            frames.append(frame.assign(poi_id=frame["poi_id"] + first))
-            rows += read
-        first += rows
-    columns = ["poi_id", "category", "name", "comments", "x_m", "y_m"]
-    return pd.concat(frames, ignore_index=True)[columns], rejections
+    def batches() -> Iterator[pa.RecordBatch]:
+        first = 0
+        for number, source in enumerate(sources):
+            key, rows = f"sources.pois.{number}", 0
+            for url in expand(source.path, root, f"{key}.path"):
+                for places in _places(source, url, key, batch_rows):
+                    yield _pois(places, source, crs, first, rows, rejections)
+                    rows += len(places.x)
+            first += rows
+
+    return in_parts(batches(), _PART_ROWS)
+
+
+class _Places(NamedTuple):
+    """Columns by role, CRS and coordinates [B] of some rows of a file, as they are."""
+
+    columns: dict[str, Any]
+    crs: Any
+    x: Floats
+    y: Floats
 
 
 def _pois(
-    source: PoiSource, url: str, key: str, crs: Any, first: int, rejections: Rejections
-) -> tuple[pd.DataFrame, int]:
-    """The good rows of one file, and how many rows it has; `poi_id` counts within the source."""
+    places: _Places, source: PoiSource, crs: Any, first: int, done: int, rejections: Rejections
+) -> pa.RecordBatch:
+    """The good ones of some rows; `first` rows stand in earlier sources, `done` in this one before."""
     import pandas as pd
+    import pyarrow as pa
 
-    columns, file_crs, x, y = _places(source, url, key)
-    rows = np.arange(first, first + len(x))
+    from model_code.contracts import arrow_schema
+    from model_code.tables import contract
+
+    columns, file_crs, x, y = places
+    rows = np.arange(done, done + len(x))
     sieve = Sieve(rejections, source.path, rows)
     sieve.reject(~(np.isfinite(x) & np.isfinite(y)), "no coordinates")
     x_m, y_m = _projected(x, y, file_crs, crs, sieve)
@@ -89,21 +112,21 @@ def _pois(
     sieve.reject(excluded, "excluded by config", category=category)
     frame = pd.DataFrame(
         {
-            "poi_id": rows,
+            "poi_id": first + rows,
             "category": category,
             "name": _texts(columns.get("name"), len(rows)),
             "comments": _comments(columns.get("comments"), len(rows)),
             "x_m": x_m,
             "y_m": y_m,
         }
-    )
-    return frame[sieve.good], len(rows)
+    )[sieve.good]
+    schema = arrow_schema(contract("pois"))
+    arrays = [pa.array(frame[field.name], field.type, from_pandas=True) for field in schema]
+    return pa.record_batch(arrays, schema=schema)
 
 
-def _places(
-    source: PoiSource, url: str, key: str
-) -> tuple[dict[str, pa.ChunkedArray | pd.Series], Any, Floats, Floats]:
-    """Columns by role, CRS and coordinates of a file, rows as they are."""
+def _places(source: PoiSource, url: str, key: str, batch_rows: int) -> Iterator[_Places]:
+    """The rows of a file in their order: of a table batch by batch, else all of them."""
     import shapely
 
     wanted = {
@@ -132,12 +155,13 @@ def _places(
         is_point = shapely.get_type_id(shapes) == 0
         points[is_point] = shapes[is_point]
         columns = {role: frame[name] for role, name in wanted.items()}
-        return columns, frame.crs, shapely.get_x(points), shapely.get_y(points)
+        yield _Places(columns, frame.crs, shapely.get_x(points), shapely.get_y(points))
+        return
     names = list(dict.fromkeys(asked.values()))
-    table = read_columns(url, names, f"{key}.path")
-    columns = {role: table.column(name) for role, name in wanted.items()}
-    x, y = (numbers(table.column(asked[f"{key}.columns.{axis}"])) for axis in ("lon", "lat"))
-    return columns, source.crs, x, y
+    for batch in record_batches(url, names, f"{key}.path", batch_rows):
+        columns = {role: batch.column(name) for role, name in wanted.items()}
+        x, y = (numbers(batch.column(asked[f"{key}.columns.{axis}"])) for axis in ("lon", "lat"))
+        yield _Places(columns, source.crs, x, y)
 
 
 def _projected(x: Floats, y: Floats, source: Any, target: Any, sieve: Sieve) -> tuple[Floats, ...]:
@@ -172,8 +196,7 @@ def _comments(column: Any, rows: int) -> NDArray[np.object_]:
 
     if column is None:
         return np.full(rows, None, object)
-    values = column if isinstance(column, pa.ChunkedArray) else pa.array(column, from_pandas=True)
-    values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    values = column if isinstance(column, pa.Array) else pa.array(column, from_pandas=True)
     if kinds.is_list(values.type) or kinds.is_large_list(values.type):
         row, texts = pc.list_parent_indices(values), pc.list_flatten(values)
     else:

@@ -25,8 +25,17 @@ from model_code.rejections import Rejections
 from model_code.tables import contract
 
 THREADS = 8
+# An image with more is a bomb, or of no use at the size that methods read; just below what Pillow
+# warns of.
+MAX_PIXELS = 89_000_000
 # What Pillow raises on a file that is no picture, or only part of one.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+
+
+class UnsuitableImage(ValueError):
+    """An image that could be read, but not for what it shows; its text is the reason."""
+
+
 _ORIENTATION = 0x0112
 _CLOCK_WITH_OFFSET = r"(?:[zZ]|[+-]\d\d:?\d\d)\s*$"
 
@@ -38,7 +47,9 @@ def read_street_views(
 
     A row is rejected, with the reason, when its file name is missing, leads out of the folder or
     was used by an earlier row; when it has no coordinates, or a heading or time that cannot be
-    read; when its image is missing or cannot be decoded to the end.
+    read; when its image is missing, empty, cannot be decoded to the end, has more than `MAX_PIXELS`,
+    or is of a kind whose look is not known: animated, CMYK (of an unknown ink), 16 bits a channel (of
+    an unknown range).
 
     Args:
         source: `sources.street_views` of the city. A time without an offset is in its `timezone`;
@@ -93,7 +104,11 @@ def read_street_views(
     detail[good] = [f"{path}: {result}" for path, result in zip(paths, found, strict=True)]
     missing[good] = [isinstance(result, FileNotFoundError) for result in found]
     broken[good] = [isinstance(result, Exception) for result in found]
+    unsuitable = np.full(len(rows), "", object)
+    unsuitable[good] = [str(r) if isinstance(r, UnsuitableImage) else "" for r in found]
     sieve.reject(missing, "no such image", detail=detail)
+    for reason in sorted({*unsuitable} - {""}):
+        sieve.reject(unsuitable == reason, reason, detail=detail)
     sieve.reject(broken, "unreadable image", detail=detail)
 
     kept = sieve.good[good]
@@ -136,15 +151,44 @@ def inspect_image(url: str) -> tuple[str, int, int] | Exception:
     """Digest, width and height (as shown) of an image that decodes to its end, or what is wrong."""
     try:
         content = _content(url)
+        if not content:
+            raise UnsuitableImage("empty image file")
         with Image.open(io.BytesIO(content)) as image:
+            if flaw := _flaw(image):
+                raise UnsuitableImage(flaw)
             width, height = image.size
             if image.getexif().get(_ORIENTATION, 1) >= 5:  # shown turned by a quarter
                 width, height = height, width
             image.draft("RGB", (8, 8))  # a JPEG is read to its end, but decoded small
             image.load()
+    except Image.DecompressionBombError:
+        return UnsuitableImage(_TOO_LARGE)
     except UNREADABLE as error:
         return error
     return hashlib.sha256(content).hexdigest(), width, height
+
+
+_TOO_LARGE = f"image of more than {MAX_PIXELS // 10**6} million pixels"
+
+
+def _flaw(image: Image.Image) -> str:
+    """Why an image cannot be used, told from its header; empty where it can."""
+    if image.width * image.height > MAX_PIXELS:
+        return _TOO_LARGE
+    # Phones keep a second picture (depth, a preview) in an MPO; the first is the photograph.
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+        return "animated image"
+    if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+        return f"{image.mode} image"
+    # Pillow cuts 16-bit colours to 8 by itself: how they are packed tells what they were.
+    packed = [
+        tile[3] if isinstance(tile[3], str) else tile[3][0]
+        for tile in getattr(image, "tile", ())
+        if tile[3]
+    ]
+    if image.mode in ("I", "F") or any("16" in str(mode) for mode in (image.mode, *packed)):
+        return "image of more than 8 bits a channel"
+    return ""
 
 
 def _content(url: str) -> bytes:
@@ -218,10 +262,11 @@ def _load_image(url: str, digest: str, size: tuple[int, int]) -> NDArray[np.uint
         with Image.open(io.BytesIO(content)) as image:
             # A JPEG may be decoded at a fraction of its size that is still twice what is wanted.
             image.draft(None, (2 * max(size), 2 * max(size)))
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I;16"):  # converting would clip 16 bits, not scale them
-                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-            small = upright.convert("RGB").resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
+            small = (
+                ImageOps.exif_transpose(image)
+                .convert("RGB")
+                .resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
+            )
     except UNREADABLE as error:
         raise DataError(
             f"sources.street_views.images: {url} cannot be read any more ({error})",

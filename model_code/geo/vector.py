@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -136,9 +136,14 @@ def table_columns(url: str, key: str) -> list[str]:
 
 
 def record_batches(
-    url: str, columns: list[str], key: str, batch_rows: int = 1 << 18
+    url: str,
+    columns: list[str],
+    key: str,
+    batch_rows: int = 1 << 18,
+    coded: Sequence[str] = (),
 ) -> Iterator[pa.RecordBatch]:
-    """Rows of a Parquet or CSV file in their order, streamed; every CSV column comes as text.
+    """Rows of a Parquet or CSV file in their order, streamed; every CSV column comes as text, a
+    `coded` column of Parquet as a dictionary of texts.
 
     Raises:
         DataError: a line with too many or too few fields, or bytes that are no UTF-8.
@@ -150,7 +155,7 @@ def record_batches(
     try:
         with _opened(url) as file:
             if suffix(url) != ".csv":
-                with pq.ParquetFile(file) as parquet:
+                with pq.ParquetFile(file, read_dictionary=list(coded)) as parquet:
                     yield from parquet.iter_batches(batch_rows, columns=columns)
                 return
             convert = csv.ConvertOptions(
@@ -176,6 +181,24 @@ def read_columns(url: str, columns: list[str], key: str) -> pa.Table:
     if batches:
         return pa.Table.from_batches(batches).select(columns)
     return pa.table({name: pa.array([], pa.string()) for name in columns})
+
+
+def in_parts(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
+    """The same rows as tables of `rows` each, the last of what is left (one of none if there are
+    batches without rows alone), so that a file's layout does not tell how its sources were read."""
+    import pyarrow as pa
+
+    waiting: list[pa.RecordBatch] = []
+    count = 0
+    for batch in batches:
+        waiting.append(batch)
+        count += batch.num_rows
+        while count >= rows:
+            table = pa.Table.from_batches(waiting)
+            yield table.slice(0, rows)
+            waiting, count = table.slice(rows).to_batches(), count - rows
+    if waiting:
+        yield pa.Table.from_batches(waiting)
 
 
 def numbers(column: pa.Array | pa.ChunkedArray) -> NDArray[np.float64]:

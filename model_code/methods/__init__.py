@@ -293,10 +293,10 @@ class UrbanMoeConfig(MethodConfig):
 
 
 def _backbone(name: str) -> str:
-    if name not in ("small", "resnet18", "inception_v3") and not name.startswith("timm/"):
+    if name not in ("towers", "small", "resnet18", "inception_v3") and not name.startswith("timm/"):
         raise ValueError(
-            f"no backbone {name!r}; want small, resnet18, inception_v3, or one of timm's such as "
-            "timm/resnet152 or timm/vit_small_patch16_224"
+            f"no backbone {name!r}; want towers, small, resnet18, inception_v3, or one of timm's such "
+            "as timm/resnet152 or timm/vit_small_patch16_224"
         )
     return name
 
@@ -320,11 +320,14 @@ class MuseClConfig(Tuned):
     street_views: bool = True
     pois: bool = Field(True, description="the words of POIs, which teach the pictures")
     fusion: Literal["attention", "add", "concat"] = "attention"
-    satellite_backbone: BackboneName = Field("small", description="resnet18 in the paper")
-    street_view_backbone: BackboneName = Field("small", description="inception_v3 in the paper")
+    satellite_backbone: BackboneName = Field(
+        "towers", description="resnet18 in the paper; towers: the city's pretrained ones"
+    )
+    street_view_backbone: BackboneName = Field("towers", description="inception_v3 in the paper")
+    rest: bool = Field(True, description="towers rest in the triplets; heads alone learn")
     satellite_weights: WeightsFile | None = Field(None, description="what the backbone starts from")
     street_view_weights: WeightsFile | None = None
-    chip_px: int = Field(64, ge=16)
+    chip_px: int = Field(64, ge=16, description="towers have a size of their own")
     view_px: tuple[int, int] = Field((72, 96), description="height and width")
     width: int = Field(128, ge=2, description="of an embedding, and of a word's vector")
     views_per_step: int = Field(2, ge=1, description="street views of a region in a tuning step")
@@ -343,7 +346,7 @@ class MuseClConfig(Tuned):
         None, gt=0, description="by default 0.3, or 5 of the Euclidean distance"
     )
     epochs: int = Field(20, ge=1, description="of the triplets")
-    align_epochs: int = Field(50, ge=1, description="of the fusion with the words of POIs")
+    align_epochs: int = Field(15, ge=1, description="of the fusion with the words of POIs")
     batch: int = Field(32, ge=2)
     learning_rate: float = Field(5e-4, gt=0)
     weight_decay: float = Field(0.0, ge=0)
@@ -370,7 +373,10 @@ class MuseClConfig(Tuned):
         off |= set() if self.street_views else {"street_views", "flows"}
         off |= set() if self.pois else {"poi_texts"}
         # Their counts say which satellite chips are alike.
-        return frozenset(off if self.pois or self.satellite else {*off, "pois"})
+        off |= set() if self.pois or self.satellite else {"pois"}
+        seen = [(self.satellite, self.satellite_backbone)]
+        seen += [(self.street_views, self.street_view_backbone)]
+        return frozenset(off if (True, "towers") in seen else {*off, "towers"})
 
 
 @dataclass(frozen=True)
@@ -438,7 +444,7 @@ METHODS: dict[str, MethodSpec] = {
         ),
         MethodSpec(
             "musecl", "MuseCL", "pretrained",
-            ("imagery", "street_views", "pois", "poi_texts", "flows"),
+            ("imagery", "street_views", "pois", "poi_texts", "flows", "towers"),
             MuseClConfig, "model_code.methods.musecl",
             "Satellite chips alike in POIs and street views alike in mobility, taught by words of POIs.",
             optional=("imagery", "street_views", "poi_texts"),

@@ -5,7 +5,8 @@ Learning". Three trainings, one after the other:
 
 1. Triplets (eq 1-6). Satellite chips of regions with like POI counts, and street views of regions with
    like in- and outflow, come close; those of unlike regions move apart. A backbone and a linear head
-   for each view.
+   for each view. The paper's backbones come from ImageNet; here they are the city's pretrained towers,
+   which rest unless they are told to train (`rest`), or a network that starts from chance.
 2. Words (eq 7). Skip-gram vectors of what POIs are, are called, and what is said of them; a region is
    the mean of its POIs' categories.
 3. Alignment (eq 8-11). The two heads and the attention that fuses them are trained on to find the
@@ -51,6 +52,7 @@ from model_code.fusion import Aggregate, Fusion, Projection
 from model_code.losses import one_way_info_nce, triplet_loss
 from model_code.methods import MethodConfig, MuseClConfig
 from model_code.methods.base import NOWHERE, Checkpoint, Floats, Mask, RegionData, Workspace
+from model_code.methods.urbanvlp import ImageTower, given_towers
 from model_code.scaling import Scaler
 from model_code.text.word_vectors import sentences_of, word_vectors
 from model_code.training import (
@@ -63,6 +65,7 @@ from model_code.training import (
     state_arrays,
 )
 from model_code.vision.backbones import ImageEncoder
+from model_code.vision.clip import Towers
 from model_code.vision.pictures import RegionViews, encoded, resized
 
 View = Literal["satellite", "street_view"]
@@ -246,6 +249,38 @@ def poi_sentences(
 # --- networks ------------------------------------------------------------------------------------
 
 
+class TowerEncoder(nn.Module):
+    """The image tower of a view as a backbone: its vectors, standardised on what pretraining sees."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, towers: Towers) -> None:
+        super().__init__()
+        self.tower = ImageTower(towers)
+        self.width, self.size_px = self.tower.width, self.tower.size_px
+        self.register_buffer("mean", torch.zeros(self.width))
+        self.register_buffer("scale", torch.ones(self.width))
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Features [V, self.width] of pictures uint8 [V, h, w, 3]."""
+        return self.standardised(self.tower(pictures)[0])
+
+    def standardised(self, vectors: Tensor) -> Tensor:
+        """The tower's unit vectors [V, self.width] as features."""
+        return (vectors - self.mean) / self.scale
+
+
+def _backbone(data: RegionData, config: MuseClConfig, view: View) -> ImageEncoder | TowerEncoder:
+    """A view's backbone, freshly initialised."""
+    satellite = view == "satellite"
+    name = config.satellite_backbone if satellite else config.street_view_backbone
+    if name != "towers":
+        return ImageEncoder(name, augment=config.augment, turned=satellite)
+    given = given_towers(data.towers or {}, view)
+    return TowerEncoder(Towers(given.record["model"], given.tensors["vocabulary"]))
+
+
 class Joint(nn.Module):
     """The modalities of regions, each after its linear head, as one vector (eq 8-10)."""
 
@@ -283,21 +318,22 @@ class MuseRegions(RegionViews):
         super().__init__(owner, len(data), config.views_per_step)
         self.encoders = nn.ModuleDict()
         widths: dict[str, int] = {}
+        self.pixels: dict[View, Tensor] = {}
+        self.known: dict[View, Tensor] = {}  # features of all pictures, where the backbone rests
+        sizes: dict[str, tuple[int, int]]
+        sizes = {"satellite": (config.chip_px, config.chip_px), "street_view": config.view_px}
+        for view in has:
+            encoder = _backbone(data, config, view)
+            self.encoders[view] = encoder
+            widths[view] = encoder.width
+            size_px = encoder.size_px if isinstance(encoder, TowerEncoder) else sizes[view]
+            pictures = data.chips if view == "satellite" else data.views
+            assert pictures is not None
+            order = None if view == "satellite" else self.view_order
+            self.pixels[view] = resized(pictures, size_px, order)
         if "satellite" in has:
-            assert data.chips is not None
-            self.chips = resized(data.chips, (config.chip_px, config.chip_px))
             self.chip_present = torch.from_numpy(np.array(has["satellite"]))
-            self.encoders["satellite"] = ImageEncoder(
-                config.satellite_backbone, augment=config.augment, turned=True
-            )
-        if "street_view" in has:
-            assert data.views is not None
-            self.views = resized(data.views, config.view_px, self.view_order)
-            self.encoders["street_view"] = ImageEncoder(
-                config.street_view_backbone, augment=config.augment
-            )
         self.mean_of = Aggregate("mean", 0, 0)
-        widths = {view: cast(ImageEncoder, coder).width for view, coder in self.encoders.items()}
         self.words: PoiWords | None = None
         if config.pois and data.poi_counts is not None and (config.fusion == "concat" or not has):
             self.counts = torch.from_numpy(np.asarray(data.poi_counts, np.float32))
@@ -318,19 +354,15 @@ class MuseRegions(RegionViews):
     def values(self, index: Tensor) -> Values:
         """What the heads read of the regions `index` [B]: features of pictures, a region's mean over
         its street views, and POI vectors."""
-        found = {}
+        found: dict[str, tuple[Tensor, Tensor]] = {}
         device = next(self.parameters()).device
-        for view, encoder in self.encoders.items():
+        for view in self.pixels:
             if view == "satellite":
                 own = self.chip_present[index].nonzero()[:, 0]  # one picture a region
-                pictures, rows = self.chips, index[own]
+                rows = index[own]
             else:
                 rows, own, _ = self.views_of(index)
-                pictures = self.views
-            width = cast(ImageEncoder, encoder).width
-            numbers = torch.zeros(0, width, device=device)
-            if len(rows):
-                numbers = encoded(encoder, pictures, rows)
+            numbers = self.features(view, rows).to(device)
             numbers = self.mean_of(numbers, own.to(device), len(index))
             present = torch.zeros(len(index), dtype=torch.bool).index_fill(0, own, True)
             found[view] = numbers, present.to(device)
@@ -338,14 +370,23 @@ class MuseRegions(RegionViews):
             found["pois"] = self.words(self.counts[index].to(device))
         return found
 
-    def pictures(self, view: View, regions: Tensor) -> Tensor:
-        """A picture uint8 [B, h, w, 3] of each of the regions [B], which have one: the chip, or a
-        street view drawn at random."""
+    def features(self, view: View, pictures: Tensor) -> Tensor:
+        """What the view's backbone makes [V, F] of the pictures that `pictures` [V] names."""
+        encoder = cast(ImageEncoder, self.encoders[view])
+        if view in self.known:
+            return self.known[view][pictures]
+        if not len(pictures):
+            return next(self.parameters()).new_zeros(0, encoder.width)
+        return encoded(encoder, self.pixels[view], pictures)
+
+    def drawn(self, view: View, regions: Tensor) -> Tensor:
+        """A picture [B] of each of the regions [B], which have one: the chip, or a street view drawn
+        at random."""
         if view == "satellite":
-            return self.chips[regions]
+            return regions
         chance = torch.rand(len(regions), dtype=torch.float64)
         rank = (chance * self.view_count[regions]).long()
-        return self.views[self.view_first[regions] + rank]
+        return self.view_first[regions] + rank
 
 
 # --- trainings -----------------------------------------------------------------------------------
@@ -358,11 +399,13 @@ class TripletTraining(nn.Module):
         self, regions: MuseRegions, drawn: Mapping[View, TripletSampler], config: MuseClConfig
     ) -> None:
         super().__init__()
-        self.encoders = nn.ModuleDict({view: regions.encoders[view] for view in drawn})
+        self.encoders = nn.ModuleDict(
+            {view: regions.encoders[view] for view in drawn if view not in regions.known}
+        )
         self.heads = nn.ModuleDict(
             {view: cast(Projection, regions.joint.heads[view]).linear for view in drawn}
         )
-        self.samplers, self.picture_of = drawn, regions.pictures
+        self.samplers, self.features, self.picture_of = drawn, regions.features, regions.drawn
         self.hinge = Hinge(config)
 
     def loss(self, index: Tensor) -> Tensor:
@@ -370,8 +413,8 @@ class TripletTraining(nn.Module):
         for view, sampler in self.samplers.items():
             triplets, _ = sampler.draw(index)
             if len(triplets):
-                pictures = self.picture_of(view, triplets.flatten())
-                losses.append(self.hinge(self.heads[view](self.encoders[view](pictures))))
+                features = self.features(view, self.picture_of(view, triplets.flatten()))
+                losses.append(self.hinge(self.heads[view](features)))
         return torch.stack(losses).sum()
 
 
@@ -439,12 +482,8 @@ class MuseCl:
         assert isinstance(config, MuseClConfig)
         with seeded(seed):
             regions = MuseRegions(data, config)
-        for view, weights in (
-            ("satellite", config.satellite_weights),
-            ("street_view", config.street_view_weights),
-        ):
-            if weights is not None and view in regions.encoders:
-                cast(ImageEncoder, regions.encoders[view]).load_file(weights.path, weights.sha256)
+        for view in regions.pixels:
+            self._start(data, config, regions, view, visible)
         record: dict[str, Any] = {"features": list(regions.joint.heads), "loss": []}
         drawn = samplers(data, config, visible)
         settings = Settings(
@@ -470,6 +509,43 @@ class MuseCl:
             data, config, regions, words, drawn, visible, seed, settings, workspace
         )
         return Checkpoint(state_arrays(regions), record)
+
+    def _start(
+        self,
+        data: RegionData,
+        config: MuseClConfig,
+        regions: MuseRegions,
+        view: View,
+        visible: Mask,
+    ) -> None:
+        """What a view's backbone starts from; what it makes of all pictures is kept if it rests."""
+        encoder = regions.encoders[view]
+        if isinstance(encoder, ImageEncoder):
+            satellite = view == "satellite"
+            weights = config.satellite_weights if satellite else config.street_view_weights
+            if weights is not None:
+                encoder.load_file(weights.path, weights.sha256)
+            return
+        assert isinstance(encoder, TowerEncoder) and data.towers is not None
+        given = given_towers(data.towers, view)
+        pair = Towers(given.record["model"], given.tensors["vocabulary"])
+        load_arrays(pair, given.tensors)
+        encoder.tower.visual.load_state_dict(pair.clip.visual.state_dict())
+        key = ("tower vectors", view)
+        if key not in data.memo:
+            with evaluating(encoder):
+                everything = torch.arange(len(regions.pixels[view]))
+                data.memo[key] = encoder.tower.vectors(regions.pixels[view], everything)
+        vectors: Tensor = data.memo[key]
+        seen = visible & pictured(data, config)[view]
+        if view == "street_view":
+            assert data.view_region is not None
+            seen = seen[data.view_region[regions.view_order]]
+        scaler = Scaler.fit(vectors.numpy(), seen)
+        encoder.mean.copy_(torch.from_numpy(scaler.mean))
+        encoder.scale.copy_(torch.from_numpy(scaler.scale))
+        if config.rest:
+            regions.known[view] = encoder.standardised(vectors)
 
     def _words(
         self, data: RegionData, config: MuseClConfig, regions: MuseRegions, visible: Mask, seed: int
@@ -554,7 +630,7 @@ def example_triplets(
         for view, sampler in samplers(data, config, everyone).items():
             triplets, alike = sampler.draw(sampler.regions)
             some = torch.linspace(0, len(triplets) - 1, min(count, len(triplets))).round().long()
-            pictures = regions.pictures(view, triplets[some].flatten()).numpy()
+            pictures = regions.pixels[view][regions.drawn(view, triplets[some].flatten())].numpy()
             shape = (len(some), 3, *pictures.shape[1:])
             rows = triplets[some].numpy(), alike[some].numpy(), pictures.reshape(shape)
             found[view] = rows

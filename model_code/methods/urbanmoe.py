@@ -66,7 +66,7 @@ from model_code.methods.base import (
     Task,
     Workspace,
 )
-from model_code.methods.urbanvlp import ImageTower
+from model_code.methods.urbanvlp import ImageTower, given_towers
 from model_code.scaling import Scaler
 from model_code.training import Settings, evaluating, seeded
 from model_code.vision.clip import Towers, lengths, model_arguments, open_towers
@@ -489,12 +489,7 @@ def read(data: RegionData, config: UrbanMoeConfig) -> Inputs:
 
 def _towers(data: RegionData, config: UrbanMoeConfig) -> Towers:
     if data.towers is not None:
-        if "satellite" not in data.towers:
-            raise DataError(
-                "there are no pretrained towers of satellite pictures",
-                fix="make the towers of this city anew",
-            )
-        return open_towers(data.towers["satellite"])
+        return open_towers(given_towers(data.towers, "satellite"))
     size = ClipConfig.model_validate(config.tower.model_dump())
     with seeded(0):
         model = model_arguments(size, (config.chip_px, config.chip_px))

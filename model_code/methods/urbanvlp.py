@@ -277,7 +277,7 @@ class UrbanVlp:
             towers = make_towers(data, config, visible)
             for view, pair in towers.items():
                 if data.towers is not None:
-                    load_arrays(pair, _given(data.towers, view).tensors)
+                    load_arrays(pair, given_towers(data.towers, view).tensors)
             regions = PicturedRegions(data, config, towers, visible)
             alignment = Alignment(regions, data, config, towers) if config.text else None
         record: dict[str, Any] = {"features": list(regions.projections), "loss": []}
@@ -340,7 +340,7 @@ def make_towers(data: RegionData, config: UrbanVlpConfig, visible: Mask) -> dict
     towers: dict[View, Towers] = {}
     for view in pictures:
         if data.towers is not None:
-            given = _given(data.towers, view)
+            given = given_towers(data.towers, view)
             towers[view] = Towers(given.record["model"], given.tensors["vocabulary"])
         else:
             size = ClipConfig.model_validate(config.tower.model_dump())
@@ -349,7 +349,12 @@ def make_towers(data: RegionData, config: UrbanVlpConfig, visible: Mask) -> dict
     return towers
 
 
-def _given(towers: dict[str, Checkpoint], view: View) -> Checkpoint:
+def given_towers(towers: dict[str, Checkpoint], view: View) -> Checkpoint:
+    """The pretrained towers of a view.
+
+    Raises:
+        DataError: there are none.
+    """
     if view not in towers:
         raise DataError(
             f"there are no pretrained towers of the view {view}, only of "

@@ -173,13 +173,16 @@ def _percent(share: float) -> str:
 
 
 def _key_figures(data: ReportData) -> list[tuple[str, str]]:
-    methods = data.summary[["method", "variant"]].drop_duplicates()
+    shown = data.summary[["method", "variant"]].drop_duplicates()
+    methods = shown["method"].nunique()
+    variants = len(shown) - methods
     return [
         ("regions", f"{len(data.regions):,}"),
         ("km²", _number(float(data.regions["area_km2"].sum()))),
         ("modalities", str(int((data.coverage["regions"] > 0).sum()))),
         ("indicators", str(len(data.indicators))),
-        ("methods", str(len(methods))),
+        ("methods", str(methods)),
+        *([("further variants", str(variants))] if variants else []),
         ("raw files", f"{len(data.raw_files):,}"),
     ]
 

@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 
 from assets.inputs import region_data
 from resources.lake import Lake, read
+from tests.resources.captioners_server import now_and_then, serving
 from tests.tiny import Place, make_place
 
 SMALL_CLIP = {
@@ -145,6 +146,107 @@ def test_one_changed_picture_costs_one_segmentation_and_its_own_tries(
     after = [kept_rows(place, *store) for store in stores]
     tries = table(place, "calibrated_captions").set_index("image_id").loc[images[0].name, "tries"]
     assert [now - then for now, then in zip(after, before, strict=True)] == [1, tries]
+
+
+KEY = "sk-S3NTINEL-0123456789"
+
+
+def says(place: Place, *command: str) -> str:
+    done = place.run("python", "-m", "pipelines.cli", *command)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def missing(told: str) -> list[int]:
+    """How many asks a dry run counts as missing, by group."""
+    return [int(line.split()[-3]) for line in told.splitlines() if "to ask" in line]
+
+
+def everything_written(place: Place) -> bytes:
+    """All that is left of a run: the lake with its manifests, and Dagster's records."""
+    files = [*(place.root / "lake").rglob("*"), *(place.root / "home").rglob("*")]
+    return b"".join(path.read_bytes() for path in files if path.is_file())
+
+
+def test_a_server_that_misbehaves_loses_no_row_and_error_rows_alone_are_asked_again(
+    captioned: Place, tmp_path: Path
+) -> None:
+    place, faults = captioned.copy(tmp_path / "place"), now_and_then(0.2)
+    told = says(place, "captions", "tiny", "--dry-run")
+    assert missing(told) == [0, 0, 0] and "captioner: TemplateCaptioner " in told
+
+    def fault(number: int, body: dict[str, Any]) -> str:
+        if number % 25 == 7:
+            return "poisoned"
+        return faults(number, body).replace("slow", "busy")
+
+    with serving(fault) as server:
+        config = place.config()
+        config["captions"] |= {
+            "captioner": {
+                "kind": "openai", "base_url": server.url, "model": "tiny-vl", "revision": "r1",
+                "api_key_env": "A_KEY", "batch": 16, "backoff_s": 0.01, "timeout_s": 30.0,
+            },
+            "calibration": {"threshold": 0, "floor": 0},
+        }  # fmt: skip
+        place.write(config)
+
+        def run() -> str:
+            done = place.run(*place.job("up_to_captions"), env={**place.env, "A_KEY": KEY})
+            assert done.returncode == 0, done.stderr[-3000:]
+            return done.stdout + done.stderr
+
+        said = run()
+        first, described = table(place, "captions"), table(place, "poi_descriptions")
+        asked = len(server.requests)
+        bad = first[first["status"] == "error"]
+        failed = len(bad) + int((described["status"] == "error").sum())
+        assert failed == server.met()["poisoned"] > 2
+        assert bad["error"].unique().tolist() == ["HTTP 400: cannot decode the image"]
+        assert asked == first["requests"].sum() + described["requests"].sum()
+        print(f"{asked} requests, {asked - server.met()['']} faults, "
+              f"{len(first) + len(described)} rows, {failed} of them errors")  # fmt: skip
+
+        # Each picture has its one row; what is no error is what the server said to it.
+        assert (
+            len(first)
+            == len(table(place, "calibrated_captions"))
+            == len(table(place, "image_shares"))
+        )
+        good = first[first["status"] == "ok"]
+        assert good["text"].str.match(r"A street with trees and houses, number \d+\.").all()
+        assert set(good["captioner"]) == {"tiny-vl r1"}
+        assert set(good["settings"]) == {'{"max_tokens": 512}'}
+        prompts = first.groupby("view")["prompt"].agg(
+            lambda ids: " ".join({i.split()[0] for i in ids})
+        )
+        assert prompts.to_dict() == {"satellite": "satellite.v1", "street_view": "street_view.v1"}
+        assert (good["took_s"] > 0).all() and (good["tokens_out"] >= 20).all()
+        assert described["prompt"].str.startswith("pois.v1 ").all()
+        told = says(place, "captions", "tiny", "--dry-run")
+        assert sum(missing(told)) == failed and "measured on" in told and "time: 0:0" in told
+        assert f"{len(bad)} asks that failed are made again" in says(place, "explain", "tiny")
+
+        # The same asks fail again: what is downstream stays.
+        seeds = {body["seed"] for _, body, met in server.requests if met == "poisoned"}
+        server.fault = lambda number, body: "poisoned" if body["seed"] in seeds else ""
+        said += run()
+        assert len(server.requests) == asked + failed
+        line = next(line for line in said.splitlines()[::-1] if " calibrated_captions: " in line)
+        assert "up to date" in line
+
+        # They succeed: rows that were there are as they were.
+        server.fault = lambda number, body: ""
+        said += run()
+        assert len(server.requests) == asked + 2 * failed
+        second = table(place, "captions")
+        assert set(second["status"]) == {"ok"}
+        key = ["view", "image_id"]
+        old = good.set_index(key)
+        pd.testing.assert_frame_equal(second.set_index(key).loc[old.index], old)
+        assert server.keys == {f"Bearer {KEY}"}
+    assert "S3NTINEL" not in said and b"S3NTINEL" not in everything_written(place)
+    assert says(place, "explain", "tiny").count("made again") == 0
 
 
 def test_an_encoder_is_carried_to_a_city_that_was_not_seen(

@@ -241,6 +241,27 @@ def test_a_method_without_its_modality(tmp_path):
     }
 
 
+SMALL = {"satellite_backbone": "small", "street_view_backbone": "small"}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "fits"),
+    [
+        ({}, False),
+        ({"config": SMALL}, True),
+        ({"config": SMALL, "variants": {"towers": {"satellite_backbone": "towers"}}}, False),
+        ({"config": {**SMALL, "widht": 3}}, False),  # cannot be read: all is needed
+    ],
+    ids=str,
+)
+def test_a_method_needs_what_its_settings_read(tmp_path, chosen, fits):
+    raw = changed("methods.musecl", chosen)
+    if fits:
+        assert load_city(write(tmp_path, raw))
+    else:
+        assert "the method needs towers" in problems(tmp_path, raw)["methods.musecl"]
+
+
 @pytest.mark.parametrize(
     ("count", "source", "fits"),
     [

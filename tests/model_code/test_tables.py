@@ -12,7 +12,7 @@ TABLE = pytest.mark.parametrize("table", TABLES.values(), ids=list(TABLES))
 NUMBERS = ("int8", "int32", "int64", "float32", "float64")
 
 # A name that ends so is a quantity, and its unit is in the name, or it is a count or a share.
-UNITS = ("_m", "_m2", "_km2", "_px", "_deg", "_share", "_count", "bytes")
+UNITS = ("_s", "_m", "_m2", "_km2", "_px", "_deg", "_share", "_count", "bytes")
 # Numbers without a unit: coordinates in degrees, codes, positions, counts by their plural, and
 # values whose unit stands in another column or is that of the target.
 WITHOUT_UNIT = {
@@ -21,7 +21,7 @@ WITHOUT_UNIT = {
     "value", "triplet", "similarity",
     "coverage", "inflow", "outflow", "y_true", "y_pred", "y_true_original", "y_pred_original",
     "difference", "low", "high", "true_function", "with_kriging", "pca_1", "pca_2", "tsne_1",
-    "tsne_2", "attempt", "tries", "temperature", "tokens_in", "tokens_out", "clip_cosine",
+    "tsne_2", "attempt", "tries", "requests", "temperature", "tokens_in", "tokens_out", "clip_cosine",
     "clip_score", "cycle_paper", "cycle_present", "cycle_score", "perception_score",
 }  # fmt: skip
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import dagster as dg
 import pytest
@@ -15,7 +11,7 @@ import yaml
 
 from pipelines import definitions  # noqa: F401 (fills the registry of stages)
 from pipelines.jobs import _schedule, changed_raw_files, tell_of_dead_runs
-from resources.notify import tell_of_failure
+from tests.resources.test_notify import failing_job
 from tests.tiny import Place
 
 
@@ -84,53 +80,6 @@ def test_a_schedule_requests_its_city() -> None:
     assert isinstance(requested, dg.RunRequest) and requested.partition_key == "demo"
 
 
-@pytest.fixture
-def webhook() -> Iterator[tuple[str, list[dict[str, str]]]]:
-    """A real HTTP server that keeps what is posted to it."""
-    posted: list[dict[str, str]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            posted.append(json.loads(body))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/", posted
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def failing_job() -> dg.JobDefinition:
-    @dg.op
-    def breaks() -> None:
-        raise dg.Failure("the raw file is gone")
-
-    @dg.job(hooks={tell_of_failure})
-    def job() -> None:
-        breaks()
-
-    return job
-
-
-def test_a_failed_run_is_posted_to_the_webhook(
-    webhook: tuple[str, list[dict[str, str]]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    url, posted = webhook
-    monkeypatch.setenv("CITYLOOM_WEBHOOK", url)
-    result = failing_job().execute_in_process(raise_on_error=False)
-    assert not result.success
-    assert [p["step"] for p in posted] == ["breaks"]
-    assert "the raw file is gone" in posted[0]["text"] and posted[0]["run_id"] == result.run_id
-
-
 def test_a_run_that_died_is_posted_and_one_with_a_failed_step_is_not_again(
     webhook: tuple[str, list[dict[str, str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,16 +103,6 @@ def test_a_run_that_died_is_posted_and_one_with_a_failed_step_is_not_again(
             tell_of_dead_runs(context)
     assert [p["run_id"] for p in posted] == [dead.run_id]
     assert "the process was killed" in posted[0]["text"]
-
-
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "http://127.0.0.1:9/"])
-def test_a_useless_webhook_does_not_hide_the_failure(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CITYLOOM_WEBHOOK", url)
-    result = failing_job().execute_in_process(raise_on_error=False)
-    failed = [e for e in result.all_events if e.event_type_value == "STEP_FAILURE"]
-    assert len(failed) == 1 and "CITYLOOM_WEBHOOK" not in str(failed[0].event_specific_data)
 
 
 def test_a_run_without_a_city_or_with_an_unknown_one_ends_at_once(built: Place) -> None:

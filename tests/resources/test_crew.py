@@ -81,6 +81,11 @@ def test_what_a_failed_member_had_claimed_is_done_again(tmp_path: Path) -> None:
     assert any("ValueError" in line for line in said)
 
 
+def test_the_run_leads_and_its_members_do_not(tmp_path: Path) -> None:
+    assert Crew(member(tmp_path), print).leads
+    assert not Crew(None, print).leads
+
+
 def test_short_work_is_done_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(crew.VARIABLE, "2")
     own, said = work(member(tmp_path), tmp_path, pause_s=0.0)

@@ -604,7 +604,8 @@ FULL = {
     "in a copy": (1, "lake.publish(CITY, ASSET, 'coverage.parquet')"),
     "in kept rows": (
         1,
-        "RowStore(lake, CITY, ASSET, 'texts', print).add(pd.DataFrame({'text': ['one']}, ['key']))",
+        "rows = pd.DataFrame({'text': ['one']}, ['key'])\n"
+        "RowStore(lake, CITY, ASSET, 'texts', print, tidies=True).add(rows)",
     ),
 }  # fmt: skip
 

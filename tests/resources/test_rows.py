@@ -15,8 +15,9 @@ def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
     return Lake(str(tmp_path) if request.param == "folder" else f"memory://{tmp_path}")
 
 
-def store(lake: Lake, said: list[str] | None = None) -> RowStore:
-    return RowStore(lake, "town", "captions", "texts", (said if said is not None else []).append)
+def store(lake: Lake, said: list[str] | None = None, *, tidies: bool = True) -> RowStore:
+    warn = (said if said is not None else []).append
+    return RowStore(lake, "town", "captions", "texts", warn, tidies=tidies)
 
 
 def frame(**texts: str) -> pd.DataFrame:
@@ -53,16 +54,25 @@ def test_a_damaged_shard_is_said_and_costs_its_rows_alone(tmp_path: Path) -> Non
     assert len(said) == 1 and str(shard) in said[0]
 
 
-def test_many_shards_become_one(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_shards_become_one_in_the_process_that_tidies(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(rows, "_MANY", 3)
-    writing = store(lake)
-    for i in range(5):
-        writing.add(frame(**{f"k{i}": str(i)}))
-    assert len(store(lake).known([f"k{i}" for i in range(5)])) == 5
     folder = f"{lake.folder('town', 'captions')}/rows/texts"
-    lake.fs.invalidate_cache()
-    assert len(lake.fs.ls(folder)) == 1
-    assert len(store(lake).known([f"k{i}" for i in range(5)])) == 5
+
+    def shards() -> int:
+        lake.fs.invalidate_cache()
+        return len(lake.fs.ls(folder))
+
+    keys = [f"k{i}" for i in range(5)]
+    member, leader = store(lake, tidies=False), store(lake)
+    for key in keys:
+        member.add(frame(**{key: key}))
+    assert len(member.known(keys)) == 5 and shards() == 5
+    assert len(leader.known(keys)) == 5 and shards() == 1
+    # The member reads on, whatever became of the shards that it knew.
+    assert len(member.known(keys)) == 5
+    assert len(store(lake, tidies=False).known(keys)) == 5
 
 
 def test_what_another_process_adds_is_seen_and_each_shard_read_once(

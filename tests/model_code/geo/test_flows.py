@@ -17,7 +17,6 @@ from model_code.city import Boundary, OdSource, Polygons, TripSource, Zones
 from model_code.contracts import arrow_schema
 from model_code.errors import DataError
 from model_code.geo.flows import (
-    count_categories,
     count_flows,
     count_pois,
     local_hour,
@@ -67,31 +66,42 @@ def some_pois(n, seed):
 # --- points of interest --------------------------------------------------------------------------
 
 
+def write_pois(path, pois, **layout):
+    pq.write_table(keeps_contract("pois", pois), path, **layout)
+    return str(path)
+
+
 @settings(deadline=None, max_examples=8)
 @given(n=st.integers(0, 400), seed=st.integers(0, 2**32 - 1))
-def test_poi_counts_agree_with_pandas_and_lose_nothing(n, seed):
+def test_poi_counts_agree_with_pandas_and_lose_nothing(n, seed, tmp_path_factory):
     _, locator, ids = town()
     pois = some_pois(n, seed)
-    counts, rejections = count_pois(pois, locator, ids)
+    path = tmp_path_factory.mktemp("pois") / "it's.parquet"
+    counts, rejections = count_pois(write_pois(path, pois, row_group_size=70), locator, ids)
     keeps_contract("poi_counts", counts)
+    rejected_keeps_contract(rejections)
     assert counts["poi_count"].sum() + rejections.items == n
     region = locator.locate(pois["x_m"], pois["y_m"])
     inside = pois[region >= 0].assign(region_id=ids[region[region >= 0]])
     naive = inside.groupby(["region_id", "category"]).size()
     pairs = counts.set_index(["region_id", "category"])["poi_count"]
     assert pairs.to_dict() == naive.to_dict()
-    assert set(rejections.frame()["row"]) == set(pois["poi_id"][region < 0])
+    assert list(pairs.index) == list(naive.index)  # regions, then categories by their bytes
+    assert rejections.frame()["row"].tolist() == pois["poi_id"][region < 0].tolist()
 
 
-def test_located_points_are_counted_from_parquet_as_from_memory(tmp_path):
-    rng = np.random.default_rng(0)
-    region, category = rng.integers(-1, 5, 1000), rng.choice(["a", "b"], 1000)
-    located = pa.table({"region": region.astype(np.int32), "category": category})
-    pq.write_table(located, tmp_path / "it's.parquet")
-    ids = np.array(list("vwxyz"), object)
-    from_file = count_categories(str(tmp_path / "it's.parquet"), ids)
-    pd.testing.assert_frame_equal(from_file, count_categories(located, ids))
-    assert from_file["poi_count"].sum() == (region >= 0).sum()
+def test_how_a_file_is_cut_changes_no_count_and_no_rejection(tmp_path, monkeypatch):
+    """Categories that come late, texts too many for a dictionary, and sums of several batches."""
+    _, locator, ids = town()
+    pois = some_pois(5000, 3)
+    pois["category"] = [f"{c} {i // 200}" for i, c in enumerate(pois["category"])]
+    whole, lost = count_pois(write_pois(tmp_path / "whole.parquet", pois), locator, ids)
+    cut = write_pois(tmp_path / "cut.parquet", pois, row_group_size=64, use_dictionary=False)
+    monkeypatch.setattr("model_code.geo.flows._TOGETHER", 300)
+    again, lost_again = count_pois(cut, locator, ids)
+    pd.testing.assert_frame_equal(again, whole)
+    pd.testing.assert_frame_equal(lost_again.frame(), lost.frame())
+    assert whole["category"].nunique() == 100
 
 
 def test_texts_keep_the_order_of_the_pois():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from model_code.city import PoiSource, TripSource, Zones
 from model_code.errors import DataError
-from model_code.geo.points import read_pois, stream_trips, utc_times
+from model_code.geo.points import stream_pois, stream_trips, utc_times
 from model_code.geo.vector import project
 from model_code.rejections import Rejections
 from tests.model_code.geo.maps import CRS, keeps_contract, rejected_keeps_contract, write
@@ -36,7 +36,16 @@ REASONS = {
 
 def pois(path, root, **more):
     settings = {"columns": {"category": "kind"}, "exclude_categories": ("bench",), **more}
-    return read_pois((PoiSource(path=path, **settings),), str(root), CRS)
+    return read((PoiSource(path=path, **settings),), root)
+
+
+def read(sources, root, **options):
+    """All POIs as one frame, and what was rejected."""
+    rejections = Rejections()
+    parts = list(stream_pois(sources, str(root), CRS, rejections, **options))
+    for part in parts:
+        keeps_contract("pois", part)
+    return pa.concat_tables(parts).to_pandas(), rejections
 
 
 def as_points(frame):
@@ -80,13 +89,38 @@ def test_sources_and_files_are_numbered_through(tmp_path):
         PoiSource(path="b*.csv", columns=columns),
         PoiSource(path="a.parquet", columns=columns),
     )
-    made, rejections = read_pois(sources, str(tmp_path), CRS)
+    made, rejections = read(sources, tmp_path)
     assert made["poi_id"].tolist() == [0, 1, 2, 7, 8, 9, 14]
     rows = rejections.frame().groupby("source")["row"].agg(list).to_dict()
     assert {k: sorted(v) for k, v in rows.items()} == {
         "b*.csv": [3, 4, 5, 6],
         "a.parquet": [2, 3, 4, 5],
     }
+
+
+def test_how_files_are_cut_changes_neither_the_points_nor_the_parts(tmp_path, monkeypatch):
+    """Batches, row groups and formats; parts are filled across files and sources."""
+    monkeypatch.setattr("model_code.geo.points._PART_ROWS", 300)
+    frame = pd.concat([POIS] * 100, ignore_index=True)
+    frame["name"] = [f"place {i}" if i % 3 else None for i in range(len(frame))]
+    frame["said"] = [[f"of {i}"] * (i % 4) if i % 5 else None for i in range(len(frame))]
+    frame.to_parquet(tmp_path / "a.parquet", row_group_size=64)
+    frame.to_parquet(tmp_path / "b.parquet")
+    columns = {"category": "kind", "comments": "said"}
+    sources = tuple(PoiSource(path=f"{name}.parquet", columns=columns) for name in "ab")
+    whole, lost = read(sources, tmp_path)
+    cut, lost_again = read(sources, tmp_path, batch_rows=50)
+    pd.testing.assert_frame_equal(cut, whole)
+    pd.testing.assert_frame_equal(lost_again.frame(), lost.frame())
+    assert len(whole) + len(lost) == 2 * len(frame)
+    assert np.array_equal(whole["poi_id"], np.sort(whole["poi_id"]))
+    kept = pd.concat([frame, frame], ignore_index=True).iloc[whole["poi_id"]]
+    assert whole["name"].fillna("").tolist() == kept["name"].fillna("").tolist()
+    assert list(map(list, whole["comments"])) == [
+        c if isinstance(c, list) else [] for c in kept["said"]
+    ]
+    parts = list(stream_pois(sources, str(tmp_path), CRS, Rejections(), batch_rows=50))
+    assert [part.num_rows for part in parts] == [300, 300]
 
 
 def test_missing_columns_are_named_by_their_config_key_all_at_once(tmp_path):

@@ -1,11 +1,21 @@
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import shapely
 
 from model_code.errors import DataError
-from model_code.geo.vector import Sieve, as_ids, expand, numbers, polygonal, project, record_batches
+from model_code.geo.vector import (
+    Sieve,
+    as_ids,
+    expand,
+    in_parts,
+    numbers,
+    polygonal,
+    project,
+    record_batches,
+)
 from model_code.rejections import Rejections
 
 
@@ -79,6 +89,30 @@ def test_a_csv_is_streamed_as_text_with_breaks_inside_quotes(tmp_path):
     assert table["a"].to_pylist() == [str(i) for i in range(5000)]
     assert table["b"][4999].as_py() == "one\ntwo, 4999"
     assert table["c"].null_count == 5000
+
+
+def test_a_coded_column_has_the_texts_and_the_order_of_a_plain_one(tmp_path):
+    texts = [f"kind {i % 7}" if i % 5 else None for i in range(1000)]
+    pq.write_table(pa.table({"kind": texts, "i": range(1000)}), tmp_path / "t.parquet", 300)
+    path = str(tmp_path / "t.parquet")
+    coded = list(record_batches(path, ["i", "kind"], "key", 128, coded=["kind"]))
+    assert all(isinstance(batch.column("kind"), pa.DictionaryArray) for batch in coded)
+    assert [text for batch in coded for text in batch.column("kind").to_pylist()] == texts
+    plain = pa.Table.from_batches(record_batches(path, ["kind"], "key", 128))
+    assert plain["kind"].to_pylist() == texts
+
+
+@pytest.mark.parametrize("sizes", [[5, 0, 9, 1], [3], [6], [0], []])
+def test_parts_have_one_size_whatever_the_batches(sizes):
+    starts = np.cumsum([0, *sizes])
+    batches = [
+        pa.record_batch({"i": pa.array(range(start, start + size), pa.int64())})
+        for start, size in zip(starts[:-1], sizes, strict=True)
+    ]
+    parts = list(in_parts(iter(batches), 3))
+    assert [row for part in parts for row in part["i"].to_pylist()] == list(range(sum(sizes)))
+    assert all(part.num_rows == 3 for part in parts[:-1])
+    assert bool(parts) == bool(sizes) and (not parts or parts[-1].num_rows <= 3)
 
 
 def test_a_row_is_rejected_once_with_its_first_reason():

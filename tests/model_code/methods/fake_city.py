@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from model_code.methods.base import Parts, RegionData, Targets, Task
+from model_code.methods import MethodConfig
+from model_code.methods.base import Parts, Pretrained, RegionData, Targets, Task
 
 TASKS = (
     Task("income", "regression"),
@@ -130,3 +131,11 @@ def r2(predicted: np.ndarray, true: np.ndarray, rows: np.ndarray) -> float:
     known = rows & np.isfinite(true).all(axis=1)
     left = ((predicted - true)[known] ** 2).sum()
     return float(1 - left / ((true[known] - true[known].mean(axis=0)) ** 2).sum())
+
+
+def fit_embed(
+    method: Pretrained, config: MethodConfig, data: RegionData, other: RegionData | None = None
+) -> np.ndarray:
+    """Embeddings of a city, or of another one, by a method that saw all regions of the first."""
+    checkpoint = method.pretrain(data, config, seed=0, visible=np.ones(len(data), bool))
+    return method.embed(checkpoint, other or data, config)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from model_code.errors import DataError
 from model_code.fingerprint import file_digest
-from model_code.methods import METHODS, MuseClConfig
+from model_code.methods import METHODS, MuseClConfig, UrbanVlpConfig
 from model_code.methods.base import Checkpoint, RegionData, Workspace
 from model_code.methods.musecl import (
     METHOD,
@@ -26,16 +26,24 @@ from model_code.methods.musecl import (
     similarity,
 )
 from model_code.methods.run import fit_predictor, inputs_of, predict
-from model_code.training import evaluating, seeded
+from model_code.methods.urbanvlp import make_towers
+from model_code.training import evaluating, load_arrays, seeded, state_arrays
 from model_code.vision.backbones import ImageEncoder
+from model_code.vision.clip import model_arguments
+from model_code.vision.clip_config import ClipConfig
 from tests.model_code.methods.fake_city import fake_city, r2
 
 CONFIG = MuseClConfig.model_validate(
     {
         "chip_px": 16, "view_px": (16, 24), "width": 12, "epochs": 2, "align_epochs": 2, "batch": 16,
         "augment": False, "word_epochs": 2, "word_min_count": 1, "positives": 3, "candidates": 4,
+        "satellite_backbone": "small", "street_view_backbone": "small",
     }
 )  # fmt: skip
+TOWER = {
+    "shrink": 1, "patch_px": 8, "image_width": 32, "image_layers": 1, "text_width": 32,
+    "text_layers": 1, "embed_dim": 8, "context": 16,
+}  # fmt: skip
 REGIONS = 40
 EVERYONE = np.ones(REGIONS, bool)
 
@@ -179,11 +187,9 @@ def test_a_view_of_each_region_is_drawn_at_random(data: RegionData) -> None:
     own = data.view_region[regions.view_order]
     some = torch.from_numpy(np.unique(own))
     seen: set[int] = set()
-    names = {regions.views[k].numpy().tobytes(): k for k in range(len(own))}
     for step in range(60):
         with seeded(step):
-            found = regions.pictures("street_view", some)
-        views = [names[picture.numpy().tobytes()] for picture in found]
+            views = regions.drawn("street_view", some).tolist()
         assert own[views].tolist() == some.tolist()
         seen |= set(views)
     assert seen == set(range(len(own)))
@@ -206,9 +212,8 @@ def test_the_triplet_loss_is_that_of_the_paper_triplet_by_triplet(
     with seeded(3):  # the same draws, in the same order
         for view, sampler in drawn.items():
             triplets, _ = sampler.draw(index)
-            pictures = regions.pictures(view, triplets.flatten()).view(
-                -1, 3, 16, (16, 24)[view > "sb"], 3
-            )
+            shown = regions.drawn(view, triplets.flatten())
+            pictures = regions.pixels[view][shown].view(-1, 3, 16, (16, 24)[view > "sb"], 3)
             hinges = []
             for triplet in pictures:
                 a, p, n = (
@@ -395,6 +400,96 @@ def test_what_hidden_regions_hold_changes_nothing(city: tuple) -> None:
         first = pretrained(data, inductive, visible=visible)
         assert equal(first, pretrained(changed, inductive, visible=visible))
     assert not equal(pretrained(data), pretrained(changed))  # the test can fail
+
+
+# --- pretrained towers ---------------------------------------------------------------------------
+
+TOWERS = {"satellite_backbone": "towers", "street_view_backbone": "towers"}
+
+
+@pytest.fixture(scope="module")
+def towered(data: RegionData) -> RegionData:
+    size = UrbanVlpConfig.model_validate({"chip_px": 16, "view_px": (16, 24), "tower": TOWER})
+    with seeded(5):
+        pairs = make_towers(data, size, EVERYONE)
+    towers = {
+        view: Checkpoint(
+            state_arrays(pair),
+            {"model": model_arguments(ClipConfig.model_validate(TOWER), pair.size_px)},
+        )
+        for view, pair in pairs.items()
+    }
+    return replace(data, towers=towers)
+
+
+def weights(checkpoint: Checkpoint, view: str) -> dict[str, np.ndarray]:
+    """The image tower in a checkpoint, by its names in the given towers."""
+    start = f"encoders.{view}.tower.visual."
+    return {
+        name.replace(start, "clip.visual."): value
+        for name, value in checkpoint.tensors.items()
+        if name.startswith(start)
+    }
+
+
+@pytest.mark.parametrize("rest", [True, False])
+def test_towers_rest_unless_they_are_told_to_train(towered: RegionData, rest: bool) -> None:
+    found = pretrained(towered, config(rest=rest, **TOWERS))
+    for view, given in towered.towers.items():
+        own = weights(found, view)
+        assert own
+        same = [np.array_equal(value, given.tensors[name]) for name, value in own.items()]
+        assert all(same) if rest else not any(same)
+    assert inputs_of(METHODS["musecl"], config(**TOWERS))[-1] == "flows"
+
+
+def test_resting_towers_are_read_once_and_give_what_reading_again_gives(
+    towered: RegionData,
+) -> None:
+    fresh = replace(towered)
+    changed = config(**TOWERS)
+    visible = np.arange(REGIONS) < 30
+    found = pretrained(fresh, changed, visible=visible)
+    assert set(fresh.memo) == {("tower vectors", "satellite"), ("tower vectors", "street_view")}
+    with seeded(0):
+        regions = MuseRegions(fresh, changed)
+    load_arrays(regions, found.tensors)
+    assert regions.known == {}
+    with evaluating(regions):
+        for view, pictures in regions.pixels.items():
+            features = regions.features(view, torch.arange(len(pictures))).numpy()
+            if view == "satellite":
+                seen = features[visible & fresh.chip_present]
+            else:
+                seen = features[visible[fresh.view_region[regions.view_order]]]
+            np.testing.assert_allclose(seen.mean(axis=0), 0, atol=1e-3)
+            np.testing.assert_allclose(seen.std(axis=0), 1, atol=1e-2)
+    assert np.isfinite(METHOD.embed(found, fresh, changed)).all()
+
+
+def test_towers_that_a_city_has_not_are_named(data: RegionData, towered: RegionData) -> None:
+    with pytest.raises(DataError, match="no pretrained towers of the view satellite"):
+        pretrained(data, config(**TOWERS))
+    only = {"satellite": towered.towers["satellite"]}
+    with pytest.raises(DataError, match="no pretrained towers of the view street_view"):
+        pretrained(replace(data, towers=only), config(**TOWERS))
+    own = config(**{**TOWERS, "street_view_backbone": "small"})
+    pretrained(replace(data, towers=only), own)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reads"),
+    [
+        (TOWERS, True),
+        ({}, False),
+        ({**TOWERS, "street_views": False}, True),
+        ({**TOWERS, "satellite_backbone": "small", "street_views": False}, False),
+        ({**TOWERS, "satellite": False, "street_views": False}, False),
+    ],
+    ids=str,
+)
+def test_towers_are_needed_where_a_view_that_is_on_has_them(changes: dict, reads: bool) -> None:
+    assert ("towers" not in config(**changes).switched_off()) is reads
 
 
 ALL = ["imagery", "street_views", "pois", "poi_texts", "flows"]

@@ -43,6 +43,7 @@ SMALL = {
     },
     "musecl": {
         "chip_px": 16, "view_px": (16, 24), "width": 8, "epochs": 1, "align_epochs": 1, "word_epochs": 1,
+        "satellite_backbone": "small", "street_view_backbone": "small",
     },
 }  # fmt: skip
 

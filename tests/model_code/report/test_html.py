@@ -52,6 +52,21 @@ def payload(data: ReportData) -> Any:
     return json.loads(Parsed(render_report(data)).scripts[0])
 
 
+def head_figures(data: ReportData) -> dict[str, str]:
+    """Label to value, as the page's head shows them."""
+    listed = render_report(data).split('<dl class="key-figures">')[1].split("</dl>")[0]
+    return dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", listed))
+
+
+def test_a_method_counts_once_and_its_variants_apart(data: ReportData) -> None:
+    assert head_figures(data)["methods"] == "3" and "further variants" not in head_figures(data)
+    vit = data.summary[data.summary["method"] == "vit"]
+    others = [vit.assign(variant=variant) for variant in ("default", "large")]
+    more = dataclasses.replace(data, summary=pd.concat([data.summary, *others], ignore_index=True))
+    assert head_figures(more)["methods"] == "3"
+    assert head_figures(more)["further variants"] == "2"
+
+
 def test_the_page_is_the_same_each_time_and_small(data: ReportData) -> None:
     page = render_report(data)
     assert page == render_report(data)

@@ -5,18 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from model_code.methods import METHODS, ClipProbeConfig, UrbanClipConfig
+from model_code.methods import METHODS, UrbanClipConfig
 from model_code.methods.base import Checkpoint, RegionData
 from model_code.methods.baselines import clip_probe, urbanclip, urbanclip_sv
 from model_code.methods.run import fit_predictor, predict
 from model_code.methods.urbanvlp import UrbanVlp
 from tests.model_code.methods.fake_city import fake_city, r2
-from tests.model_code.methods.test_urbanvlp import TOWER, alignment, equal, pretrained_towers
+from tests.model_code.methods.test_urbanvlp import TOWER, alignment, equal
 
 EVERYONE = np.ones(40, bool)
 SIZES = {"chip_px": 16, "view_px": (16, 24), "width": 16, "tower": TOWER}
 CONFIG = UrbanClipConfig.model_validate({**SIZES, "epochs": 2, "batch": 16})
-PROBE = ClipProbeConfig.model_validate(SIZES)
 BOTH = [urbanclip.METHOD, urbanclip_sv.METHOD]
 
 
@@ -73,29 +72,6 @@ def test_a_config_of_another_method_is_refused() -> None:
     for method in (*BOTH, clip_probe.METHOD):
         with pytest.raises(AssertionError):
             method.settings(METHODS["urbanvlp"].config())
-
-
-def test_the_probe_is_what_the_towers_see(city: tuple) -> None:
-    data = city[0]
-    given = replace(data, towers=pretrained_towers(data))
-    method = clip_probe.METHOD
-    first = pretrained(method, given, PROBE)
-    assert equal(first, pretrained(method, given, PROBE, seed=5))
-    silent = replace(given, chip_texts=None, view_texts=None)
-    assert equal(first, pretrained(method, silent, PROBE))  # captions are not read
-    chip, street = np.split(method.embed(first, given, PROBE), 2, axis=1)
-    seen = data.chip_present
-    np.testing.assert_allclose(np.linalg.norm(chip[seen], axis=1), 1, atol=1e-5)
-    one = np.bincount(data.view_region, minlength=40) == 1
-    np.testing.assert_allclose(np.linalg.norm(street[one], axis=1), 1, atol=1e-5)
-
-
-def test_the_probe_of_one_view(city: tuple) -> None:
-    data = city[0]
-    for off in ({"satellite": False}, {"street_views": False}):
-        config = PROBE.model_copy(update=off)
-        found = pretrained(clip_probe.METHOD, data, config)
-        assert clip_probe.METHOD.embed(found, data, config).shape == (40, 16)
 
 
 def test_embeddings_predict_what_the_pictures_show() -> None:

@@ -1,0 +1,352 @@
+"""Asking a captioner: each ask once, whichever run asked; rows kept batch by batch; within a budget.
+
+An ask that failed leaves no row: the next run asks it, and it alone, again.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from assets.stage import Context
+from model_code.errors import BudgetError
+from model_code.fingerprint import digest
+from model_code.progress import Meter, clock
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from model_code.backends import Answer, Ask, Captioner, Identity
+    from model_code.city import City
+    from model_code.text.captioner_config import Budget, Prices
+
+_TEXTS, _SPENT = "texts", "spent"  # kinds of kept rows: answers, and what each batch took
+_TEMPLATE_BATCH = 128
+
+
+def prompting(city: City) -> dict[str, Any]:
+    """What prompts rest on, beside the tables; nothing where the captioner reads none."""
+    if city.captions is None or city.captions.captioner.kind == "template":
+        return {}
+    from model_code.text import prompts
+
+    return {"title": city.title, "prompts": {n: prompts.prompt_id(n) for n in prompts.names()}}
+
+
+def named(identity: Identity) -> str:
+    """Model and revision, as a column says it."""
+    return f"{identity.model} {identity.revision}"
+
+
+def content_digest(array: np.ndarray | None) -> str:
+    """Of a picture, or of a map of heights."""
+    return sha256(
+        b"" if array is None else repr(array.shape).encode() + array.tobytes()
+    ).hexdigest()
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a stage's asks have taken so far, failed ones included."""
+
+    asks: int = 0
+    requests: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    most_in: int = 0  # tokens that one ask read, at most
+    seconds: float = 0.0
+
+    def __add__(self, other: Spent) -> Spent:
+        values = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
+        return Spent(**{**values, "most_in": max(self.most_in, other.most_in)})
+
+    def cost(self, prices: Prices | None) -> float | None:
+        """None where the config gives no prices."""
+        return prices.cost(self.tokens_in, self.tokens_out) if prices else None
+
+
+class Remembering:
+    """A captioner that is asked for each caption once.
+
+    Attributes:
+        failed: by key, the answers of this run that are errors.
+        progress: is told how far it is.
+    """
+
+    def __init__(self, ctx: Context, captioner: Captioner, about: str) -> None:
+        assert ctx.rows is not None
+        self._captioner, self._about, self.progress = captioner, about, ctx.progress
+        self._choice = ctx.city.captions.captioner
+        self._real = self._choice.kind != "template"
+        self._rows, self._ledger = ctx.rows(_TEXTS), ctx.rows(_SPENT)
+        self.identity = captioner.identity
+        self.failed: dict[str, Answer] = {}
+        self._now = Spent()
+
+    def caption(self, asks: Sequence[Ask]) -> list[Answer]:
+        """One answer an ask, in order.
+
+        Raises:
+            CaptionerStopped: the captioner cannot go on; what it has answered is kept.
+            BudgetError: the budget does not reach for the next ask; the same.
+        """
+        from model_code.backends import CaptionerStopped
+
+        asks = prompted(asks) if self._real else asks
+        keys = self.keys(asks)
+        new = self._unknown(keys)
+        meter, done = Meter(self.progress, self._about, len(new)), 0
+        while done < len(new):
+            batch = new[done : done + (self._choice.batch if self._real else _TEMPLATE_BATCH)]
+            batch = batch[: self._affordable([asks[i] for i in batch], len(new) - done)]
+            began = time.monotonic()
+            try:
+                answers: Sequence[Answer | None] = self._captioner.caption([asks[i] for i in batch])
+            except CaptionerStopped as stopped:
+                self._keep(batch, keys, stopped.answers, time.monotonic() - began)
+                raise
+            if len(answers) != len(batch):
+                raise ValueError(f"{len(batch)} captions were asked for, {len(answers)} came")
+            self._keep(batch, keys, answers, time.monotonic() - began)
+            done += len(batch)
+            meter.at(done)
+        return self._answers(keys)
+
+    def keys(self, asks: Sequence[Ask]) -> list[str]:
+        """What each answer rests on: content, model, revision, settings, prompt, form, seed,
+        temperature. Where there is no prompt, on all that the ask holds."""
+        who = asdict(self.identity)
+        return [
+            digest([
+                who, ask.kind, ask.form, content_digest(ask.picture), content_digest(ask.heights_m),
+                ask.prompt if self._real else [dict(ask.shares), list(map(list, ask.pois))],
+                ask.seed, ask.temperature,
+            ])
+            for ask in asks
+        ]  # fmt: skip
+
+    def _unknown(self, keys: Sequence[str]) -> list[int]:
+        """Positions of the asks to make, each key once."""
+        there = {*self._rows.known(keys).index, *self.failed}
+        first = {key: i for i, key in reversed(list(enumerate(keys))) if key not in there}
+        return sorted(first.values())
+
+    def _keep(
+        self, batch: list[int], keys: list[str], answers: Sequence[Answer | None], seconds: float
+    ) -> None:
+        import pandas as pd
+
+        found = [(keys[i], a) for i, a in zip(batch, answers, strict=False) if a is not None]
+        bad = {key: a for key, a in found if self._real and (a.error or not a.text.strip())}
+        good = [(key, a) for key, a in found if key not in bad]
+        if good:
+            rows = pd.DataFrame([asdict(a) for _, a in good], index=[key for key, _ in good])
+            self._rows.add(rows)
+        self.failed |= bad
+        took = Spent(
+            len(found),
+            sum(a.requests for _, a in found),
+            sum(a.tokens_in for _, a in found),
+            sum(a.tokens_out for _, a in found),
+            max((a.tokens_in // max(a.requests, 1) for _, a in found), default=0),
+            seconds,
+        )
+        self._now += took
+        if self._real and found:
+            row = {"captioner": named(self.identity), **asdict(took)}
+            self._ledger.add(pd.DataFrame([row], index=[uuid.uuid4().hex]))
+
+    def _answers(self, keys: Sequence[str]) -> list[Answer]:
+        from model_code.backends import Answer
+
+        known = self._rows.known(keys)
+        rows = dict(zip(known.index, known.to_dict("records"), strict=True))
+        return [
+            self.failed[key]
+            if key in self.failed
+            else Answer(
+                text=rows[key]["text"],
+                error=rows[key]["error"],
+                tokens_in=int(rows[key]["tokens_in"]),
+                tokens_out=int(rows[key]["tokens_out"]),
+                seconds=float(rows[key]["seconds"]),
+                requests=int(rows[key]["requests"]),
+            )
+            for key in keys
+        ]
+
+    # --- budget ----------------------------------------------------------------------------------
+
+    def spent(self) -> Spent:
+        """By all runs, in this stage, on this captioner."""
+        rows = self._ledger.rows()
+        if rows.empty:
+            return Spent()
+        rows = rows[rows["captioner"] == named(self.identity)].drop(columns="captioner")
+        sums = rows.sum()
+        kinds = {f.name: float if f.name == "seconds" else int for f in fields(Spent)}
+        total = Spent(**{name: kind(sums.get(name, 0)) for name, kind in kinds.items()})
+        return Spent(**{**asdict(total), "most_in": int(rows["most_in"].max() if len(rows) else 0)})
+
+    def _affordable(self, asks: Sequence[Ask], left: int) -> int:
+        """How many of the asks the budget surely reaches for, with answers as long as may be.
+
+        Raises:
+            BudgetError: for none.
+        """
+        budget: Budget | None = self._choice.budget if self._real else None
+        if budget is None:
+            return len(asks)
+        spent, prices = self.spent(), self._choice.price_per_million_tokens
+        tokens_in = spent.most_in or max(estimated_tokens(ask) for ask in asks)
+        most = tokens_in + self._choice.max_tokens
+        reach = [math.inf]
+        if budget.tokens is not None:
+            reach.append((budget.tokens - spent.tokens_in - spent.tokens_out) / most)
+        if budget.money is not None:
+            each = prices.cost(tokens_in, self._choice.max_tokens)
+            reach.append((budget.money - spent.cost(prices)) / each if each else math.inf)
+        if min(reach) >= 1:
+            return int(min(len(asks), *reach))
+        cost = spent.cost(prices)
+        what = f"{spent.tokens_in + spent.tokens_out:,} tokens" + (
+            f" for {cost:.2f}" if cost is not None else ""
+        )
+        raise BudgetError(
+            f"captions.captioner.budget is used up: {what} spent, {left:,} asks are left, and the "
+            f"next may take {most:,} tokens",
+            fix="raise captions.captioner.budget (`cityloom captions CITY --dry-run` says by how much) "
+            "and run again: what has an answer is kept, and not paid for again",
+        )
+
+    # --- what to tell ----------------------------------------------------------------------------
+
+    def metadata(self) -> dict[str, Any]:
+        """What this run asked of a real captioner, how fast, and for how much."""
+        if not self._real:
+            return {}
+        now = self._now
+        about: dict[str, Any] = {**asdict(now), "failed": len(self.failed)}
+        del about["most_in"]
+        if now.asks and now.seconds > 0:
+            about["images_per_s"] = round(now.asks / now.seconds, 3)
+            about["tokens_per_s"] = round((now.tokens_in + now.tokens_out) / now.seconds, 1)
+        if (cost := now.cost(self._choice.price_per_million_tokens)) is not None:
+            about["cost"] = round(cost, 4)
+        return about | dict(getattr(self._captioner, "notes", {}))
+
+    def unanswered(self) -> dict[str, Any]:
+        """Which asks the next run makes again; empty if there are none."""
+        return (
+            {"count": len(self.failed), "asks": digest(sorted(self.failed))} if self.failed else {}
+        )
+
+
+def prompted(asks: Sequence[Ask]) -> list[Ask]:
+    """The asks with their prompts."""
+    from model_code.text.prompts import completed
+
+    return [completed(ask) for ask in asks]
+
+
+def estimated_tokens(ask: Ask) -> int:
+    """Tokens that a model reads, before any has said so: four characters of text each, and a patch of
+    28 pixels square of the picture, as Qwen2.5-VL counts."""
+    pixels = ask.picture if ask.picture is not None else ask.heights_m
+    patches = math.ceil(pixels.shape[0] / 28) * math.ceil(pixels.shape[1] / 28) if pixels is not None else 0  # fmt: skip
+    return math.ceil(len(ask.prompt) / 4) + patches
+
+
+# --- before a run --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a stage would ask of its captioner: `groups` are (name, asks, of which cached)."""
+
+    captioner: str
+    groups: tuple[tuple[str, int, int], ...]
+    tokens_in: float  # of one ask
+    tokens_out: float
+    measured: int  # asks that both rest on; 0: an estimate, answers as long as may be
+    seconds: float  # of one ask; NaN where none was made
+    spent: Spent
+    prices: Prices | None = None
+    budget: Budget | None = None
+    retries: int = 0
+
+    @property
+    def missing(self) -> int:
+        """Asks that have no answer yet."""
+        return sum(asks - cached for _, asks, cached in self.groups)
+
+    def lines(self) -> list[str]:
+        """For a person."""
+        told = [f"captioner: {self.captioner}"]
+        for name, asks, cached in self.groups:
+            told.append(
+                f"  {name:<12} {asks:>9,} in all, {cached:>9,} cached, {asks - cached:>9,} to ask"
+            )
+        about = f"measured on {self.measured:,}" if self.measured else "an estimate"
+        tokens_in, tokens_out = self.missing * self.tokens_in, self.missing * self.tokens_out
+        told.append(f"  tokens: {tokens_in:,.0f} in, {tokens_out:,.0f} out ({about}: "
+                    f"{self.tokens_in:,.0f} and {self.tokens_out:,.0f} each)")  # fmt: skip
+        known = not math.isnan(self.seconds)
+        told.append(
+            f"  time: {clock(self.missing * self.seconds)}"
+            if known or not self.missing
+            else "  time: not known before a first batch"
+        )
+        if self.prices is None:
+            told.append("  cost: no captions.captioner.price_per_million_tokens is given")
+        else:
+            told.append(f"  cost: {self.prices.cost(tokens_in, tokens_out):.2f}")
+        if self.retries:
+            told.append(f"  these are first tries; calibration asks again for what scores too low, at "
+                        f"most {self.retries} times each")  # fmt: skip
+        if self.budget is not None:
+            limits = [f"{limit:,} {unit}" for limit, unit in (
+                (self.budget.money, "money"), (self.budget.tokens, "tokens")) if limit]  # fmt: skip
+            spent = self.spent.tokens_in + self.spent.tokens_out
+            told.append(f"  budget: {' and '.join(limits)}; {spent:,} tokens spent so far")
+        return told
+
+
+def forecast(
+    ctx: Context, captioner: Captioner, groups: dict[str, Sequence[Ask]], retries: int = 0
+) -> Forecast:
+    """What a run would ask now; nothing is asked and no model is loaded.
+
+    Args:
+        groups: asks by a name for a person.
+    """
+    remembering = Remembering(ctx, captioner, "")
+    real = remembering._real
+    asked = {name: prompted(asks) if real else list(asks) for name, asks in groups.items()}
+    counted, open_asks = [], []
+    for name, asks in asked.items():
+        new = set(remembering._unknown(keys := remembering.keys(asks)))
+        open_asks += [asks[i] for i in sorted(new)]
+        counted.append((name, len(set(keys)), len(set(keys)) - len(new)))
+    spent, choice = remembering.spent(), remembering._choice
+    tokens_in: float = sum(map(estimated_tokens, open_asks)) / max(len(open_asks), 1) if real else 0
+    tokens_out: float = choice.max_tokens if real else 0
+    if spent.asks:
+        tokens_in, tokens_out = spent.tokens_in / spent.asks, spent.tokens_out / spent.asks
+    return Forecast(
+        named(captioner.identity),
+        tuple(counted),
+        tokens_in,
+        tokens_out,
+        spent.asks,
+        spent.seconds / spent.asks if spent.asks else math.nan,
+        spent,
+        choice.price_per_million_tokens if real else None,
+        choice.budget if real else None,
+        retries,
+    )

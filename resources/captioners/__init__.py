@@ -1,0 +1,1 @@
+"""Real captioners, each behind `model_code.backends.Captioner`; opened by `resources.backends`."""

@@ -1,0 +1,128 @@
+"""Captions by vLLM inside this process: offline batches on one machine's GPUs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from model_code import extras
+from model_code.backends import Answer, Ask
+from model_code.text import answers, levels
+from model_code.text.captioner_config import VllmChoice
+from resources.captioners.batches import Halving, release
+from resources.captioners.identity import identity_of, offline
+from resources.captioners.tries import Said, answered
+
+
+class VllmCaptioner:
+    """A vision-language model that vLLM serves without a server.
+
+    Raises:
+        MissingExtraError: vllm is not installed; told when it is opened, not at the first ask.
+    """
+
+    def __init__(self, choice: VllmChoice) -> None:
+        if not extras.installed("vllm"):
+            extras.load("vllm")
+        self.identity = identity_of(choice)
+        self._choice = choice
+        self._batches = Halving(choice.batch)
+        self._engine: Any = None
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """For the asset's metadata."""
+        return self._batches.notes()
+
+    def caption(self, asks: Sequence[Ask]) -> list[Answer]:
+        """One answer an ask, in order; an ask that cannot be answered is an `Answer` with an error."""
+        return self._batches.run(asks, self._batch, self._smaller)
+
+    def _batch(self, asks: Sequence[Ask]) -> list[Answer]:
+        return answered(asks, self._say, self._choice.max_tries)
+
+    def _smaller(self, size: int) -> None:
+        """An engine that ran out of memory is dead: the next one keeps fewer sequences in flight."""
+        self._engine = None
+        release()
+
+    def _say(self, asks: Sequence[Ask]) -> list[Said]:
+        vllm = extras.load("vllm")
+        if self._engine is None:
+            if offline(self._choice):
+                _stay_offline()
+            self._engine = vllm.LLM(**engine_arguments(self._choice, self._batches.size))
+        began = time.monotonic()
+        outputs = self._engine.chat(
+            [messages(ask) for ask in asks],
+            [self._sampling(vllm, ask) for ask in asks],
+            use_tqdm=False,
+        )
+        # Sequences of a batch overlap: each is charged its share of the time.
+        seconds = (time.monotonic() - began) / max(len(asks), 1)
+        return [
+            Said(
+                output.outputs[0].text,
+                output.outputs[0].finish_reason == "length",
+                len(output.prompt_token_ids or ()),
+                len(output.outputs[0].token_ids),
+                seconds,
+            )
+            for output in outputs
+        ]
+
+    def _sampling(self, vllm: Any, ask: Ask) -> Any:
+        arguments = sampling_arguments(self._choice, ask)
+        if ask.form != "caption":
+            from vllm.sampling_params import StructuredOutputsParams
+
+            schema = json.loads(levels.schema())
+            arguments["structured_outputs"] = StructuredOutputsParams(json=schema)
+        return vllm.SamplingParams(**arguments)
+
+
+def engine_arguments(choice: VllmChoice, in_flight: int) -> dict[str, Any]:
+    """What vllm.LLM is given."""
+    arguments: dict[str, Any] = {
+        "model": choice.model,
+        "dtype": choice.dtype,
+        "max_model_len": choice.max_model_len,
+        "gpu_memory_utilization": choice.gpu_memory_utilization,
+        "tensor_parallel_size": choice.tensor_parallel,
+        "max_num_seqs": in_flight,
+        "limit_mm_per_prompt": {"image": 1},
+        "seed": 0,
+        "trust_remote_code": False,
+    }
+    if choice.revision:
+        arguments |= {"revision": choice.revision, "tokenizer_revision": choice.revision}
+    if choice.dummy_weights:
+        arguments["load_format"] = "dummy"
+    return arguments
+
+
+def sampling_arguments(choice: VllmChoice, ask: Ask) -> dict[str, Any]:
+    """What vllm.SamplingParams is given, less the schema."""
+    return {
+        "max_tokens": choice.max_tokens,
+        "temperature": round(ask.temperature, 6),
+        "seed": ask.seed,
+    }
+
+
+def messages(ask: Ask) -> list[dict[str, Any]]:
+    """A conversation of one message; the picture is inside it."""
+    content: list[dict[str, Any]] = []
+    picture = answers.picture_of(ask)
+    if picture is not None:
+        content.append({"type": "image_url", "image_url": {"url": answers.data_url(picture)}})
+    return [{"role": "user", "content": [*content, {"type": "text", "text": ask.prompt}]}]
+
+
+def _stay_offline() -> None:
+    """vLLM has no argument for it; its worker processes read the environment."""
+    import os
+
+    os.environ["HF_HUB_OFFLINE"] = "1"

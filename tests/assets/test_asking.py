@@ -1,0 +1,203 @@
+"""What is asked, kept, and asked again, within a budget: a real lake, a real server."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from assets.asking import Remembering, forecast
+from model_code.backends import Answer, Ask, CaptionerStopped, Identity
+from model_code.city import Captions
+from model_code.errors import BudgetError
+from resources import backends
+from resources.lake import Lake
+from resources.rows import RowStore
+from tests.resources.captioners_server import serving
+from tests.tiny import ROOT
+
+
+def context(folder: Path, **captioner: Any) -> Any:
+    """What `Remembering` sees of a stage."""
+    given = {"kind": "openai", "model": "tiny-vl", "revision": "r1", "batch": 4, "backoff_s": 0.01,
+             "base_url": "http://nowhere.invalid/v1"}  # fmt: skip
+    captions = Captions.model_validate({"captioner": {**given, **captioner}})
+    lake = Lake(str(folder))
+    rows = cache(lambda kind: RowStore(lake, "tiny", "captions", kind, pytest.fail))
+    lines: list[str] = []
+    return SimpleNamespace(
+        city=SimpleNamespace(captions=captions), rows=rows, progress=lines.append, said=lines
+    )
+
+
+def remembering(ctx: Any) -> Remembering:
+    return Remembering(ctx, backends.captioner(ctx.city.captions), "captions")
+
+
+def asks(number: int) -> list[Ask]:
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 255, (number, 8, 8, 3)).astype(np.uint8)
+    return [Ask("satellite", picture, seed=i) for i, picture in enumerate(pictures)]
+
+
+def test_each_ask_is_made_once_whichever_run_asks(tmp_path: Path) -> None:
+    asked = asks(10)
+    with serving() as server:
+        first = remembering(context(tmp_path, base_url=server.url)).caption([*asked, asked[3]])
+        again = remembering(context(tmp_path, base_url=server.url))
+        assert again.caption(asked[::-1]) == first[9::-1] and first[10] == first[3]
+        assert len(server.requests) == 10
+        # Another model, revision, prompt, form, seed or picture is another ask.
+        ctx = context(tmp_path, base_url=server.url, revision="r2")
+        remembering(ctx).caption(asked[:1])
+        others = [
+            Ask("satellite", asked[0].picture, {"water": 0.5}), Ask("satellite", asked[0].picture, seed=9),
+            Ask("satellite", asked[0].picture, form="levels"), Ask("street_view", asked[0].picture),
+            Ask("satellite", asked[0].picture, temperature=0.5),
+        ]  # fmt: skip
+        again.caption(others)
+        assert len(server.requests) == 16
+        # How a server is reached, and a share that the prompt does not tell, change nothing.
+        ctx = context(tmp_path, base_url=server.url, concurrency=2, timeout_s=9, batch=3)
+        remembering(ctx).caption([Ask("satellite", asked[0].picture, {"water": 0.001})])
+        assert len(server.requests) == 16
+
+
+def test_failed_asks_leave_no_row_and_are_made_again_alone(tmp_path: Path) -> None:
+    asked, bad = asks(9), {2, 7}
+    with serving(lambda n, body: "poisoned" if body["seed"] in bad else "") as server:
+        first = remembering(context(tmp_path, base_url=server.url))
+        found = first.caption(asked)
+        assert {i for i, answer in enumerate(found) if answer.error} == bad
+        assert first.caption(asked) == found and len(server.requests) == 9
+        assert first.unanswered()["count"] == 2 == first.metadata()["failed"]
+        again = remembering(context(tmp_path, base_url=server.url))
+        assert again.caption(asked)[2].error and len(server.requests) == 11
+        assert again.unanswered() == first.unanswered()
+        bad.clear()
+        last = remembering(context(tmp_path, base_url=server.url))
+        assert not any(answer.error for answer in last.caption(asked))
+        assert len(server.requests) == 13 and last.unanswered() == {}
+    about = last.metadata()
+    assert about["asks"] == 2 and about["tokens_out"] == 40 and about["images_per_s"] > 0
+    assert about["tokens_per_s"] > about["images_per_s"]
+
+
+PRICES = {"tokens_in": 1.0, "tokens_out": 10.0}
+EACH = 100 * 1e-6 + 20 * 1e-5  # what the server says an answer took
+
+
+@pytest.mark.parametrize("budget", [{"tokens": 120 * 20 + 600}, {"money": EACH * 20 + 0.0053}])
+def test_a_budget_stops_cleanly_and_a_larger_one_goes_on(tmp_path: Path, budget: dict) -> None:
+    asked = asks(60)
+    about = {"budget": budget, "price_per_million_tokens": PRICES}
+    with serving() as server:
+        ctx = context(tmp_path, base_url=server.url, **about)
+        with pytest.raises(BudgetError) as caught:
+            remembering(ctx).caption(asked)
+        told = str(caught.value)
+        assert "captions.captioner.budget is used up" in told and "run again" in told
+        done = len(server.requests)
+        # An answer as long as may be always fits; so it stops where one might not.
+        assert 16 <= done <= 21 and f"{120 * done:,} tokens for" in told
+        assert f"{60 - done} asks are left" in told
+        with pytest.raises(BudgetError):
+            remembering(context(tmp_path, base_url=server.url, **about)).caption(asked)
+        assert len(server.requests) == done
+        looked = forecast(ctx, backends.captioner(ctx.city.captions), {"chips": asked}, 2)
+        assert looked.groups == (("chips", 60, done),) and looked.missing == 60 - done
+        lines = "\n".join(looked.lines())
+        assert f"cost: {EACH * (60 - done):.2f}" in lines and f"measured on {done}" in lines
+        assert f"{120 * done:,} tokens spent so far" in lines and "time: 0:0" in lines
+        more = {"budget": {"money": 1.0}, "price_per_million_tokens": PRICES}
+        last = remembering(context(tmp_path, base_url=server.url, **more))
+        assert len(last.caption(asked)) == 60 == len(server.requests)
+        assert last.metadata()["cost"] == pytest.approx(EACH * (60 - done), abs=1e-4)
+
+
+def test_a_forecast_asks_nothing_and_says_what_it_rests_on(tmp_path: Path) -> None:
+    with serving() as server:
+        ctx = context(tmp_path, base_url=server.url, price_per_million_tokens=PRICES, max_tokens=50)
+        captioner = backends.captioner(ctx.city.captions)
+        looked = forecast(ctx, captioner, {"chips": asks(1000)})
+        assert not server.requests
+    assert looked.missing == 1000 and looked.tokens_out == 50 and 100 < looked.tokens_in < 250
+    lines = "\n".join(looked.lines())
+    assert "an estimate" in lines and "not known before a first batch" in lines
+    assert f"cost: {1000 * looked.tokens_in * 1e-6 + 0.5:.2f}" in lines
+
+
+def test_what_a_stopped_captioner_gave_is_kept(tmp_path: Path) -> None:
+    asked = asks(12)
+    with serving(lambda number, body: "unknown" if number == 6 else "") as server:
+        ctx = context(tmp_path, base_url=server.url, concurrency=1)
+        with pytest.raises(CaptionerStopped, match="does not serve us"):
+            remembering(ctx).caption(asked)
+        assert len(server.requests) == 7
+        remembering(context(tmp_path, base_url=server.url)).caption(asked)
+        assert len(server.requests) == 7 + 6
+
+
+ASKING = """
+import sys
+from pathlib import Path
+from tests.assets.test_asking import asks, context, remembering
+remembering(context(Path(sys.argv[1]), base_url=sys.argv[2], concurrency=2)).caption(asks(60))
+"""
+
+
+def test_a_killed_run_loses_one_batch_at_most(tmp_path: Path) -> None:
+    def slow(number: int, body: dict[str, Any]) -> str:
+        time.sleep(0.05)
+        return ""
+
+    with serving(slow) as server:
+        command = [sys.executable, "-c", textwrap.dedent(ASKING), str(tmp_path), server.url]
+        process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+        deadline = time.monotonic() + 300
+        while len(server.requests) < 30 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        time.sleep(0.3)  # what was under way arrives
+        before = len(server.requests)
+        assert 30 <= before < 60
+        found = remembering(context(tmp_path, base_url=server.url)).caption(asks(60))
+        assert not any(answer.error for answer in found)
+        assert 60 <= len(server.requests) <= 60 + 4 + 2  # a batch, and what had just been begun
+
+
+class TenLines:
+    """A captioner of one's own, as docs/captioning.md shows it."""
+
+    def __init__(self, greeting: str = "A picture") -> None:
+        self.identity = Identity("ten-lines", "1", {"greeting": greeting})
+        self.greeting = greeting
+
+    def caption(self, asked: list[Ask]) -> list[Answer]:
+        return [
+            Answer(f"{self.greeting} of mean brightness {ask.picture.mean():.0f}.")
+            for ask in asked
+            if ask.picture is not None
+        ]
+
+
+def test_a_captioner_of_ones_own_is_named_in_the_config(tmp_path: Path) -> None:
+    choice = {
+        "kind": "custom", "object": "tests.assets.test_asking:TenLines", "options": {"greeting": "Hi"},
+    }  # fmt: skip
+    ctx = context(tmp_path)
+    ctx.city.captions = Captions.model_validate({"captioner": choice})
+    found = remembering(ctx).caption(asks(3))
+    assert [answer.text.split(" of ")[0] for answer in found] == ["Hi"] * 3
+    with pytest.raises(ValueError, match="1 captions were asked for, 0 came"):
+        remembering(ctx).caption([Ask("pois", pois=(("a", "b"),))])

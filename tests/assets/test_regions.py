@@ -1,0 +1,96 @@
+"""Tables by region: nothing is lost between them, on a city that the real job has built."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from assets import regions
+from assets.stage import Written
+from model_code.city import load_city
+from model_code.errors import DataError
+from resources.lake import Lake
+from tests.tiny import Place
+
+
+@pytest.fixture
+def lake(built: Place) -> Lake:
+    return Lake(str(built.root / "lake"))
+
+
+def table(lake: Lake, asset: str) -> pd.DataFrame:
+    return lake.handle("tiny", asset).frame()
+
+
+def context(lake: Lake, built: Place, **inputs: Any) -> Any:
+    city = load_city(built.yaml)
+    handles = {"regions": lake.handle("tiny", "regions"), **inputs}
+    return SimpleNamespace(city=city, inputs=handles, name="tiny", root=str(built.root / "data"))
+
+
+def test_every_poi_is_counted_or_rejected(lake: Lake) -> None:
+    counted = table(lake, "poi_counts")["poi_count"].sum()
+    rejected = table(lake, "rejected").query("stage == 'poi_counts'")["items"].sum()
+    assert rejected > 0 and counted + rejected == len(table(lake, "pois"))
+
+
+def test_every_trip_is_counted_or_rejected(lake: Lake) -> None:
+    counted = table(lake, "flows").query("source == 'trips'")["trip_count"].sum()
+    rejected = table(lake, "rejected").query("stage == 'flows'")["items"].sum()
+    assert rejected > 0 and counted + rejected == table(lake, "trips")["trip_count"].sum()
+
+
+def test_the_table_of_rejections_is_that_of_all_stages(lake: Lake) -> None:
+    found = table(lake, "rejected")
+    for asset in regions._REJECTING:
+        handle = lake.handle("tiny", asset)
+        own = found[found["stage"] == asset].reset_index(drop=True)
+        if "rejected.parquet" in handle.files:
+            pd.testing.assert_frame_equal(own, handle.frame(file="rejected.parquet"))
+        else:
+            assert own.empty
+    assert set(found["stage"]) <= set(regions._REJECTING)
+
+
+def test_a_locator_finds_the_regions_of_their_own_middles(lake: Lake, built: Place) -> None:
+    places = table(lake, "regions")
+    found = regions.locator(context(lake, built)).locate(places["x_m"], places["y_m"])
+    np.testing.assert_array_equal(found, np.arange(len(places)))
+
+
+def test_regions_of_another_partition_are_not_looked_into(lake: Lake, built: Place) -> None:
+    """As when the YAML was changed, and a job left the regions out."""
+    ctx = context(lake, built)
+    other = ctx.city.partition.model_copy(update={"size_m": 700.0})
+    ctx.city = ctx.city.model_copy(update={"partition": other})
+    with pytest.raises(DataError, match="another `partition`") as caught:
+        regions.locator(ctx)
+    assert "whole_city" in caught.value.fix
+
+
+def test_contact_sheets_show_rows_from_the_whole_table(lake: Lake) -> None:
+    chips = lake.handle("tiny", "region_chips")
+    written, every = Written(chips.path(), 16), chips.frame()
+    some = regions._sample(written, 4)
+    assert some["region_id"].tolist() == every["region_id"].iloc[[0, 5, 10, 15]].tolist()
+    assert len(regions._sample(written, 99)) == len(every)
+
+
+def test_targets_read_only_the_tables_that_are_counted(built: Place) -> None:
+    city = load_city(built.yaml)
+    assert set(regions._target_inputs(city)) == {"regions", "pois", "mobility"}
+    others = {n: i for n, i in city.indicators.items() if not getattr(i.source, "count", "")}
+    assert others and len(others) < len(city.indicators)
+    plain = city.model_copy(update={"indicators": others})
+    assert regions._target_inputs(plain) == ("regions",)
+
+
+def test_why_a_city_has_no_such_table(built: Place) -> None:
+    city, why = load_city(built.yaml), regions._no("trips", "od")
+    assert why(city) == ""
+    bare = city.model_copy(update={"sources": city.sources.model_copy(update={"trips": None})})
+    assert why(bare) == "the city's YAML has no sources.trips and no sources.od"

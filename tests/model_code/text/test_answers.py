@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import base64
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model_code.backends import Ask
+from model_code.text import answers
+
+CAPTION = Ask("satellite", np.zeros((4, 4, 3), np.uint8))
+LEVELS = Ask("satellite", np.zeros((4, 4, 3), np.uint8), form="levels")
+GOOD = json.dumps({"land": "homes", "activity": 40, "departures": [0.5] * 24})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It lies at 40.71234, -74.00601.",
+        "Around 40° north.",
+        "The coordinates are given.",
+        "Its Latitude is high.",
+    ],
+)
+def test_coordinates_do_not_come_back(text: str) -> None:
+    assert answers.problem(CAPTION, text) == "the caption speaks of coordinates"
+
+
+@pytest.mark.parametrize(
+    "text", ["A wide street, 40.5 percent of it sky.", "About 1500 homes; 12 trees."]
+)
+def test_a_caption_may_count(text: str) -> None:
+    assert answers.problem(CAPTION, text) == ""
+
+
+def test_levels_must_parse() -> None:
+    assert answers.problem(LEVELS, GOOD) == ""
+    assert answers.tidy(LEVELS, f"```json\n{GOOD}\n```") == GOOD
+    assert "JSON" in answers.problem(LEVELS, GOOD[:-5])
+    assert "activity" in answers.problem(LEVELS, GOOD.replace("40", "400"))
+    assert answers.problem(LEVELS, "") == answers.problem(CAPTION, "") == "an empty answer"
+
+
+def test_a_caption_that_was_cut_keeps_whole_sentences() -> None:
+    assert answers.tidy(CAPTION, "A street. It has\n 3.5 tre", cut=True) == "A street."
+    assert answers.tidy(CAPTION, "A street with", cut=True) == ""
+    assert answers.tidy(CAPTION, " A\n street ") == "A street"
+
+
+def test_heights_are_shown_on_one_scale() -> None:
+    heights = np.array([[0.0, 50.0], [200.0, np.nan]], np.float32)
+    shown = answers.picture_of(Ask("heights", heights_m=heights))
+    assert shown is not None
+    assert shown.tolist() == [[[0] * 3, [128] * 3], [[255] * 3, [0, 0, 160]]]
+
+
+def test_a_picture_travels_whole() -> None:
+    picture = np.random.default_rng(0).integers(0, 255, (5, 7, 3)).astype(np.uint8)
+    kind, _, content = answers.data_url(picture).partition(",")
+    assert kind == "data:image/png;base64"
+    assert (np.asarray(Image.open(io.BytesIO(base64.b64decode(content)))) == picture).all()
+
+
+def test_what_cannot_be_asked_is_told() -> None:
+    assert answers.lacking(Ask("pois")) and answers.lacking(Ask("satellite"))
+    assert answers.lacking(Ask("heights"))
+    assert "shape" in answers.lacking(Ask("satellite", np.zeros((4, 4), np.uint8)))
+    assert answers.lacking(CAPTION) == answers.lacking(Ask("pois", pois=(("a", "b"),))) == ""

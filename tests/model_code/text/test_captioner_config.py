@@ -1,0 +1,81 @@
+"""What a city's YAML may say of its captioner, and what it is told when it says something else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from model_code.city import City, load_city
+from model_code.demo.city_yaml import city_yaml
+from model_code.errors import ConfigError
+
+SERVER = {"kind": "openai", "base_url": "http://gpu:8000/v1", "model": "m", "revision": "r"}
+
+
+def load(folder: Path, captioner: Any) -> City:
+    config = yaml.safe_load(city_yaml("tiny", regions=16, seed=3))
+    config["captions"] = {"captioner": captioner}
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return load_city(path)
+
+
+@pytest.mark.parametrize("said", ["template", {"kind": "template"}])
+def test_the_template_may_be_named_alone(tmp_path: Path, said: Any) -> None:
+    captions = load(tmp_path, said).captions
+    assert captions is not None and captions.captioner.kind == "template"
+
+
+def test_how_a_server_is_reached_changes_no_result(tmp_path: Path) -> None:
+    def dumped(**more: Any) -> Any:
+        return load(tmp_path, {**SERVER, **more}).view(("captions",)).dump()
+
+    assert dumped() == dumped(
+        base_url="https://elsewhere/v1", api_key_env="KEY", concurrency=2, timeout_s=3, max_tries=9,
+        batch=7, budget={"money": 2.5}, price_per_million_tokens={"tokens_in": 1, "tokens_out": 2},
+    )  # fmt: skip
+    assert dumped() != dumped(revision="s") and dumped() != dumped(max_tokens=9)
+
+
+@pytest.mark.parametrize(
+    ("captioner", "key", "told"),
+    [
+        ("vlm", "captions.captioner.kind", "unknown kind 'vlm'"),
+        ({**SERVER, "model": None} | {"kind": "openai"}, "captions.captioner.model", "string"),
+        ({**SERVER, "modle": "m"}, "captions.captioner.modle", "unknown key"),
+        ({**SERVER, "base_url": "gpu:8000"}, "captions.captioner.base_url", "address of a server"),
+        ({**SERVER, "base_url": "http://me:secret@gpu/v1"}, "captions.captioner.base_url",
+         "no password"),
+        ({**SERVER, "budget": {}}, "captions.captioner.budget", "give `money`"),
+        ({**SERVER, "budget": {"money": 3}}, "captions.captioner", "price_per_million_tokens"),
+        ({**SERVER, "request": {"messages": []}}, "captions.captioner.request", "cannot be set here"),
+        ({**SERVER, "concurrency": 0}, "captions.captioner.concurrency", "greater than or equal to 1"),
+        ({"kind": "vllm", "model": "Qwen/Qwen2.5-VL-7B-Instruct"}, "captions.captioner",
+         "40 hex digits"),
+        ({"kind": "vllm", "model": "a/b", "revision": "main"}, "captions.captioner.revision",
+         "pattern"),
+        ({"kind": "transformers", "model": "/models/x", "revision": "0" * 40}, "captions.captioner",
+         "a folder has no revision"),
+        ({"kind": "custom", "object": "no_colon"}, "captions.captioner.object", "pattern"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named(tmp_path: Path, captioner: Any, key: str, told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, captioner)
+    assert [(p.key, told in p.what) for p in caught.value.problems] == [(key, True)]
+
+
+@pytest.mark.parametrize("key", ["sk-proj-S3NTINEL", "sk_live_S3NTINEL", "my key S3NTINEL"])
+def test_a_key_in_place_of_its_name_is_not_repeated(tmp_path: Path, key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, {**SERVER, "api_key_env": key})
+    assert "S3NTINEL" not in str(caught.value) and "environment variable" in str(caught.value)
+
+
+def test_a_password_in_an_address_is_not_repeated(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, {**SERVER, "base_url": "http://me:S3NTINEL@gpu/v1"})
+    assert "S3NTINEL" not in str(caught.value)

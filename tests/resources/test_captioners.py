@@ -1,0 +1,201 @@
+"""Real captioners: a server that misbehaves in every way, and tiny models with random weights."""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model_code.backends import Answer, Ask, CaptionerStopped
+from model_code.text import levels
+from model_code.text.captioner_config import OpenAiChoice
+from resources.captioners.server import ServerCaptioner, _retry_after
+from tests.resources.captioners_server import FAULTS, LEVELS, now_and_then, serving
+
+
+def asks(number: int, **more: Any) -> list[Ask]:
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 255, (number, 8, 12, 3)).astype(np.uint8)
+    return [Ask("street_view", p, {"road": 0.4}, seed=i, **more) for i, p in enumerate(pictures)]
+
+
+def captioner(url: str, **more: Any) -> ServerCaptioner:
+    given = {"timeout_s": 2.0, "backoff_s": 0.01, "max_tries": 8, **more}
+    return ServerCaptioner(
+        OpenAiChoice(kind="openai", base_url=url, model="tiny-vl", revision="r1", **given)
+    )
+
+
+def number_of(answer: Answer) -> int:
+    """Which ask an answer of the server answers, give or take tries with another seed."""
+    return int(answer.text.split("number ")[1].rstrip("."))
+
+
+def picture_in(body: dict[str, Any]) -> np.ndarray:
+    kind, _, content = body["messages"][0]["content"][0]["image_url"]["url"].partition(",")
+    assert kind == "data:image/png;base64"
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(content))))
+
+
+def test_no_row_is_lost_or_doubled_whatever_the_server_does() -> None:
+    asked = asks(160)
+    poisoned = asked[17].picture
+
+    def fault(number: int, body: dict[str, Any]) -> str:
+        return "poisoned" if (picture_in(body) == poisoned).all() else random_fault(number, body)
+
+    random_fault = now_and_then(0.35)
+    with serving(fault) as server:
+        found = captioner(server.url).caption(asked)
+        met, requests = server.met(), len(server.requests)
+    assert set(met) == {"", "poisoned", *FAULTS}
+    assert len(found) == len(asked)
+    bad = [i for i, answer in enumerate(found) if answer.error]
+    assert bad == [17] and found[17].error == "HTTP 400: cannot decode the image"
+    assert found[17].final and found[17].requests == met["poisoned"] == 1
+    for i, answer in enumerate(found):
+        if not answer.error:
+            assert i <= number_of(answer) < i + answer.requests
+    assert sum(answer.requests for answer in found) == requests
+    # A time-out is counted here and the request there: no token is paid that nobody has noted.
+    heard = sum(met[f] for f in ("", "wrong_schema", "empty", "chatty"))
+    assert sum(a.tokens_in for a in found) == 100 * heard
+    faults = sum(met.values()) - met[""]
+    print(
+        f"{requests} requests, {faults} faults, {len(found)} rows, {len(bad)} of them errors: {met}"
+    )
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_alone_is_survived(fault: str) -> None:
+    with serving(lambda number, body: fault if number < 2 else "") as server:
+        found = captioner(server.url, concurrency=2).caption(asks(4))
+    assert [answer.error for answer in found] == [""] * 4
+    assert sum(answer.requests for answer in found) == 6
+
+
+@pytest.mark.parametrize("fault", ["busy", "wrong_schema", "empty", "truncated"])
+def test_a_fault_that_stays_is_one_error_row(fault: str) -> None:
+    asked = asks(5)
+
+    def only_one(number: int, body: dict[str, Any]) -> str:
+        return fault if (picture_in(body) == asked[2].picture).all() else ""
+
+    with serving(only_one) as server:
+        found = captioner(server.url, max_tries=3).caption(asked)
+    assert [bool(answer.error) for answer in found] == [False, False, True, False, False]
+    assert found[2].requests == 3 and found[2].text == "" and not found[2].final
+    why = {
+        "busy": "HTTP 429: slow down", "wrong_schema": "the caption speaks of coordinates",
+        "empty": "an empty answer", "truncated": "not an answer of the protocol",
+    }  # fmt: skip
+    assert found[2].error.startswith(why[fault])
+
+
+def test_a_server_that_asks_for_patience_gets_it() -> None:
+    with serving(lambda number, body: "busy" if number == 0 else "") as server:
+        captioner(server.url, concurrency=1).caption(asks(1))
+        (first, *_), (second, *_) = server.requests
+    assert 0.2 <= second - first < 1.0
+    with serving(lambda number, body: "busy") as server:
+        found = captioner(server.url, longest_wait_s=0.1).caption(asks(1))
+    assert len(server.requests) == 1 and "asked to wait too long" in found[0].error
+
+
+def test_a_wait_is_read_in_every_form() -> None:
+    later = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 30))
+    assert _retry_after({"retry-after": "1.5"}) == 1.5
+    assert _retry_after({"retry-after-ms": "250", "retry-after": "9"}) == 0.25
+    assert 28 <= (_retry_after({"retry-after": later}) or 0) <= 30
+    assert _retry_after({"retry-after": "soon"}) is None and _retry_after({}) is None
+
+
+def test_requests_are_bounded_and_run_at_once() -> None:
+    with serving() as server:
+        captioner(server.url, concurrency=4).caption(asks(40))
+    assert 2 <= server.most <= 4
+
+
+def test_what_a_server_is_sent() -> None:
+    asked = [
+        asks(1)[0],
+        replace(asks(1)[0], form="levels", temperature=0.6),
+        Ask("pois", pois=(("Bakery", "food"),), form="levels"),
+    ]
+    with serving() as server:
+        found = captioner(server.url, concurrency=1, max_tokens=77, request={"top_p": 0.9}).caption(
+            asked
+        )
+    first, second, third = (body for _, body, _ in server.requests)
+    assert (picture_in(first) == asked[0].picture).all()
+    assert first["model"] == "tiny-vl" and first["max_tokens"] == 77 and first["top_p"] == 0.9
+    assert first["seed"] == 0 and first["temperature"] == 0 and "response_format" not in first
+    told = second["response_format"]["json_schema"]
+    assert told["schema"]["required"] == ["land", "activity", "departures"] and told["strict"]
+    assert second["temperature"] == 0.6
+    assert [part["type"] for part in third["messages"][0]["content"]] == ["text"]
+    assert [levels.parse(answer.text)[0] is not None for answer in found] == [False, True, True]
+    assert found[1].text == LEVELS and found[1].tokens_out == 20 and found[1].seconds >= 0
+
+
+def test_malformed_levels_are_asked_for_anew_with_another_seed_and_warmer() -> None:
+    with serving(lambda number, body: "wrong_schema" if number < 2 else "") as server:
+        found = captioner(server.url).caption(asks(1, form="levels"))
+    tried = [(body["seed"], body["temperature"]) for _, body, _ in server.requests]
+    assert tried == [(0, 0), (1, 0.2), (2, 0.4)]
+    assert found[0].text == LEVELS and found[0].tokens_in == 300 and found[0].requests == 3
+
+
+def test_nothing_is_asked_that_cannot_be(caplog: pytest.LogCaptureFixture) -> None:
+    with serving() as server:
+        found = captioner(server.url).caption([Ask("satellite"), Ask("pois"), asks(1)[0]])
+    assert len(server.requests) == 1
+    assert [bool(answer.error) for answer in found] == [True, True, False]
+
+
+KEY = "sk-S3NTINEL-0123456789"
+
+
+@pytest.mark.parametrize(("fault", "key"), [("refused", "api_key_env"), ("unknown", "base_url")])
+def test_a_server_that_refuses_us_stops_the_run_and_keeps_what_it_gave(
+    fault: str, key: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("A_KEY", KEY)
+    caplog.set_level(logging.DEBUG)
+    with serving(lambda number, body: fault if number == 5 else "") as server:
+        with pytest.raises(CaptionerStopped) as caught:
+            captioner(server.url, concurrency=1, api_key_env="A_KEY").caption(asks(9))
+        assert len(server.requests) == 6
+        assert server.keys == {f"Bearer {KEY}"}
+    kept = [answer is not None and answer.text != "" for answer in caught.value.answers]
+    assert kept == [True] * 5 + [False] * 4
+    assert f"captions.captioner.{key}" in caught.value.fix
+    assert KEY not in str(caught.value) and "S3NTINEL" not in caplog.text
+
+
+def test_a_key_that_is_not_there_is_told_before_anything_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("A_KEY", raising=False)
+    with serving() as server:
+        with pytest.raises(CaptionerStopped, match=r"api_key_env names \$A_KEY"):
+            captioner(server.url, api_key_env="A_KEY").caption(asks(1))
+        assert not server.requests
+
+
+def test_a_server_that_is_not_there_stops_the_run() -> None:
+    with serving() as server:
+        url = server.url
+    gone = captioner(url, max_tries=2)
+    with pytest.raises(
+        CaptionerStopped, match="gave none; the first failed with: connection failed"
+    ):
+        gone.caption(asks(4))
+    assert [bool(answer.error) for answer in gone.caption(asks(3))] == [True] * 3
