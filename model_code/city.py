@@ -34,6 +34,7 @@ from model_code.vision.clip_config import ClipConfig
 from model_code.vision.model_choices import (
     ClipChoice,
     Embedded,
+    Hashed,
     ImageEncoderChoice,
     PainterChoice,
     SegmenterChoice,
@@ -495,6 +496,7 @@ class Captions(Model):
     segmenter: SegmenterChoice = Embedded()
     painter: PainterChoice = Embedded()
     clip: ClipChoice = ClipConfig()
+    text_embedding: TextEmbeddingChoice = Hashed()
     memory_gib: float | None = Field(None, gt=0)
     keep_painted: bool = False
     calibration: CalibrationConfig = CalibrationConfig()
@@ -566,7 +568,6 @@ class City(Model):
     chips: Chips = Chips()
     street_view_images: StreetViewImages = StreetViewImages()
     captions: Captions | None = None
-    text_embedding: TextEmbeddingChoice = Embedded()
     image_encoder: ImageEncoderChoice | None = None
     indicators: dict[Annotated[str, Field(pattern=NAME_PATTERN)], Indicator] = Field(min_length=1)
     splits: Splits = Splits()

@@ -254,6 +254,14 @@ class Backbone(Choice):
     )
     batch: int = Field(64, ge=1)
 
+    @model_validator(mode="after")
+    def _stands_alone(self) -> Backbone:
+        if self.model == "towers":
+            raise ValueError(
+                "towers are no backbone with weights of its own: write the word `clip`"
+            )
+        return self
+
 
 class ByClip(Choice):
     """The image towers of `captions.clip`; in YAML the bare word `clip`."""
@@ -285,9 +293,20 @@ class SentenceTransformers(Pinned):
     precision: Precision = "auto"
 
 
+class Hashed(Choice):
+    """Hashed words, which run anywhere; in YAML the bare word `hashed`."""
+
+    kind: Literal["hashed"] = "hashed"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
+
+
 TextEmbeddingChoice = Annotated[
     Union[
-        Annotated[Embedded, Tag("embedded")],
+        Annotated[Hashed, Tag("hashed")],
         Annotated[SentenceTransformers, Tag("sentence_transformers")],
     ],
     Discriminator(_kind(None)),
