@@ -44,7 +44,7 @@ def city_yaml(
         north_km: how far north of the usual place it lies.
         hexagons: H3 resolution of its regions, which are the simulated square cells without it; then
             MuseCL runs, whose paper has hexagons, and the truth is left out, which is by square cell.
-        without: costly methods to leave out: `musecl`, `urbanmoe`.
+        without: costly methods to leave out: `musecl`, `urbanmmcl`, `urbanmoe`.
         ablations: the papers' ablations of MuseCL and UrbanMoE too, for a city that is large enough to
             tell.
         seeds: training seeds.

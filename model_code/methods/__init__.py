@@ -162,17 +162,22 @@ class TowerSize(MethodConfig):
     context: int = Field(77, ge=8)
 
 
-class Pictured(Tuned):
-    """What all methods share that read a region's pictures through CLIP towers."""
+class Towered(Tuned):
+    """What all methods share that see pictures through CLIP towers."""
 
     chip_px: int = Field(64, ge=8, description="where no pretrained towers say their size")
     view_px: tuple[int, int] = Field((96, 128), description="likewise; height and width")
-    width: int = Field(64, ge=2, description="of each modality's feature")
-    views_per_step: int = Field(2, ge=1, description="street views of a region in a training step")
     absent_rate: float = Field(
         0.05, gt=0, lt=1, description="modalities hidden in training: absent-tokens must learn"
     )
     tower: TowerSize = TowerSize()
+
+
+class Pictured(Towered):
+    """Those of them that encode pictures in each step."""
+
+    width: int = Field(64, ge=2, description="of each modality's feature")
+    views_per_step: int = Field(2, ge=1, description="street views of a region in a training step")
 
 
 class ContrastiveConfig(Pictured):
@@ -217,6 +222,68 @@ class UrbanVlpConfig(ContrastiveConfig):
         off |= set() if self.satellite else {"imagery", "chip_captions"}
         off |= set() if self.street_views else {"street_views", "view_captions"}
         return frozenset(off if self.location else {*off, "view_locations"})
+
+
+class UrbanMmclConfig(Towered):
+    """The paper's ablations are switches: `satellite`, `street_views`, `location`, `text`; `function`,
+    `mobility` and `distance` for each graph; `vgae` (false: the views' own weights), `random_walk`
+    (false: the whole graph is one subgraph), `graph_contrast`; `alpha: 0` leaves the contrast of
+    modalities out. RSI-CLIP is `street_views: false, location: false, alpha: 0`, SVI-CLIP the same with
+    `satellite`.
+
+    The towers rest: what they see is computed once, and all else trains."""
+
+    satellite: bool = True
+    street_views: bool = True
+    location: bool = True
+    text: bool = True
+    function: bool = Field(True, description="the graph of regions alike in POIs")
+    mobility: bool = Field(True, description="the graph of trips")
+    distance: bool = Field(True, description="the graph of regions that are near")
+    vgae: bool = Field(True, description="weights of edges as an autoencoder reconstructs them")
+    random_walk: bool = Field(True, description="a subgraph around each region")
+    graph_contrast: bool = Field(True, description="between the views")
+    alpha: float = Field(0.5, ge=0, description="weight of the contrast of modalities")
+    beta: float = Field(0.5, ge=0, description="weight of the graphs")
+    fusion: Literal["add", "concat", "mlp"] = "add"
+    location_axes: int = Field(32, ge=1, description="principal axes of location features")
+    neighbours: int = Field(10, ge=1, description="that a region has in a graph")
+    latent: int = Field(64, ge=1, description="width of the autoencoder's draws")
+    graph_hidden: int = Field(128, ge=1, description="of the subgraph encoder")
+    graph_width: int = Field(64, ge=1, description="of a region's vector in one view")
+    decoder: Literal["scaled", "as_printed"] = Field(
+        "scaled", description="as_printed cannot reconstruct a weak link"
+    )
+    kl_weight: float = Field(0.1, ge=0)
+    negatives: int = Field(20, ge=1, description="regions without a link, drawn for each region")
+    walk_length: int = Field(20, ge=1)
+    walks: int = Field(8, ge=1, description="of a region at inference, which are averaged")
+    tau: float = Field(0.5, gt=0, description="temperature of the contrast between views")
+    calibrated: bool = Field(
+        True, description="captions that calibration keeps; false: first tries"
+    )
+    width: int = Field(128, ge=2, description="of each modality's feature, and of the sum")
+    epochs: int = Field(100, ge=1)
+    batch: int = Field(256, ge=2)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+
+    @model_validator(mode="after")
+    def _has_something(self) -> UrbanMmclConfig:
+        if not (self.satellite or self.street_views or self.location):
+            raise ValueError("at least one of satellite, street_views and location must be true")
+        return self
+
+    def switched_off(self) -> frozenset[Modality]:
+        off: set[Modality] = (
+            set() if self.text and self.alpha else {"chip_captions", "view_captions"}
+        )
+        off |= set() if self.satellite else {"imagery", "chip_captions"}
+        off |= set() if self.street_views else {"street_views", "view_captions"}
+        off |= set() if self.location else {"view_locations"}
+        off |= set() if self.location or self.distance else {"location"}
+        off |= set() if self.function else {"pois"}
+        return frozenset(off if self.mobility else {*off, "flows"})
 
 
 class UrbanClipConfig(ContrastiveConfig):
@@ -435,6 +502,19 @@ METHODS: dict[str, MethodSpec] = {
             UrbanVlpConfig, "model_code.methods.urbanvlp",
             "Satellite chips, street views and their places against calibrated captions.",
             optional=("street_views", "chip_captions", "view_captions", "view_locations"),
+        ),
+        MethodSpec(
+            "urbanmmcl", "UrbanMMCL", "pretrained",
+            (
+                "imagery", "street_views", "chip_captions", "view_captions", "view_locations",
+                "location", "pois", "flows", "towers",
+            ),
+            UrbanMmclConfig, "model_code.methods.urbanmmcl",
+            "Pictures, captions and places against one another; graphs of function, mobility, distance.",
+            optional=(
+                "imagery", "street_views", "chip_captions", "view_captions", "view_locations", "pois",
+                "flows",
+            ),
         ),
         MethodSpec(
             "urbanmoe", "UrbanMoE", "supervised", ("imagery", "pois", "poi_texts", "towers"),

@@ -275,9 +275,7 @@ class UrbanVlp:
         config = self.settings(config)
         with seeded(seed):
             towers = make_towers(data, config, visible)
-            for view, pair in towers.items():
-                if data.towers is not None:
-                    load_arrays(pair, given_towers(data.towers, view).tensors)
+            start_towers(towers, data)
             regions = PicturedRegions(data, config, towers, visible)
             alignment = Alignment(regions, data, config, towers) if config.text else None
         record: dict[str, Any] = {"features": list(regions.projections), "loss": []}
@@ -347,6 +345,13 @@ def make_towers(data: RegionData, config: UrbanVlpConfig, visible: Mask) -> dict
             px = (config.chip_px, config.chip_px) if view == "satellite" else config.view_px
             towers[view] = Towers(model_arguments(size, px), _vocabulary(data, view, visible))
     return towers
+
+
+def start_towers(towers: dict[View, Towers], data: RegionData) -> None:
+    """Give towers the pretrained weights of the data, where there are any."""
+    for view, pair in towers.items():
+        if data.towers is not None:
+            load_arrays(pair, given_towers(data.towers, view).tensors)
 
 
 def given_towers(towers: dict[str, Checkpoint], view: View) -> Checkpoint:

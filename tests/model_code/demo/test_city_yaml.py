@@ -15,6 +15,7 @@ SHIPPED = {
     "demo_hex": {"regions": 49, "seed": 13, "hexagons": 8, "seeds": (0,)},
     "demo_large": {
         "regions": 2500, "seed": 11, "spatial_repeats": 2, "captions": True, "ablations": True,
+        "without": ("urbanmmcl",),
     },
 }  # fmt: skip
 

@@ -37,6 +37,7 @@ SMALL = {
     "urbanclip": CONTRASTIVE,
     "urbanclip_sv": CONTRASTIVE,
     "clip_probe": TOWERS,
+    "urbanmmcl": {**CONTRASTIVE, "walks": 2, "walk_length": 6, "latent": 8},
     "urbanmoe": {
         "chip_px": 16, "tower": TOWER, "epochs": 2, "n_specific": 2, "n_pair": 1, "n_shared": 1, "hidden": 8,
         "width": 4, "head_hidden": 4,

@@ -1,0 +1,123 @@
+"""A variational graph autoencoder whose reconstruction is sampled (UrbanMMCL, 3.4.2).
+
+Kipf and Welling 2016 (arXiv:1611.07308): a graph convolution gives each region a normal distribution,
+and the inner product of two draws says how strongly two regions are linked.
+
+As printed, softplus(z_i . z_j) cannot fit a weak view: over all pairs its mean is at least ln 2. The
+decoder here is softplus(s z_i . z_j + b) with learned s and b, where b starts at the view's mean.
+
+Eq 20 is a mean over all pairs, which vanishes as 1 / N where a region has k neighbours. Here both it
+and the Kullback-Leibler term are N times as large: sums over the pairs of a region, means over the
+regions.
+
+N regions, B regions of a step, U regions that are looked at, K edges, Q sampled non-neighbours of a
+region, W width of a feature, L width of a draw.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model_code.graphs.walks import Links
+
+Decoder = Literal["scaled", "as_printed"]
+
+_LEAST_MEAN = 1e-4  # of a view's weights, so that b is finite where there is no edge
+
+
+class GraphAutoencoder(nn.Module):
+    """Regions to draws, and draws to weights of edges.
+
+    Its one graph convolution is linear before the activation, so that the propagation of features can
+    be done once and for all: `forward` wants them propagated. Mean and log variance are two linear
+    maps of the activated convolution (eq 17).
+    """
+
+    def __init__(self, width: int, latent: int, mean_weight: float, decoder: Decoder) -> None:
+        super().__init__()
+        self.convolution = nn.Linear(width, latent)
+        self.mean = nn.Linear(latent, latent)
+        self.log_variance = nn.Linear(latent, latent)
+        self.decoder = decoder
+        if decoder == "scaled":
+            self.scale = nn.Parameter(torch.tensor(latent**-0.5))
+            start = torch.tensor(max(mean_weight, _LEAST_MEAN))
+            self.bias = nn.Parameter(start.expm1().log())
+
+    def forward(self, propagated: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and log variances [U, L] of propagated features [U, W]."""
+        hidden = F.leaky_relu(self.convolution(propagated))
+        return self.mean(hidden), self.log_variance(hidden)
+
+    def draw(self, mean: Tensor, log_variance: Tensor) -> Tensor:
+        """A draw [U, L] in training (eq 18), the mean otherwise."""
+        if not self.training:
+            return mean
+        return mean + (log_variance / 2).exp() * torch.randn_like(mean)
+
+    def weight(self, product: Tensor) -> Tensor:
+        """Reconstructed weights of inner products, of any shape (eq 19)."""
+        if self.decoder == "as_printed":
+            return F.softplus(product)
+        return F.softplus(self.scale * product + self.bias)
+
+
+def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(q || N(0, I)) of each region [B] (eq 21)."""
+    return 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(dim=1)
+
+
+def active_dimensions(mean: Tensor, floor: float = 0.01) -> int:
+    """Dimensions of means [N, L] whose variance over the regions is above `floor`: the others say
+    nothing of a region (Burda et al. 2016, arXiv:1509.00519)."""
+    return int((mean.var(dim=0) > floor).sum())
+
+
+class NonNeighbours:
+    """Draws visible regions that a region is not linked to."""
+
+    def __init__(self, links: Links, visible: Tensor) -> None:
+        """`visible` [N] bool."""
+        self.members = visible.nonzero()[:, 0]
+        position = visible.cumsum(0) - 1  # of a visible region among the visible ones
+        self._links, self._position = links, position
+        self.count = len(self.members) - 1 - links.degree  # by visible region [N]
+
+    def draw(self, index: Tensor, number: int) -> Tensor:
+        """Uniform draws [B, number] with replacement, for the visible regions `index` [B]; where a
+        region is linked to all others its own index stands, and its `count` is 0."""
+        # The r-th of those that are left is r plus the taken ones below: each row's taken ones, less
+        # their rank, are ascending, so that a search finds how many lie below.
+        edge, owner = self._links.of(index)
+        taken = torch.cat([self._position[self._links.column[edge]], self._position[index]])
+        owner = torch.cat([owner, torch.arange(len(index))])
+        span = len(self.members) + 1
+        order = torch.argsort(owner * span + taken)
+        owner, taken = owner[order], taken[order]
+        first = torch.searchsorted(owner, torch.arange(len(index)))
+        rank = torch.arange(len(owner)) - first[owner]
+        chance = torch.rand(len(index), number, dtype=torch.float64)
+        wish = (chance * self.count[index, None]).long()
+        row = torch.arange(len(index))[:, None]
+        below = torch.searchsorted(owner * span + taken - rank, row * span + wish, right=True)
+        found = self.members[(wish + below - first[:, None]).clamp(max=len(self.members) - 1)]
+        return torch.where(self.count[index, None] > 0, found, index[:, None])
+
+
+def reconstruction(edge_error: Tensor, owner: Tensor, other: Tensor, count: Tensor) -> Tensor:
+    """The sum over all pairs of a region of its squared errors, mean over the B regions: N - 1 times
+    eq 20 without the diagonal; unbiased, since the squares of Q sampled non-neighbours stand for all.
+
+    Args:
+        edge_error: [K] difference of true and reconstructed weight of each edge.
+        owner: [K] which of the B regions each edge is of.
+        other: [B, Q] reconstructed weights of sampled non-neighbours.
+        count: [B] how many non-neighbours each region has.
+    """
+    regions = len(count)
+    linked = edge_error.new_zeros(regions).index_add(0, owner, edge_error**2)
+    return (linked + count * (other**2).mean(dim=1)).mean()

@@ -1,0 +1,138 @@
+"""Three views of one city as sparse graphs: function, mobility, distance (UrbanMMCL, 3.4.1).
+
+Every view keeps the k strongest neighbours of a region, found by an index or in the flows, never in a
+matrix of all pairs; with k = N - 1 it is the dense graph of the paper. Weights are scaled to 0..1 by
+the strongest of the view and symmetric, since a decoder of inner products is, and a region is no
+neighbour of itself.
+
+A region that is not `visible` is linked to visible regions and none to it: what it holds changes no
+other region.
+
+N regions, E edges (both directions are two), C categories of POIs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from model_code.methods.base import Floats, Mask
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Weighted edges by row: those of region i are `column[start[i]:start[i + 1]]`, ascending.
+
+    Shapes: start [N + 1], column [E] int64; weight [E] float32, above 0 and up to 1; visible [N].
+    """
+
+    start: Ints
+    column: Ints
+    weight: NDArray[np.float32]
+    visible: Mask
+
+    def __len__(self) -> int:
+        return len(self.start) - 1
+
+    @cached_property
+    def row(self) -> Ints:
+        """The row of each edge [E]."""
+        return np.repeat(np.arange(len(self)), np.diff(self.start))
+
+    @cached_property
+    def mean_weight(self) -> float:
+        """Mean weight over all pairs of two visible regions, linked or not."""
+        regions = int(self.visible.sum())
+        return float(self.weight[self.visible[self.row]].sum() / max(regions * (regions - 1), 1))
+
+    def matrix(self) -> Any:
+        """The weights as a sparse matrix [N, N]."""
+        return sp.csr_array((self.weight, self.column, self.start), shape=(len(self), len(self)))
+
+    def normalised(self) -> Any:
+        """D^-1/2 (A + I) D^-1/2, sparse [N, N]: what a graph convolution multiplies by (Kipf and
+        Welling 2017)."""
+        own = self.matrix() + sp.eye_array(len(self), dtype=np.float32, format="csr")
+        root = sp.diags_array(own.sum(axis=1).astype(np.float32) ** -0.5)
+        return (root @ own @ root).tocsr()
+
+
+def function_graph(counts: Floats, k: int, visible: Mask) -> Graph:
+    """Cosines of POI counts [N, C]; a region without POIs has no neighbour.
+
+    On the unit sphere the nearest points are those of the largest cosine, so a k-d tree finds them.
+    """
+    length = np.linalg.norm(counts, axis=1)
+    has = length > 0
+    unit = np.zeros(counts.shape, np.float64)
+    unit[has] = counts[has] / length[has, None]
+    row, column = _nearest(unit, k, has, visible)
+    return _graph(row, column, np.einsum("ec,ec->e", unit[row], unit[column]), visible)
+
+
+def distance_graph(xy_m: Floats, k: int, visible: Mask) -> Graph:
+    """One over the distance of centroids [N, 2]; of two in one place that of the nearest two that are
+    apart."""
+    row, column = _nearest(xy_m, k, np.ones(len(xy_m), bool), visible)
+    distance = np.linalg.norm(xy_m[row] - xy_m[column], axis=1)
+    apart = distance[visible[row] & (distance > 0)]
+    least = apart.min() if len(apart) else 1.0
+    return _graph(row, column, 1 / np.maximum(distance, least), visible)
+
+
+def mobility_graph(origin: Ints, destination: Ints, count: Floats, k: int, visible: Mask) -> Graph:
+    """log1p of the trips [F] from region to region as shares of each origin's sum (its trips within
+    itself count there), the mean of both directions."""
+    n = len(visible)
+    trips = sp.csr_array((np.asarray(count, np.float64), (origin, destination)), shape=(n, n))
+    logs = trips.log1p().tocoo()
+    use = visible[logs.col] | (logs.row == logs.col)  # a sum leaves out regions that are not seen
+    total = np.bincount(logs.row[use], logs.data[use], minlength=n)
+    share = sp.csr_array(
+        (logs.data / np.where(total > 0, total, 1)[logs.row], (logs.row, logs.col)), shape=(n, n)
+    )
+    both = ((share + share.T) / 2).tocoo()
+    kept = (both.row != both.col) & visible[both.col] & (both.data > 0)
+    row, column, weight = both.row[kept], both.col[kept], both.data[kept]
+    order = np.lexsort((column, -weight, row))
+    row, column, weight = row[order], column[order], weight[order]
+    rank = np.arange(len(row)) - np.searchsorted(row, row)
+    strong = rank < k
+    return _graph(row[strong], column[strong], weight[strong], visible)
+
+
+def _nearest(points: Floats, k: int, usable: Mask, visible: Mask) -> tuple[Ints, Ints]:
+    """Pairs (region, one of the k visible regions nearest to it) among the `usable` ones."""
+    from scipy.spatial import cKDTree
+
+    members, askers = np.flatnonzero(usable & visible), np.flatnonzero(usable)
+    k = min(k, len(members) - 1)
+    if k < 1:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    # Cells of equal points cannot be split at their median.
+    tree = cKDTree(points[members], balanced_tree=False)
+    found = members[tree.query(points[askers], k + 1)[1]]  # a visible region is nearest to itself
+    own = found == askers[:, None]
+    own[~own.any(axis=1), -1] = True  # or is beyond so many in its own place, or is not visible
+    return np.repeat(askers, k), found[~own]
+
+
+def _graph(row: Ints, column: Ints, weight: Floats, visible: Mask) -> Graph:
+    """Linked where either of two visible regions has the other among its neighbours."""
+    n = len(visible)
+    largest = weight[visible[row]].max(initial=0)
+    scaled = np.minimum(weight / (largest or 1), 1).astype(np.float32)
+    edges = sp.csr_array((scaled, (row, column)), shape=(n, n))
+    seen = sp.csr_array((scaled, (row, column)), shape=(n, n))
+    seen.data[~visible[np.repeat(np.arange(n), np.diff(seen.indptr))]] = 0
+    edges = edges.maximum(seen.T).tocsr()
+    edges.eliminate_zeros()
+    edges.sort_indices()
+    return Graph(edges.indptr.astype(np.int64), edges.indices.astype(np.int64), edges.data, visible)

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.sparse.csgraph import connected_components
+
+from model_code.graphs.views import Graph, distance_graph, function_graph, mobility_graph
+from tests.model_code.graphs.places import dense, graphs, places
+
+NAMES = ("function", "mobility", "distance")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_with_all_neighbours_a_view_is_the_dense_matrix(name: str) -> None:
+    city = places()
+    found = graphs(city, k=len(city["xy"]))[name]
+    np.testing.assert_allclose(found.matrix().toarray(), dense(city)[name], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("k", [1, 4])
+def test_a_region_has_its_k_strongest_neighbours_and_those_that_have_it(name: str, k: int) -> None:
+    city = places()
+    whole = dense(city)[name]
+    rank = (-whole).argsort(axis=1, kind="stable").argsort(axis=1)
+    kept = (rank < k) & (whole > 0)
+    expected = np.where(kept | kept.T, whole, 0)
+    expected /= expected.max()
+    found = graphs(city, k)[name]
+    np.testing.assert_allclose(found.matrix().toarray(), expected, rtol=1e-5, atol=1e-7)
+    assert found.weight.max() == 1 and found.weight.min() > 0 and found.weight.dtype == np.float32
+    assert (found.row != found.column).all()
+    same_row = found.row[1:] == found.row[:-1]
+    assert (np.diff(found.column)[same_row] > 0).all()
+
+
+def test_regions_without_pois_or_trips_have_no_neighbour_there() -> None:
+    found = graphs(places(), k=5)
+    degree = {name: np.diff(graph.start) for name, graph in found.items()}
+    assert set(np.flatnonzero(degree["function"] == 0)) == {3, 7}
+    assert set(np.flatnonzero(degree["mobility"] == 0)) == {5, 7}
+    assert degree["distance"].min() >= 5
+
+
+def test_regions_in_one_place_and_with_equal_pois() -> None:
+    everyone = np.ones(30, bool)
+    near = distance_graph(np.repeat([[0.0, 0.0], [3.0, 4.0]], 15, axis=0), 4, everyone)
+    np.testing.assert_array_equal(near.weight, 1)  # as if as far apart as the nearest that are
+    assert (np.diff(near.start) >= 4).all() and (near.row != near.column).all()
+    alone = distance_graph(np.zeros((30, 2)), 4, everyone)
+    assert np.isfinite(alone.weight).all()
+    alike = function_graph(np.ones((30, 3), np.float32), 4, everyone)
+    np.testing.assert_allclose(alike.weight, 1)
+    assert (np.diff(alike.start) >= 4).all() and (alike.row != alike.column).all()
+
+
+def test_regions_with_no_category_in_common_are_not_linked() -> None:
+    found = function_graph(np.eye(6, 3, dtype=np.float32)[[0, 0, 1, 1, 2, 2]], 5, np.ones(6, bool))
+    assert connected_components(found.matrix())[0] == 3
+    np.testing.assert_array_equal(found.column, [1, 0, 3, 2, 5, 4])
+
+
+def test_no_region_no_trip_and_no_poi() -> None:
+    one, none = np.ones(1, bool), np.empty(0, np.int64)
+    for graph in (
+        function_graph(np.zeros((1, 3), np.float32), 5, one),
+        distance_graph(np.zeros((1, 2)), 5, one),
+        mobility_graph(none, none, np.empty(0), 5, np.ones(3, bool)),
+        function_graph(np.zeros((4, 3), np.float32), 5, np.ones(4, bool)),
+    ):
+        assert not len(graph.column) and graph.mean_weight == 0
+        np.testing.assert_array_equal(graph.normalised().toarray(), np.eye(len(graph)))
+
+
+def test_trips_within_a_region_count_in_its_sum_and_link_nothing() -> None:
+    found = mobility_graph(
+        np.array([0, 0, 1]), np.array([0, 1, 2]), np.ones(3), 5, np.ones(3, bool)
+    )
+    np.testing.assert_allclose(found.matrix().toarray(), [[0, 0.5, 0], [0.5, 0, 1], [0, 1, 0]])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_regions_that_are_not_visible_change_no_other_row(name: str) -> None:
+    city, visible = places(), np.arange(40) % 4 > 0
+    found = graphs(city, 5, visible)[name]
+    assert visible[found.column].all()
+    own = city["counts"][~visible].any(axis=1) if name == "function" else slice(None)
+    if name != "mobility":
+        assert (np.diff(found.start)[~visible][own] == 5).all()
+    other = places(seed=1)
+    mixed = {
+        "xy": np.where(visible[:, None], city["xy"], other["xy"]),
+        "counts": np.where(visible[:, None], city["counts"], other["counts"]),
+        "trips": np.where(visible[:, None] & visible, city["trips"], other["trips"]),
+    }
+    changed = graphs(mixed, 5, visible)[name]
+
+    def rows(graph: Graph) -> np.ndarray:
+        return graph.matrix().toarray()[visible]
+
+    np.testing.assert_array_equal(rows(found), rows(changed))
+    assert found.mean_weight == changed.mean_weight
+    assert not np.array_equal(found.matrix().toarray(), changed.matrix().toarray())
+    alone = {
+        "xy": city["xy"][visible],
+        "counts": city["counts"][visible],
+        "trips": city["trips"][visible][:, visible],
+    }
+    np.testing.assert_allclose(
+        rows(found)[:, visible], graphs(alone, 5)[name].matrix().toarray(), rtol=1e-6
+    )
+
+
+def test_the_mean_is_over_all_pairs() -> None:
+    city = places()
+    n = len(city["xy"])
+    for name, whole in dense(city).items():
+        assert graphs(city, n)[name].mean_weight == pytest.approx(whole.sum() / n / (n - 1))
