@@ -360,15 +360,16 @@ class UrbanMoeConfig(MethodConfig):
 
 
 def _backbone(name: str) -> str:
-    if name not in ("towers", "small", "resnet18", "inception_v3") and not name.startswith("timm/"):
+    known = ("towers", "small", "resnet18", "resnet152", "inception_v3")
+    if name not in known and not name.startswith("timm/"):
         raise ValueError(
-            f"no backbone {name!r}; want towers, small, resnet18, inception_v3, or one of timm's such "
-            "as timm/resnet152 or timm/vit_small_patch16_224"
+            f"no backbone {name!r}; want {', '.join(known)}, or one of timm's such as "
+            "timm/resnet50 or timm/vit_small_patch16_224"
         )
     return name
 
 
-BackboneName = Annotated[str, AfterValidator(_backbone)]
+Backbone = Annotated[str, AfterValidator(_backbone)]
 
 
 class WeightsFile(MethodConfig):
@@ -387,10 +388,10 @@ class MuseClConfig(Tuned):
     street_views: bool = True
     pois: bool = Field(True, description="the words of POIs, which teach the pictures")
     fusion: Literal["attention", "add", "concat"] = "attention"
-    satellite_backbone: BackboneName = Field(
+    satellite_backbone: Backbone = Field(
         "towers", description="resnet18 in the paper; towers: the city's pretrained ones"
     )
-    street_view_backbone: BackboneName = Field("towers", description="inception_v3 in the paper")
+    street_view_backbone: Backbone = Field("towers", description="inception_v3 in the paper")
     rest: bool = Field(True, description="towers rest in the triplets; heads alone learn")
     satellite_weights: WeightsFile | None = Field(None, description="what the backbone starts from")
     street_view_weights: WeightsFile | None = None

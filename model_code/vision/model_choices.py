@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Union
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from model_code.backends import View
-from model_code.methods import BackboneName
+from model_code.methods import Backbone as BackboneName
 from model_code.vision.clip_config import ClipConfig
 
 _BY_VIEW = "a mapping of satellite and street_view"
@@ -244,7 +244,8 @@ ClipChoice = Annotated[
 
 
 class Backbone(Choice):
-    """A pretrained backbone without its classifier: `resnet18`, `inception_v3`, or `timm/NAME`."""
+    """A pretrained backbone without its classifier: `resnet18`, `resnet152`,
+    `inception_v3`, or `timm/NAME`."""
 
     kind: Literal["backbone"]
     model: BackboneName

@@ -109,7 +109,7 @@ def test_an_encoder_of_pictures_and_a_method_that_reads_it(tmp_path: Any) -> Non
         assert load_city(path).image_encoder.kind == kind
     for encoder, message in (
         (None, "add `image_encoder: clip`"),
-        ({**backbone, "model": "resnet152"}, "timm/resnet152"),
+        ({**backbone, "model": "resnet50"}, "timm/resnet50"),
         ({**backbone, "model": "towers"}, "write the word `clip`"),
     ):
         path.write_text(
