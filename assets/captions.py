@@ -478,10 +478,13 @@ def _histograms(ctx: Context, written: Written) -> bytes:
        picture=_histograms)  # fmt: skip
 def caption_scores(ctx: Context) -> Product:
     """How well each caption fits its image."""
-    return Product(ctx.inputs["captions"].arrow(file="caption_scores.parquet"))
+    from model_code.report.captions import score_summary
+
+    table = ctx.inputs["captions"].arrow(file="caption_scores.parquet")
+    return Product(table, metadata=score_summary(table.to_pandas()))
 
 
-_SHOWN = 4  # best and worst captions of a view on the contact sheet
+_SHOWN = 10  # best and worst captions of a view on the contact sheet
 
 
 def examples(ctx: Context, best: pd.DataFrame, shown: int) -> pd.DataFrame:
@@ -521,9 +524,12 @@ def _gallery(ctx: Context, written: Written) -> bytes:
        config=("captions.painter", "chips.min_valid_share"), picture=_gallery)  # fmt: skip
 def calibrated_captions(ctx: Context) -> Product:
     """The best try of each image, and whether it is fit for pretraining."""
+    from model_code.report.captions import calibration_summary
+
     table = ctx.inputs["captions"].arrow(file="calibrated_captions.parquet")
-    kept = table.column("kept").to_numpy(zero_copy_only=False)
-    return Product(table, metadata={"kept_share": round(float(kept.mean()), 4)})
+    frame = table.to_pandas()
+    kept_share = {"kept_share": round(float(frame["kept"].mean()), 4)}
+    return Product(table, metadata=kept_share | calibration_summary(frame))
 
 
 # --- what is said of a region's POIs -------------------------------------------------------------

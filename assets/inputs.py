@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from model_code.errors import DataError
@@ -28,6 +28,7 @@ TABLE_OF = {
     "view_captions": "calibrated_captions",
     "view_locations": "location_features",
     "shares": "image_shares",
+    "image_features": "image_features",
     "towers": "clip_checkpoint",
 }
 
@@ -64,7 +65,8 @@ def region_data(
         "chip_captions": lambda table: _chip_captions(table, ids),
         "view_captions": lambda table: _view_captions(table, _view_ids(handles)),
         "view_locations": lambda table: _locations(table, _view_ids(handles)),
-        "shares": lambda table: _shares(table, ids),
+        "shares": lambda table: _of_pictures(table, "shares", ids),
+        "image_features": lambda table: _of_pictures(table, "feature", ids),
         "towers": lambda table: {"towers": {n: table.checkpoint(n) for n in table.checkpoints}},
     }
     loaded: dict[str, Any] = {}
@@ -147,6 +149,33 @@ def picture_arrays(
         table.column(name).to_numpy(zero_copy_only=False) for name in (key, "region_id")
     )
     return ids, regions, colours
+
+
+def picture_batches(
+    handle: Handle, view: str, min_valid_share: float, rows: int = 256
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """As `picture_arrays`, in the order of the file and no more than `rows` at a time, whatever the
+    size of the table."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    key, size, channels = "view_id", ("height_px", "width_px"), (3,)
+    if view == "satellite":
+        key, size, channels = "region_id", (*size, "bands"), ()
+    with pq.ParquetFile(handle.path()) as file:
+        for batch in file.iter_batches(rows):
+            table = pa.table(batch)
+            if view == "satellite":
+                table = table.filter(np.asarray(table.column("valid_share")) >= min_valid_share)
+            if not len(table):
+                continue
+            pixels = _images(table, "uint8", size, channels)
+            colours = pixels[..., :3] if pixels.shape[3] >= 3 else pixels[..., :1].repeat(3, axis=3)
+            ids, regions = (
+                table.column(name).to_numpy(zero_copy_only=False) for name in (key, "region_id")
+            )
+            yield ids, regions, colours
 
 
 def _chips(handle: Handle, ids: np.ndarray, min_valid_share: float) -> dict[str, Any]:
@@ -279,18 +308,21 @@ def _locations(handle: Handle, ids: np.ndarray) -> dict[str, Any]:
     return {"view_location_features": _vectors(table, "feature", ids)}
 
 
-def _shares(handle: Handle, ids: np.ndarray) -> dict[str, Any]:
-    """Chips' shares in region order, street views' in the order of `RegionData.views`."""
-    table = handle.frame()
+_NAMED = {"shares": "shares", "feature": "features"}
+
+
+def _of_pictures(handle: Handle, column: str, ids: np.ndarray) -> dict[str, Any]:
+    """Chips' vectors in region order, street views' in the order of `RegionData.views`."""
+    table, named = handle.frame(["view", "image_id", "region_id", column]), _NAMED[column]
     chips = table[table["view"] == "satellite"].set_index("image_id")
     views = table[table["view"] == "street_view"].sort_values(["region_id", "image_id"])
     found: dict[str, Any] = {}
-    if chips["shares"].map(len).any():
-        found["chip_shares"] = _vectors(chips, "shares", ids)
-    if views["shares"].map(len).any():
+    if chips[column].map(len).any():
+        found[f"chip_{named}"] = _vectors(chips, column, ids)
+    if views[column].map(len).any():
         found["view_region"] = _index(ids, views["region_id"])
         views = views.set_index("image_id")
-        found["view_shares"] = _vectors(views, "shares", views.index.to_numpy())
+        found[f"view_{named}"] = _vectors(views, column, views.index.to_numpy())
     return found
 
 

@@ -110,6 +110,7 @@ _FIELDS = {
     "view_captions": ("view_texts", "view_text_kept", "view_first_texts"),
     "view_locations": ("view_location_features",),
     "shares": ("chip_shares", "view_shares"),
+    "image_features": ("chip_features", "view_features"),
 }
 
 
@@ -142,19 +143,21 @@ def _shares(data: RegionData) -> dict[str, float]:
     if data.view_location_features is not None:
         shares["view_locations"] = shares["street_views"]
     if data.chip_shares is not None or data.view_shares is not None:
-        shares["shares"] = float(_with_shares(data).mean())
+        shares["shares"] = float(_with(data, data.chip_shares, data.view_shares).mean())
+    if data.chip_features is not None or data.view_features is not None:
+        shares["image_features"] = float(_with(data, data.chip_features, data.view_features).mean())
     return shares
 
 
-def _with_shares(data: RegionData) -> Any:
-    """Regions [N] of which a chip or a street view could be segmented."""
+def _with(data: RegionData, of_chips: Any, of_views: Any) -> Any:
+    """Regions [N] whose chip, or one of whose street views, has a row of numbers."""
     import numpy as np
 
     there = np.zeros(len(data), bool)
-    if data.chip_shares is not None:
-        there |= np.isfinite(data.chip_shares).all(axis=1)
-    if data.view_shares is not None and data.view_region is not None:
-        there[data.view_region[np.isfinite(data.view_shares).all(axis=1)]] = True
+    if of_chips is not None:
+        there |= np.isfinite(of_chips).all(axis=1)
+    if of_views is not None and data.view_region is not None:
+        there[data.view_region[np.isfinite(of_views).all(axis=1)]] = True
     return there
 
 

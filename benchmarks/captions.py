@@ -68,6 +68,8 @@ def of_city(city: City, count: int, seed: int) -> Iterator[pd.DataFrame]:
         pictures = [pixels[i] for i in chosen]
         painter = backends.painter(city.captions.painter, view, pixels.shape[1:3])
         segmenter = backends.segmenter(city.captions.segmenter, view)
+        if segmenter is None:
+            raise SystemExit(f"{city.name} names no segmenter of the view {view}")
         clip = backends.clip(lake.handle(city.name, "clip_checkpoint"), view)
         config = city.captions.calibration
         if facts is not None:

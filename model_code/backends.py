@@ -142,6 +142,15 @@ class Clip(Protocol):
         """How many tokens each text has [B], start and end included, uncut."""
 
 
+class ImageEncoder(Protocol):
+    """Frozen features of pictures; the image half of a `Clip` is one."""
+
+    identity: Identity
+
+    def encode_images(self, pictures: Sequence[Picture]) -> Floats:
+        """Features, float32 [B, D]; a picture's row does not depend on the others."""
+
+
 class TextEmbedding(Protocol):
     """Sentence embeddings."""
 

@@ -34,6 +34,8 @@ from model_code.vision.clip_config import ClipConfig
 from model_code.vision.model_choices import (
     ClipChoice,
     Embedded,
+    Hashed,
+    ImageEncoderChoice,
     PainterChoice,
     SegmenterChoice,
     TextEmbeddingChoice,
@@ -494,6 +496,7 @@ class Captions(Model):
     segmenter: SegmenterChoice = Embedded()
     painter: PainterChoice = Embedded()
     clip: ClipChoice = ClipConfig()
+    text_embedding: TextEmbeddingChoice = Hashed()
     memory_gib: float | None = Field(None, gt=0)
     keep_painted: bool = False
     calibration: CalibrationConfig = CalibrationConfig()
@@ -565,7 +568,7 @@ class City(Model):
     chips: Chips = Chips()
     street_view_images: StreetViewImages = StreetViewImages()
     captions: Captions | None = None
-    text_embedding: TextEmbeddingChoice = Embedded()
+    image_encoder: ImageEncoderChoice | None = None
     indicators: dict[Annotated[str, Field(pattern=NAME_PATTERN)], Indicator] = Field(min_length=1)
     splits: Splits = Splits()
     methods: dict[str, MethodChoice] = Field(min_length=1)
@@ -905,6 +908,12 @@ def _source_problems(raw: Any) -> Iterator[Problem]:
                 f"the method needs {' and '.join(m for m in needs if m in BY_CAPTIONS)}, and this "
                 "city has no captions",
                 "add `captions: {}`, or take the method out",
+            )
+        if raw.get("image_encoder") is None and "image_features" in needs:
+            yield Problem(
+                f"methods.{name}",
+                "the method needs image_features, and this city names no encoder",
+                "add `image_encoder: clip` or a backbone, or take the method out",
             )
         for modality in needs:
             sources = SOURCES_OF[modality]

@@ -326,6 +326,15 @@ _ALL = (
         Column("note", "string", "why the segmenter cannot judge the picture; empty where it can"),
     ),
     _table(
+        "image_features",
+        "Frozen features of chips and street views, by the city's `image_encoder`.",
+        ["view", "image_id"],
+        *_IMAGE,
+        Column("sha256", "string", "digest of the pixels"),
+        Column("encoder", "string", "model and revision"),
+        Column("feature", "vector", "numbers of the encoder's width"),
+    ),
+    _table(
         "captions",
         "Every caption of every image, one try a row.",
         ["view", "image_id", "attempt"],

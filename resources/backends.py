@@ -10,7 +10,15 @@ from pydantic import BaseModel
 from model_code.vision.model_choices import of_view
 
 if TYPE_CHECKING:
-    from model_code.backends import Captioner, Clip, Painter, Segmenter, View
+    from model_code.backends import (
+        Captioner,
+        Clip,
+        ImageEncoder,
+        Painter,
+        Segmenter,
+        TextEmbedding,
+        View,
+    )
     from model_code.vision.loading import Memory
     from resources.lake import Handle
 
@@ -19,6 +27,7 @@ CODE = {
     "captioner": ("model_code.text.captioner",),
     "segmenter": ("model_code.vision.segmentation", "model_code.vision.segmenters"),
     "painter": ("model_code.vision.painter", "model_code.vision.sdxl"),
+    "text_embedding": ("model_code.text.embedding", "model_code.text.sentence_model"),
 }
 
 
@@ -91,6 +100,27 @@ def clip(checkpoints: Handle, view: View, memory: Memory | None = None) -> Clip:
     from model_code.vision.clip import EmbeddedClip
 
     return EmbeddedClip(checkpoints.checkpoint(view))
+
+
+def image_encoder(choice: Any, view: View, towers: Handle | None) -> ImageEncoder:
+    """The encoder of `image_encoder`: a backbone, or the towers of a view from `clip_checkpoint`."""
+    if choice.kind == "clip":
+        assert towers is not None
+        return clip(towers, view)
+    from model_code.vision.features import BackboneFeatures
+
+    return BackboneFeatures(choice)
+
+
+def text_embedding(config: Any) -> TextEmbedding:
+    """The sentence embedding of the section `captions`."""
+    if config.text_embedding.kind == "sentence_transformers":
+        from model_code.text.sentence_model import SentenceModel
+
+        return SentenceModel(config.text_embedding, memory(config.memory_gib))
+    from model_code.text.embedding import HashedEmbedding
+
+    return HashedEmbedding()
 
 
 def memory(limit_gib: float | None) -> Memory:

@@ -28,6 +28,7 @@ Modality = Literal[
     "view_captions",
     "view_locations",
     "shares",
+    "image_features",
     "towers",
 ]
 
@@ -45,6 +46,7 @@ SOURCES_OF: dict[Modality, tuple[str, ...]] = {
     "view_captions": ("street_views",),
     "view_locations": ("street_views",),
     "shares": ("imagery", "street_views"),
+    "image_features": ("imagery", "street_views"),
     "towers": (),
 }
 
@@ -303,6 +305,10 @@ class SharesConfig(Probed):
     pass
 
 
+class FeaturesConfig(Probed):
+    pass
+
+
 class UrbanMoeConfig(MethodConfig):
     """`image`, `text`, `region` and `poi` switch the paper's ablations, as do the numbers of experts of
     each kind; `single_task` trains a net for each task, with as many experts as the task has among
@@ -361,10 +367,11 @@ class UrbanMoeConfig(MethodConfig):
 
 
 def _backbone(name: str) -> str:
-    if name not in ("towers", "small", "resnet18", "inception_v3") and not name.startswith("timm/"):
+    known = ("towers", "small", "resnet18", "resnet152", "inception_v3")
+    if name not in known and not name.startswith("timm/"):
         raise ValueError(
-            f"no backbone {name!r}; want towers, small, resnet18, inception_v3, or one of timm's such "
-            "as timm/resnet152 or timm/vit_small_patch16_224"
+            f"no backbone {name!r}; want {', '.join(known)}, or one of timm's such as "
+            "timm/resnet50 or timm/vit_small_patch16_224"
         )
     return name
 
@@ -517,6 +524,7 @@ METHODS: dict[str, MethodSpec] = {
                 "flows",
             ),
         ),
+        MethodSpec(
             "urbanmoe", "UrbanMoE", "supervised", ("imagery", "pois", "poi_texts", "poi_descriptions", "towers"),
             UrbanMoeConfig, "model_code.methods.urbanmoe",
             "Experts of each task, of each pair of tasks and of all, on chips and on texts of POIs.",
@@ -547,6 +555,12 @@ METHODS: dict[str, MethodSpec] = {
             "shares", "Segmentation shares", "pretrained", ("shares",), SharesConfig,
             f"{_BASELINES}.shares",
             "Shares of what satellite chips and street views show: the control for captions.",
+            seeded=False,
+        ),
+        MethodSpec(
+            "features", "Frozen image features", "pretrained", ("image_features",), FeaturesConfig,
+            f"{_BASELINES}.features",
+            "Features of satellite chips and street views by the city's `image_encoder`, as they come.",
             seeded=False,
         ),
     )

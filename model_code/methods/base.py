@@ -44,6 +44,8 @@ class RegionData:
         view_first_texts [M] the captions as they were before calibration;
         chip_shares [N, K1] and view_shares [M, K2] float32 pixel shares of segmentation classes (a
         row of NaN: not applicable);
+        chip_features [N, D] and view_features [M, D] float32 of a frozen encoder (a row of NaN: no
+        picture);
         view_location_features [M, 512] float32 of the places of the views, by GeoCLIP;
         towers: by view (`satellite`, `street_view`) the CLIP weights that encoders start from;
         memo: what was computed from these data alone and is dear, such as frozen features.
@@ -80,6 +82,8 @@ class RegionData:
     view_first_texts: NDArray[np.str_] | None = None
     chip_shares: Floats | None = None
     view_shares: Floats | None = None
+    chip_features: Floats | None = None
+    view_features: Floats | None = None
     view_location_features: Floats | None = None
     towers: dict[str, Checkpoint] | None = None
     memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)

@@ -106,6 +106,40 @@ def histogram(name: str, values: pd.Series[Any], data: CaptionData) -> dict[str,
     }
 
 
+_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+def score_summary(scores: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
+    """By view and score, how the scores of all tries are spread: how many there are, their mean and
+    quantiles; of rows of `caption_scores`. A score that nothing has is left out."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for view, own in scores.groupby("view"):
+        spread = {}
+        for name in SCORES:
+            if len(values := own[name].dropna()):
+                at = {f"p{100 * q:02.0f}": round(float(values.quantile(q)), 4) for q in _QUANTILES}
+                spread[name] = {"count": len(values), "mean": round(float(values.mean()), 4), **at}
+        found[str(view)] = spread
+    return found
+
+
+def calibration_summary(calibrated: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """By view, of rows of `calibrated_captions`: pictures, captions that are kept and their share, and
+    how many pictures took how many tries."""
+    found = {}
+    for view, own in calibrated.groupby("view"):
+        tries = own["tries"].value_counts().sort_index()
+        found[str(view)] = {
+            "pictures": len(own),
+            "kept": int(own["kept"].sum()),
+            "kept_share": round(float(own["kept"].mean()), 4),
+            "mean_tries": round(float(own["tries"].mean()), 4),
+            "pictures_by_tries": {str(number): int(count) for number, count in tries.items()},
+            "without_caption": int((own["text"] == "").sum()),
+        }
+    return found
+
+
 def _card(row: Any) -> dict[str, Any]:
     """One caption with its pictures as data URLs."""
     return {

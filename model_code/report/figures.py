@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_BYTES = 150_000
-SHEET_BYTES = 400_000  # of pictures beside texts that have to be read
+SHEET_BYTES = 800_000  # of pictures beside texts that have to be read
 _DPI = 110
 _SEQUENTIAL = LinearSegmentedColormap.from_list("sequential", list(palette.SEQUENTIAL))
 _PALE = LinearSegmentedColormap.from_list("pale", list(palette.PALE))

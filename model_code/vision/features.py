@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model_code.backends import Picture
+from model_code.backends import Identity, Picture
 from model_code.methods.base import Floats
-from model_code.vision.loading import device
+from model_code.vision.backbones import ImageEncoder
+from model_code.vision.loading import Loaded, Memory, device
+from model_code.vision.model_choices import Backbone
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -71,3 +73,31 @@ def normalised(
         row.copy_(x[0])
     shift, scale = (torch.tensor(tuple(v))[:, None, None] for v in (mean, std))
     return (out - shift) / scale
+
+
+class BackboneFeatures:
+    """`model_code.backends.ImageEncoder` over a pretrained backbone."""
+
+    def __init__(self, choice: Backbone, memory: Memory | None = None) -> None:
+        self._choice = choice
+        self._size = (choice.size_px[0], choice.size_px[1])
+        settings = {"kind": choice.kind, "size_px": list(choice.size_px)}
+        self.identity = Identity(choice.model, choice.weights.sha256[:16], settings)
+        name = f"backbone {choice.model}"
+        self._network = Loaded(name, self._load, memory or Memory(), lambda network: [network])
+
+    def _load(self) -> ImageEncoder:
+        network = ImageEncoder(self._choice.model)
+        network.load_file(self._choice.weights.path, self._choice.weights.sha256)
+        return network.to(device()).eval()
+
+    def encode_images(self, pictures: Sequence[Picture]) -> Floats:
+        """Features, float32 [B, D]; a picture's row does not depend on the others."""
+        network = self._network()
+
+        def prepare(some: Sequence[Picture]) -> Tensor:
+            floats = normalised(some, self._size, (0.0,) * 3, (1.0,) * 3)
+            return (floats * 255).round().byte().permute(0, 2, 3, 1)
+
+        parts = list(encoded(pictures, prepare, network, self._choice.batch))
+        return np.concatenate([np.empty((0, network.width), np.float32), *parts])

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Union
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from model_code.backends import View
+from model_code.methods import Backbone as BackboneName
 from model_code.vision.clip_config import ClipConfig
 
 _BY_VIEW = "a mapping of satellite and street_view"
@@ -239,6 +240,46 @@ ClipChoice = Annotated[
     Discriminator(_kind("embedded")),
 ]
 
+# --- frozen features -----------------------------------------------------------------------------
+
+
+class Backbone(Choice):
+    """A pretrained backbone without its classifier: `resnet18`, `resnet152`,
+    `inception_v3`, or `timm/NAME`."""
+
+    kind: Literal["backbone"]
+    model: BackboneName
+    weights: WeightsAt
+    size_px: tuple[Annotated[int, Field(ge=16)], ...] = Field(
+        (224, 224), min_length=2, max_length=2, description="height and width that it sees"
+    )
+    batch: int = Field(64, ge=1)
+
+    @model_validator(mode="after")
+    def _stands_alone(self) -> Backbone:
+        if self.model == "towers":
+            raise ValueError(
+                "towers are no backbone with weights of its own: write the word `clip`"
+            )
+        return self
+
+
+class ByClip(Choice):
+    """The image towers of `captions.clip`; in YAML the bare word `clip`."""
+
+    kind: Literal["clip"] = "clip"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
+
+
+ImageEncoderChoice = Annotated[
+    Union[Annotated[Backbone, Tag("backbone")], Annotated[ByClip, Tag("clip")]],
+    Discriminator(_kind(None)),
+]
+
 # --- sentences -----------------------------------------------------------------------------------
 
 
@@ -253,9 +294,20 @@ class SentenceTransformers(Pinned):
     precision: Precision = "auto"
 
 
+class Hashed(Choice):
+    """Hashed words, which run anywhere; in YAML the bare word `hashed`."""
+
+    kind: Literal["hashed"] = "hashed"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
+
+
 TextEmbeddingChoice = Annotated[
     Union[
-        Annotated[Embedded, Tag("embedded")],
+        Annotated[Hashed, Tag("hashed")],
         Annotated[SentenceTransformers, Tag("sentence_transformers")],
     ],
     Discriminator(_kind(None)),

@@ -11,6 +11,7 @@ import copy
 import difflib
 import hashlib
 import json
+import pickle
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -157,6 +158,11 @@ def pretrained_checkpoint(
 def _take(model: nn.Module, path: Path) -> None:
     try:
         open_clip.load_checkpoint(model, str(path), strict=True, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise DataError(
+            f"the file {path.name} holds more than weights, and is not loaded",
+            fix="save its `state_dict` alone, best as safetensors",
+        ) from error
     except (RuntimeError, KeyError) as error:
         raise DataError(
             f"the weights {path.name} are of another model: {str(error).strip().splitlines()[-1]}",

@@ -3,6 +3,7 @@ protocols changes."""
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -40,11 +41,12 @@ def painted(tmp_path_factory: pytest.TempPathFactory) -> Place:
         "keep_painted": True, "calibration": {"retries": 1, "floor": 0.0},
     }  # fmt: skip
     methods = {
-        "urbanvlp": {"config": {"epochs": 1, "width": 8, "batch": 8}}, "shares": {}, "clip_probe": {},
+        "urbanvlp": {"config": {"epochs": 1, "width": 8, "batch": 8}}, "shares": {}, "features": {},
+        "clip_probe": {},
         "urbanmoe": {"config": {"epochs": 1, "hidden": 8, "width": 4, "n_specific": 1, "n_pair": 1}},
     }  # fmt: skip
     place.write(
-        {**place.config(), "captions": captions, "methods": methods, "splits": {"random": {}},
+        {**place.config(), "captions": captions, "image_encoder": "clip", "methods": methods, "splits": {"random": {}},
          "seeds": [0]}
     )  # fmt: skip
     done = place.run(*place.job())
@@ -77,6 +79,24 @@ def test_every_caption_that_was_written_has_all_scores(painted: Place) -> None:
     assert (streets["cycle_paper"] >= 1 - 2 / 150).all() and streets["cycle_score"].min() < 0.9
 
 
+def test_frozen_features_of_every_picture_are_those_of_the_towers(painted: Place) -> None:
+    features = table(painted, "image_features")
+    pictures = table(painted, "image_shares")
+    assert features["image_id"].tolist() == pictures["image_id"].tolist()
+    assert features["encoder"].str.startswith("open_clip ").all()
+    vectors = np.stack(features["feature"].to_list())
+    assert vectors.shape[1] == tiny_models.CLIP_MODEL["embed_dim"]
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_the_ui_is_told_how_scores_are_spread(painted: Place) -> None:
+    lake = Lake(str(painted.root / "lake"))
+    scores = lake.handle("tiny", "caption_scores").metadata("street_view")
+    assert scores["cycle_score"]["p05"] <= scores["cycle_score"]["p95"]
+    best = lake.handle("tiny", "calibrated_captions").metadata("satellite")
+    assert best["pictures"] == 12 and sum(best["pictures_by_tries"].values()) == 12
+
+
 def test_paintings_are_kept_beside_their_sources(painted: Place) -> None:
     lake = Lake(str(painted.root / "lake"))
     files = [f for f in lake.handle("tiny", "captions").files if f.startswith("painted_")]
@@ -85,7 +105,9 @@ def test_paintings_are_kept_beside_their_sources(painted: Place) -> None:
 
 def test_methods_and_report_stand_on_them(painted: Place) -> None:
     board = table(painted, "leaderboard")
-    assert set(board["method"]) == {"urbanvlp", "shares", "clip_probe", "urbanmoe"}
+    assert set(board["method"]) == {
+        "urbanvlp", "shares", "features", "clip_probe", "urbanmoe",
+    }  # fmt: skip
     page = (painted.root / "lake" / "tiny" / "report.html").read_text(encoding="utf-8")
     assert "What a painter makes of the caption" in page
 
@@ -93,5 +115,5 @@ def test_methods_and_report_stand_on_them(painted: Place) -> None:
 def test_another_run_finds_everything_up_to_date(painted: Place) -> None:
     again = painted.run(*painted.job())
     assert again.returncode == 0, again.stderr[-2000:]
-    for asset in ("image_shares", "captions", "clip_checkpoint", "report"):
+    for asset in ("image_shares", "image_features", "captions", "clip_checkpoint", "report"):
         assert f"tiny · {asset}: up to date" in again.stderr

@@ -46,7 +46,7 @@ DATA = {
 }  # fmt: skip
 BEFORE_PRETRAINING = DATA | {
     "region_chips", "region_street_views", "poi_counts", "poi_texts", "flows", "mobility", "heights",
-    "image_shares", "captions", "caption_scores", "calibrated_captions", "clip_checkpoint",
+    "image_shares", "image_features", "captions", "caption_scores", "calibrated_captions", "clip_checkpoint",
     "location_features", "targets", "indicators", "splits", "coverage", "rejected",
 }  # fmt: skip
 OF_PRETRAINED = {

@@ -152,3 +152,16 @@ def test_towers_that_were_never_trained_are_asked_for(tmp_path: Path) -> None:
     handle = Lake(str(tmp_path)).handle("town", "clip_checkpoint")
     with pytest.raises(MissingTableError, match=r"'clip_checkpoint' of city 'town'"):
         backends.clip(handle, "satellite")
+
+
+def test_sentences_are_embedded_by_what_the_section_names(tmp_path: Path) -> None:
+    plain = backends.text_embedding(Captions())
+    folder = str(tiny_models.sentence_model(tmp_path / "model"))
+    named = {"text_embedding": {"kind": "sentence_transformers", "model": folder}}
+    real = backends.text_embedding(Captions.model_validate_json(json.dumps(named), strict=True))
+    for embedding in (plain, real):
+        found = embedding.encode(["trees along a road", "", "much water"])
+        assert found.shape == (3, embedding.width) and found.dtype == np.float32
+        np.testing.assert_allclose(np.linalg.norm(found, axis=1), [1, 0, 1], atol=1e-5)
+        alone = embedding.encode(["much water"])
+        np.testing.assert_allclose(alone[0], found[2], atol=1e-5)

@@ -81,10 +81,12 @@ def _pictured(latents: np.ndarray, seed: int) -> dict[str, Any]:
 
     chip_texts, chip_kept = texts(latents)
     view_texts, view_kept = texts(seen)
+    places_of_views = rng.random((len(region), 2))
+    mixed = rng.standard_normal((3, 12))
     return {
         "views": (255 * pixels.clip(0, 1)).astype(np.uint8),
         "view_region": region,
-        "view_lonlat": rng.random((len(region), 2)),
+        "view_lonlat": places_of_views,
         "chip_texts": chip_texts,
         "chip_text_kept": chip_kept,
         "chip_first_texts": np.where(chip_kept, chip_texts, "a first try"),
@@ -93,6 +95,8 @@ def _pictured(latents: np.ndarray, seed: int) -> dict[str, Any]:
         "view_first_texts": np.where(view_kept, view_texts, "a first try"),
         "chip_shares": (latents / latents.sum(axis=1, keepdims=True)).astype(np.float32),
         "view_shares": (seen / seen.sum(axis=1, keepdims=True)).astype(np.float32),
+        "chip_features": np.sin(latents @ mixed).astype(np.float32),
+        "view_features": np.sin(seen @ mixed).astype(np.float32),
         "view_location_features": places.astype(np.float32),
     }
 

@@ -90,6 +90,8 @@ def scrambled(data: RegionData, rows: np.ndarray) -> RegionData:
         poi_names=np.where(rows[data.poi_name_region], "another word", data.poi_names),
         poi_comments=np.where(rows[data.poi_comment_region], "x", data.poi_comments),
         chip_shares=changed(data.chip_shares, rng.random(data.chip_shares.shape)),
+        chip_features=changed(data.chip_features, rng.random(data.chip_features.shape)),
+        view_features=viewed(data.view_features, rng.random(data.view_features.shape)),
         views=viewed(data.views, rng.integers(0, 255, data.views.shape)),
         view_shares=viewed(data.view_shares, rng.random(data.view_shares.shape)),
         view_location_features=viewed(

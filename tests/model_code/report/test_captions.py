@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model_code.report.captions import caption_views, data_url, histogram
+from model_code.report.captions import (
+    calibration_summary,
+    caption_views,
+    data_url,
+    histogram,
+    score_summary,
+)
 from tests.model_code.report.sample import captions
 
 
@@ -50,3 +56,15 @@ def test_a_picture_keeps_its_shape_and_gets_no_larger_than_it_shows() -> None:
         code = url.removeprefix("data:image/jpeg;base64,")
         assert Image.open(io.BytesIO(base64.b64decode(code))).size == size
         assert url == data_url(picture)
+
+
+def test_what_the_ui_is_told_is_what_the_tables_hold() -> None:
+    data = captions()
+    told = score_summary(data.scores)["satellite"]
+    own = data.scores.query("view == 'satellite'")
+    assert told["clip_score"]["count"] == len(own)
+    assert told["clip_score"]["p50"] == pytest.approx(own["clip_score"].median(), abs=1e-4)
+    assert all(v["p05"] <= v["p25"] <= v["p75"] <= v["p95"] for v in told.values())
+    streets = calibration_summary(data.calibrated)["street_view"]
+    assert streets["pictures_by_tries"] == {"1": 1, "2": 1, "3": 1} and streets["mean_tries"] == 2
+    assert (streets["pictures"], streets["kept"], streets["kept_share"]) == (3, 2, 0.6667)

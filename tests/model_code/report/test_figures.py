@@ -228,7 +228,7 @@ def test_a_gallery_grows_with_its_captions_and_keeps_the_shape_of_pictures() -> 
 
 
 def test_a_gallery_of_noise_stays_large_enough_to_read() -> None:
-    drawn = figures.caption_gallery(gallery(16, (72, 96)))
+    drawn = figures.caption_gallery(gallery(40, (72, 96)))
     assert figures.MAX_BYTES < len(drawn) <= figures.SHEET_BYTES
     assert _pixels(drawn).shape[1] >= 1000
 

@@ -69,7 +69,7 @@ def test_a_network_that_timm_does_not_know_is_told_from_its_like() -> None:
     with pytest.raises(DataError, match="timm/resnet152"):
         ImageEncoder("timm/resnett152")
     with pytest.raises(ValueError, match="timm/vit_small_patch16_224"):
-        MuseClConfig(satellite_backbone="resnet152")
+        MuseClConfig(satellite_backbone="resnet50")
 
 
 def test_the_small_one_looks_at_each_picture_alone_and_trains_all() -> None:

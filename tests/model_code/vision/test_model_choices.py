@@ -8,7 +8,7 @@ import pytest
 from model_code.city import Captions, load_city
 from model_code.errors import ConfigError
 from model_code.vision.clip_config import ClipConfig
-from model_code.vision.model_choices import Embedded, Nothing, of_view
+from model_code.vision.model_choices import Embedded, Hashed, Nothing, of_view
 from tests.tiny import ROOT
 
 COMMIT = "a" * 40
@@ -71,6 +71,10 @@ def test_a_segmenter_and_towers_for_each_view() -> None:
         ({"clip": {**CLIP, "pretrained": None}}, "clip", "give either `pretrained: TAG`"),
         ({"clip": {**CLIP, "model": {"embed_dim": 8}}}, "clip", "goes with a model's name"),
         ({"memory_gib": 0}, "memory_gib", "greater than 0"),
+        (
+            {"text_embedding": {"kind": "sentence_transformers", "model": "Qwen/Qwen3"}},
+            "text_embedding", "add `revision:`",
+        ),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_told_by_its_key(
@@ -87,14 +91,29 @@ def test_what_is_wrong_is_told_by_its_key(
     assert message in str(caught.value)
 
 
-def test_sentences(tmp_path: Any) -> None:
+def test_sentences() -> None:
+    own = {"kind": "sentence_transformers", "model": "Qwen/Qwen3", "revision": COMMIT, "width": 256}
+    assert captions().text_embedding == captions(text_embedding="hashed").text_embedding == Hashed()
+    assert captions(text_embedding=own).text_embedding.width == 256
+
+
+def test_an_encoder_of_pictures_and_a_method_that_reads_it(tmp_path: Any) -> None:
     import yaml
 
     config = yaml.safe_load((ROOT / "cities" / "demo.yaml").read_text())
-    path, own = tmp_path / "demo.yaml", {"kind": "sentence_transformers", "model": "Qwen/Qwen3"}
-    assert load_city(ROOT / "cities" / "demo.yaml").text_embedding == Embedded()
-    path.write_text(yaml.safe_dump({**config, "text_embedding": {**own, "revision": COMMIT}}))
-    assert load_city(path).text_embedding.kind == "sentence_transformers"
-    path.write_text(yaml.safe_dump({**config, "text_embedding": own}))
-    with pytest.raises(ConfigError, match="add `revision:`"):
-        load_city(path)
+    config |= {"methods": {"features": {}}, "transfer": {}}
+    path, weights = tmp_path / "demo.yaml", {"path": "/a", "sha256": "0" * 64}
+    backbone = {"kind": "backbone", "model": "timm/resnet152", "weights": weights}
+    for encoder, kind in (("clip", "clip"), (backbone, "backbone")):
+        path.write_text(yaml.safe_dump({**config, "image_encoder": encoder}))
+        assert load_city(path).image_encoder.kind == kind
+    for encoder, message in (
+        (None, "add `image_encoder: clip`"),
+        ({**backbone, "model": "resnet50"}, "timm/resnet50"),
+        ({**backbone, "model": "towers"}, "write the word `clip`"),
+    ):
+        path.write_text(
+            yaml.safe_dump({**config, **({"image_encoder": encoder} if encoder else {})})
+        )
+        with pytest.raises(ConfigError, match=message):
+            load_city(path)

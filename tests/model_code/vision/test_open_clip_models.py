@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,26 @@ def test_what_cannot_be_is_told_with_the_way_out(tmp_path: Path) -> None:
     wrong = choice(tmp_path / "b.pt").model_copy(update={"model": other})
     with pytest.raises(DataError, match=r"weights b\.pt are of another model"):
         pretrained_checkpoint(wrong, pictures(), TEXTS)
+
+
+class _Runs:
+    """What a malicious pickle asks for."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, (f"touch {self.trace}",)
+
+
+def test_a_file_can_run_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "evil.pt"
+    torch.save({"state_dict": _Runs(tmp_path / "trace")}, path)
+    about = {"path": str(path), "sha256": tiny_models.file_sha256(path)}
+    own = OpenClip.model_validate({"kind": "open_clip", "model": CLIP_MODEL, "weights": about})
+    with pytest.raises(DataError, match="holds more than weights"):
+        pretrained_checkpoint(own, pictures(), TEXTS)
+    assert not (tmp_path / "trace").exists()
 
 
 def test_any_model_scores_and_some_are_towers(tmp_path: Path) -> None:
