@@ -401,7 +401,7 @@ class _Keeping:
             return pd.DataFrame({"painted": [small(picture) for picture in painted]})
 
         keys = self.keys(texts, seeds)
-        return _kept(ctx, "paintings", keys, paint, "painted")["painted"].to_list()
+        return kept_rows(ctx, "paintings", keys, paint, "painted")["painted"].to_list()
 
 
 def _sheets(
