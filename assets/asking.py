@@ -310,8 +310,8 @@ class Forecast:
             told.append(f"  these are first tries; calibration asks again for what scores too low, at "
                         f"most {self.retries} times each")  # fmt: skip
         if self.budget is not None:
-            limits = [f"{limit:,} {unit}" for limit, unit in (
-                (self.budget.money, "money"), (self.budget.tokens, "tokens")) if limit]  # fmt: skip
+            limits = [f"{self.budget.money:g} money"] if self.budget.money else []
+            limits += [f"{self.budget.tokens:,} tokens"] if self.budget.tokens else []
             spent = self.spent.tokens_in + self.spent.tokens_out
             told.append(f"  budget: {' and '.join(limits)}; {spent:,} tokens spent so far")
         return told
