@@ -131,6 +131,8 @@ def test_a_forecast_asks_nothing_and_says_what_it_rests_on(tmp_path: Path) -> No
         looked = forecast(ctx, captioner, {"chips": asks(1000)})
         assert not server.requests
     assert looked.missing == 1000 and looked.tokens_out == 50 and 100 < looked.tokens_in < 250
+    nothing = "\n".join(forecast(ctx, captioner, {"chips": []}).lines())
+    assert "0 to ask" in nothing and "time: 0:00" in nothing
     lines = "\n".join(looked.lines())
     assert "an estimate" in lines and "not known before a first batch" in lines
     assert f"cost: {1000 * looked.tokens_in * 1e-6 + 0.5:.2f}" in lines
