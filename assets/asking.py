@@ -296,12 +296,9 @@ class Forecast:
         tokens_in, tokens_out = self.missing * self.tokens_in, self.missing * self.tokens_out
         told.append(f"  tokens: {tokens_in:,.0f} in, {tokens_out:,.0f} out ({about}: "
                     f"{self.tokens_in:,.0f} and {self.tokens_out:,.0f} each)")  # fmt: skip
-        known = not math.isnan(self.seconds)
-        told.append(
-            f"  time: {clock(self.missing * self.seconds)}"
-            if known or not self.missing
-            else "  time: not known before a first batch"
-        )
+        left_s = self.missing * self.seconds if self.missing else 0.0
+        known = not math.isnan(left_s)
+        told.append(f"  time: {clock(left_s) if known else 'not known before a first batch'}")
         if self.prices is None:
             told.append("  cost: no captions.captioner.price_per_million_tokens is given")
         else:
@@ -310,8 +307,8 @@ class Forecast:
             told.append(f"  these are first tries; calibration asks again for what scores too low, at "
                         f"most {self.retries} times each")  # fmt: skip
         if self.budget is not None:
-            limits = [f"{limit:,} {unit}" for limit, unit in (
-                (self.budget.money, "money"), (self.budget.tokens, "tokens")) if limit]  # fmt: skip
+            limits = [f"{self.budget.money:g} money"] if self.budget.money else []
+            limits += [f"{self.budget.tokens:,} tokens"] if self.budget.tokens else []
             spent = self.spent.tokens_in + self.spent.tokens_out
             told.append(f"  budget: {' and '.join(limits)}; {spent:,} tokens spent so far")
         return told

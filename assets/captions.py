@@ -87,7 +87,7 @@ class _Images:
         columns = (self.image_id, self.region_id, self.pixels, self.sha256)
         return _Images(self.view, *(column[part] for column in columns))
 
-    def named_model(self, **columns: Any) -> pd.DataFrame:
+    def named(self, **columns: Any) -> pd.DataFrame:
         """A table with a row an image."""
         import pandas as pd
 

@@ -233,7 +233,7 @@ def test_a_server_that_misbehaves_loses_no_row_and_error_rows_alone_are_asked_ag
         assert (good["took_s"] > 0).all() and (good["tokens_out"] >= 20).all()
         assert described["prompt"].str.startswith("pois.v1 ").all()
         told = says(place, "captions", "tiny", "--dry-run")
-        assert sum(missing(told)) == failed and "measured on" in told and "time: 0:0" in told
+        assert sum(missing(told)) == failed and "measured on" in told
         assert f"{len(bad)} asks that failed are made again" in says(place, "explain", "tiny")
 
         # The same asks fail again: what is downstream stays.
@@ -255,7 +255,6 @@ def test_a_server_that_misbehaves_loses_no_row_and_error_rows_alone_are_asked_ag
         pd.testing.assert_frame_equal(second.set_index(key).loc[old.index], old)
         assert server.keys == {f"Bearer {KEY}"}
     assert "S3NTINEL" not in said and b"S3NTINEL" not in everything_written(place)
-    assert says(place, "explain", "tiny").count("made again") == 0
 
 
 def test_an_encoder_is_carried_to_a_city_that_was_not_seen(

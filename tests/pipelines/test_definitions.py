@@ -47,7 +47,7 @@ DATA = {
 BEFORE_PRETRAINING = DATA | {
     "region_chips", "region_street_views", "poi_counts", "poi_texts", "flows", "mobility", "heights",
     "image_shares", "image_features", "captions", "caption_scores", "calibrated_captions", "clip_checkpoint",
-    "location_features", "targets", "indicators", "splits", "coverage", "rejected",
+    "poi_descriptions", "location_features", "targets", "indicators", "splits", "coverage", "rejected",
 }  # fmt: skip
 OF_PRETRAINED = {
     f"{name}_{part}"
@@ -68,6 +68,17 @@ def test_a_job_holds_all_that_follows_what_it_leaves_out(job: str) -> None:
     layer = defs.resolve_job_def(job).asset_layer
     chosen = {key.path[-1] for key in layer.executable_asset_keys}
     assert chosen == set(STAGES) - LEFT_OUT[job] - {"transfer"}
+
+
+def test_captions_can_be_made_before_all_that_needs_them() -> None:
+    layer = defs.resolve_job_def("up_to_captions").asset_layer
+    chosen = {key.path[-1] for key in layer.executable_asset_keys}
+    assert chosen == {
+        name for name, stage in STAGES.items()
+        if stage.group in ("raw", "regions", "features", "captions")
+    }  # fmt: skip
+    assert {"raw_files", "captions", "poi_descriptions"} <= chosen
+    assert not {"targets", "poi_embeddings"} & chosen
 
 
 def test_each_city_with_a_cron_has_its_schedule() -> None:

@@ -386,6 +386,24 @@ def test_a_region_without_comments_has_its_names_and_texts_weigh_equally(data: R
         np.testing.assert_allclose(np.nan_to_num(found[region]), total, rtol=1e-3, atol=1e-5)
 
 
+def test_descriptions_stand_in_for_names_sentence_by_sentence(data: RegionData) -> None:
+    told = ["Offices and bars.", "", "A quiet street. Few shops! Is it a park?"] * (
+        len(data) // 3 + 1
+    )
+    described = replace(data, poi_descriptions=np.array(told[: len(data)]), memo={})
+    settings = config(text_from="descriptions")
+    towers, found = _towers(data, settings), read(described, settings).features["text"]
+    assert np.isnan(found[1::3]).all() and not np.isnan(found[2::3]).any()
+    parts = ["A quiet street.", "Few shops!", "Is it a park?"]
+    pooled = [towers.text(towers.tokenize([t]))[0][0].detach().numpy() for t in parts]
+    mean = np.mean([p / np.linalg.norm(p) for p in pooled], axis=0)
+    np.testing.assert_allclose(found[2], mean / np.linalg.norm(mean), rtol=1e-3, atol=1e-5)
+    np.testing.assert_array_equal(found[5], found[2])
+    # Names are read by default, even where there are descriptions.
+    by_name = read(described, CONFIG).features["text"]
+    np.testing.assert_array_equal(by_name, read(data, CONFIG).features["text"])
+
+
 def test_a_texts_vector_does_not_depend_on_the_other_texts(data: RegionData) -> None:
     towers = _towers(data, CONFIG)
     texts = [f"{'very ' * (i % 7)}busy place {i}" for i in range(150)]
