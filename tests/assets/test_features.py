@@ -33,7 +33,9 @@ class Means:
 
 @pytest.fixture
 def store(tmp_path: Path) -> RowStore:
-    return RowStore(Lake(str(tmp_path / "lake")), "tiny", "image_features", "features", print)
+    return RowStore(
+        Lake(str(tmp_path / "lake")), "tiny", "image_features", "features", print, tidies=True
+    )
 
 
 def pictures(count: int = 10) -> np.ndarray:
@@ -59,7 +61,9 @@ def test_rows_are_ordered_by_picture_and_hold_its_features(store: RowStore) -> N
 def test_a_killed_run_goes_on_where_it_was(store: RowStore, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         kept_features(store, batches(pictures()), Means(fails_after=6))
-    other = RowStore(Lake(str(tmp_path / "lake")), "tiny", "image_features", "features", print)
+    other = RowStore(
+        Lake(str(tmp_path / "lake")), "tiny", "image_features", "features", print, tidies=True
+    )
     encoder = Means()
     assert len(kept_features(other, batches(pictures()), encoder)) == 10
     assert encoder.asked == 4

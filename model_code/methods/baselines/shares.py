@@ -63,7 +63,7 @@ def region_rows(
         found["satellite"] = np.asarray(of_chips, np.float64)
     if of_views is not None and data.view_region is not None:
         rows = np.asarray(of_views, np.float64)
-        known: Mask = np.asarray(np.isfinite(rows).all(axis=1))
+        known = np.asarray(np.isfinite(rows).all(axis=1), bool)
         region = data.view_region[known]
         mean = sparse.coo_array(
             (np.ones(len(region)), (region, np.flatnonzero(known))), (len(data), len(rows))
