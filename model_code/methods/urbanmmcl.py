@@ -176,19 +176,20 @@ def _pictured(config: UrbanMmclConfig) -> UrbanVlpConfig:
 
 
 class Places(nn.Module):
-    """Location features [V, 512] on the principal axes [V, K] of those that pretraining sees."""
+    """Location features [N, 512] on the principal axes [N, K] of those that pretraining sees."""
 
     mean: Tensor
     scale: Tensor
     axes: Tensor
 
     def __init__(self, features: Floats, seen: Mask, axes: int) -> None:
+        """Fitted on the regions `seen` [N]."""
         super().__init__()
         scaler = Scaler.fit(features, seen)
-        known = seen & np.isfinite(features).all(axis=1)
-        _, found = principal_axes(scaler.apply(features[known]), axes) if known.any() else (0, ())
         kept = np.zeros((axes, features.shape[1]))
-        kept[: len(found)] = found
+        if seen.any():
+            _, found = principal_axes(scaler.apply(features[seen]), axes)
+            kept[: len(found)] = found
         self.register_buffer("mean", torch.from_numpy(scaler.mean).float())
         self.register_buffer("scale", torch.from_numpy(scaler.scale).float())
         self.register_buffer("axes", torch.from_numpy(kept).float())
@@ -219,8 +220,9 @@ class MmclRegions(nn.Module):
         self.towers.requires_grad_(False)
         widths: dict[str, int] = {view: pair.embed_dim for view, pair in towers.items()}
         self.places = nn.ModuleDict()
-        for name, (features, region) in self._located().items():
-            self.places[name] = Places(features, visible[region], config.location_axes)
+        for name, located in self._located().items():
+            own = located.numbers.numpy(), visible & located.present.numpy()
+            self.places[name] = Places(*own, config.location_axes)
             widths[name] = config.location_axes
         self.projections = nn.ModuleDict()
         for name, width in widths.items():
@@ -351,11 +353,10 @@ class MmclRegions(nn.Module):
                 found[view] = Values.means(
                     vectors, torch.from_numpy(region), torch.from_numpy(usable), len(data)
                 )
-            for name, (features, region) in self._located().items():
-                known = torch.from_numpy(np.isfinite(features).all(axis=1))
+            for name, located in self._located().items():
                 with torch.no_grad():
-                    rows = self.places[name](torch.from_numpy(np.array(features)))
-                found[name] = Values.means(rows, torch.from_numpy(region), known, len(data))
+                    rows = self.places[name](located.numbers)
+                found[name] = Values(rows * located.present[:, None], located.present)
             self._kept["values"] = {name: found[name] for name in self.projections}
         return cast(dict[str, Values], self._kept["values"])
 
@@ -385,16 +386,20 @@ class MmclRegions(nn.Module):
         self.graphs()
         return cast(dict[str, tuple[Tensor, Tensor, Tensor]], self._kept["propagated", name])
 
-    def _located(self) -> dict[str, tuple[Floats, NDArray[np.int64]]]:
-        """By name, location features [V, 512] and the regions [V] that they are of."""
+    def _located(self) -> dict[str, Values]:
+        """By name, location features: of the centres, and the means of those of street views."""
         data, found = self.data, {}
         if self.config.location:
             centres = _once(
                 data, ("centres",), lambda: torch.from_numpy(location_features(data.lonlat_deg))
             )
-            found["centre"] = centres.numpy(), np.arange(len(data))
+            found["centre"] = Values(centres, torch.ones(len(data), dtype=torch.bool))
             if data.view_location_features is not None and data.view_region is not None:
-                found["view_places"] = data.view_location_features, data.view_region
+                features = torch.from_numpy(np.array(data.view_location_features))
+                region = torch.from_numpy(np.array(data.view_region))
+                found["view_places"] = Values.means(
+                    features, region, features.isfinite().all(dim=1), len(data)
+                )
         return found
 
 
