@@ -42,6 +42,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model_code.errors import DataError
 from model_code.finetuning import embed_all
 from model_code.fusion import Projection
 from model_code.graphs.multiview import GraphSettings, GraphViews, ViewGraph
@@ -517,6 +518,36 @@ class UrbanMmcl:
                 progress=workspace.progress,
             ).train
         return Checkpoint(state_arrays(regions), record)
+
+    def adapt(
+        self,
+        checkpoint: Checkpoint,
+        data: RegionData,
+        config: MethodConfig,
+        *,
+        seed: int,
+        workspace: Workspace = NOWHERE,
+    ) -> Checkpoint:
+        """Towers, places and projections are carried over and rest; the graph half starts anew and
+        learns from this city's graphs (4.3.3)."""
+        assert isinstance(config, UrbanMmclConfig)
+        with seeded(seed):
+            regions = cast(MmclRegions, self.encoder(data, config))
+        own = state_arrays(regions)
+        carried = {name for name in own if name.startswith(("towers.", "places.", "projections."))}
+        given = checkpoint.tensors
+        for name in sorted(carried):
+            if name not in given or given[name].shape != own[name].shape:
+                raise DataError(
+                    f"the other city's encoder has no {name} of this one's shape",
+                    fix="give both cities the same sources of pictures and the same `captions.clip`",
+                )
+        load_arrays(regions, own | {name: given[name] for name in carried})
+        for part in (regions.towers, regions.projections):
+            part.requires_grad_(False)
+        with seeded(seed):
+            training = Pretraining(regions, {}, config.model_copy(update={"alpha": 0.0}))
+        return self._train(training, config, seed, workspace)
 
     def embed(self, checkpoint: Checkpoint, data: RegionData, config: MethodConfig) -> Floats:
         with seeded(0):  # the weights are about to be replaced
