@@ -550,6 +550,13 @@ class UrbanMmcl:
         return self._train(training, config, seed, workspace)
 
     def embed(self, checkpoint: Checkpoint, data: RegionData, config: MethodConfig) -> Floats:
+        fitted = len(checkpoint.tensors["visible"])
+        if fitted != len(data):
+            raise DataError(
+                f"urbanmmcl was fitted on {fitted} regions and cannot embed {len(data)}: its graphs are "
+                "those of one city",
+                fix="fit it on the city that it embeds, or name both cities in `transfer`",
+            )
         with seeded(0):  # the weights are about to be replaced
             regions = self.encoder(data, config)
         load_arrays(regions, checkpoint.tensors)

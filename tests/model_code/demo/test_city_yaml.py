@@ -15,7 +15,8 @@ SHIPPED = {
     "demo": {"regions": 156, "seed": 7, "captions": True},
     "demo_hex": {"regions": 49, "seed": 13, "hexagons": 8, "seeds": (0,)},
     "demo_large": {
-        "regions": 2500, "seed": 11, "spatial_repeats": 2, "captions": True, "without": ("musecl", "urbanmoe"),
+        "regions": 2500, "seed": 11, "spatial_repeats": 2, "captions": True,
+        "without": ("musecl", "urbanmmcl", "urbanmoe"),
     },
 }  # fmt: skip
 

@@ -417,6 +417,8 @@ def test_a_transfer_keeps_encoders_and_makes_graphs_anew(checkpoint: Checkpoint)
     assert moved.tensors["visible"].shape == (30,) and len(moved.record["loss"]) == CONFIG.epochs
     assert np.isfinite(METHOD.embed(moved, other, CONFIG)).all()
     assert equal(METHOD.adapt(checkpoint, other, CONFIG, seed=0), moved)
+    with pytest.raises(DataError, match="fitted on 40 regions and cannot embed 30"):
+        METHOD.embed(checkpoint, other, CONFIG)
 
 
 def test_an_encoder_that_does_not_fit_is_refused(data: RegionData, checkpoint: Checkpoint) -> None:
