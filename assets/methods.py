@@ -674,7 +674,39 @@ def musecl_triplets(ctx: Context) -> Product:
     return Product(found[columns])
 
 
+def _graph_maps(ctx: Context, written: Written) -> bytes:
+    from model_code.report import graphs
+
+    return graphs.graph_maps(written.frame(), ctx.inputs["regions"].geo())
+
+
+_URBANMMCL = METHODS["urbanmmcl"]
+_SHOWN_LINKS = 400  # of each graph
+
+
+@stage(group="pretraining", absent=partial(_not_chosen, _URBANMMCL),
+       inputs=("regions", *_tables(_URBANMMCL)), config=_DATA_KEYS, picture=_graph_maps,
+       settings=lambda city: _configs(_URBANMMCL, city, HEAD_KEYS)["default"],
+       code=(_URBANMMCL.module, "model_code.graphs.views"))  # fmt: skip
+def urbanmmcl_graphs(ctx: Context) -> Product:
+    """The strongest links of UrbanMMCL's graphs of function, mobility and distance."""
+    import numpy as np
+    import pandas as pd
+
+    from model_code.methods.urbanmmcl import city_graphs
+    from model_code.report.graphs import strongest
+
+    data = method_data(_URBANMMCL, ctx)
+    config: Any = _URBANMMCL.config.model_validate(ctx.settings)
+    found = city_graphs(data, config, np.ones(len(data), bool))
+    rows = [strongest(graph, data.region_ids, _SHOWN_LINKS, name) for name, graph in found.items()]
+    columns = contract("urbanmmcl_graphs").names()
+    joined = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns)
+    return Product(joined.sort_values(columns[:3], ignore_index=True)[columns])
+
+
 ASSETS = [
     *(asset for spec in METHODS.values() for asset in method_stages(spec)),
     musecl_triplets,
+    urbanmmcl_graphs,
 ]

@@ -32,6 +32,7 @@ _PICTURES = {
     "mobility": "Trips by hour",
     "musecl_triplets": "What MuseCL learns from: regions that are alike in POIs, or in trips, and ones "
     "that are not",
+    "urbanmmcl_graphs": "UrbanMMCL's graphs: the strongest links of each",
 }
 _CAPTIONS = ("calibrated_captions", "caption_scores", "captions", "image_shares")
 _EXPERTS = {"urbanmoe": "urbanmoe_finetuned"}  # whose records say what routers do

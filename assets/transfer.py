@@ -115,6 +115,7 @@ def _scores(
 
     from model_code.evaluation.leaderboard import leaderboard_rows, training_sizes
     from model_code.evaluation.metrics import score
+    from model_code.methods.base import Adaptable
     from model_code.methods.run import (
         Fit,
         fit_predictor,
@@ -131,12 +132,16 @@ def _scores(
     checkpoints = ctx.elsewhere[source, f"{method}_checkpoint"]
     splits = ctx.inputs["splits"].frame()
     encoder: Any = spec.load()
-    shapes = _shapes(encoder, data, config)
+    adaptable = isinstance(encoder, Adaptable)
+    shapes = None if adaptable else _shapes(encoder, data, config)
     frames = []
     for fit, seed, whole in stored(checkpoints):
         if fit.fold >= 0 or fit.variant != "default":
             continue
-        checkpoint = _branches(whole, shapes, ctx.name, source)
+        if adaptable:
+            checkpoint = encoder.adapt(whole, data, config, seed=seed)
+        else:
+            checkpoint = _branches(whole, shapes, ctx.name, source)
         embedding = encoder.embed(checkpoint, data, config)
         for split, fold in folds(splits):
             parts = parts_for(splits, data.region_ids, split, fold)
@@ -152,7 +157,7 @@ def _scores(
         city=ctx.name,
         method=method,
         inputs={"default": inputs_of(spec, config, left_out)},
-        protocol={"default": "inductive"},
+        protocol={"default": "transductive" if adaptable else "inductive"},
         captioner={},
         contained_in=dict(zip(catalogue["indicator"], catalogue["contained_in"], strict=True)),
         n_train=training_sizes(ctx.inputs["targets"].frame(), splits),

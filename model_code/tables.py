@@ -282,6 +282,15 @@ _ALL = (
         Column("width_px", "int32", "width", low=1),
     ),
     _table(
+        "urbanmmcl_graphs",
+        "The strongest links of each of UrbanMMCL's graphs.",
+        ["view", "region_a", "region_b"],
+        Column("view", "string", "graph", choices=("distance", "function", "mobility")),
+        Column("region_a", "string", "the region whose id comes first"),
+        Column("region_b", "string", "the other"),
+        Column("weight", "float64", "of the link; the strongest of a graph has 1", low=0, high=1),
+    ),
+    _table(
         "flows",
         "Trips between regions. Rows from a ready matrix have no hour.",
         ["source", "origin_id", "destination_id", "hour"],

@@ -26,6 +26,8 @@ from model_code.graphs.walks import Links
 
 Decoder = Literal["scaled", "as_printed"]
 
+# With draws of unit variance from the start, means that say nothing yet are drowned in noise.
+_START_LOG_VARIANCE = -3.0
 _LEAST_MEAN = 1e-4  # of a view's weights, so that b is finite where there is no edge
 
 
@@ -42,6 +44,7 @@ class GraphAutoencoder(nn.Module):
         self.convolution = nn.Linear(width, latent)
         self.mean = nn.Linear(latent, latent)
         self.log_variance = nn.Linear(latent, latent)
+        nn.init.constant_(self.log_variance.bias, _START_LOG_VARIANCE)
         self.decoder = decoder
         if decoder == "scaled":
             self.scale = nn.Parameter(torch.tensor(latent**-0.5))

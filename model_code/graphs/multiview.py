@@ -53,7 +53,7 @@ class GraphSettings:
     contrast: bool = True
     walk_length: int = 20
     tau: float = 0.5
-    kl_weight: float = 0.1
+    kl_weight: float = 0.01
     negatives: int = 20
 
 
@@ -146,9 +146,9 @@ class ViewNet(nn.Module):
         draws: Tensor,
     ) -> Tensor:
         assert self.autoencoder is not None
-        own = draws[at(index)]  # [B, L]
-        linked = (own[owner] * draws[at(graph.links.column[edge])]).sum(dim=1)
-        apart = torch.einsum("bl,bql->bq", own, draws[at(others)])
+        own = _rows(draws, at(index))  # [B, L]
+        linked = (_rows(own, owner) * _rows(draws, at(graph.links.column[edge]))).sum(dim=1)
+        apart = torch.einsum("bl,bql->bq", own, _rows(draws, at(others)))
         return reconstruction(
             graph.weight[edge].to(draws.device) - self.autoencoder.weight(linked),
             owner.to(draws.device),
@@ -161,17 +161,17 @@ class ViewNet(nn.Module):
     ) -> Tensor:
         """Mean [B, G] over the regions of each subgraph after two convolutions (eq 23, 24)."""
         there = first_visits(walks)  # [B, S]
-        edge, linked = graph.links.find(walks[:, :, None], walks[:, None, :])
-        linked &= there[:, :, None] & there[:, None, :]
+        edge, linked = graph.links.within(walks)  # [B, S, S]
+        linked = linked & there[:, :, None] & there[:, None, :]
         if draws is None:
             weight = graph.weight[edge].to(values.device) if len(graph.weight) else 0 * edge
         else:
             assert self.autoencoder is not None
-            of_walk = draws[place]  # [B, S, L]
+            of_walk = _rows(draws, place)  # [B, S, L]
             weight = self.autoencoder.weight(of_walk @ of_walk.transpose(1, 2))
         adjacency = weight * linked.to(values)
         mask = there.to(values.device)
-        hidden = F.leaky_relu(self.first(values[place], adjacency, mask))
+        hidden = F.leaky_relu(self.first(_rows(values, place), adjacency, mask))
         found = F.leaky_relu(self.second(hidden, adjacency, mask)) * mask[:, :, None]
         return found.sum(dim=1) / mask.sum(dim=1, keepdim=True)
 
@@ -181,7 +181,9 @@ class ViewNet(nn.Module):
         weight = graph.weight.to(values.device)
         if draws is not None:
             assert self.autoencoder is not None
-            weight = self.autoencoder.weight((draws[ends[1]] * draws[ends[0]]).sum(dim=1))
+            weight = self.autoencoder.weight(
+                (_rows(draws, ends[1]) * _rows(draws, ends[0])).sum(dim=1)
+            )
         hidden = F.leaky_relu(self.first(values, ends, weight))
         return F.leaky_relu(self.second(hidden, ends, weight))
 
@@ -253,6 +255,12 @@ class GraphViews(nn.Module):
         if self.config.contrast:
             loss = loss + inter_view_loss(vectors, self.config.tau)
         return cast(Tensor, loss)
+
+
+def _rows(values: Tensor, index: Tensor) -> Tensor:
+    """`values[index]` of any shape of index, whose gradient is far quicker to sum."""
+    found = values.index_select(0, index.flatten().to(values.device))
+    return found.view(*index.shape, *values.shape[1:])
 
 
 def inter_view_loss(vectors: Mapping[str, Tensor], tau: float) -> Tensor:

@@ -18,6 +18,10 @@ class Links:
         self.degree = start.diff()
         self._key = torch.repeat_interleave(torch.arange(self.regions), self.degree)
         self._key = self._key * self.regions + column  # ascending
+        back = column * self.regions + torch.repeat_interleave(
+            torch.arange(self.regions), self.degree
+        )
+        self.symmetric = torch.equal(self._key, back.sort().values)
 
     def of(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """The edges [K] of the regions `index` [B], and for each its position in `index`."""
@@ -26,12 +30,20 @@ class Links:
         first = torch.repeat_interleave(degree.cumsum(0) - degree, degree)
         return self.start[index][owner] + torch.arange(len(owner)) - first, owner
 
-    def find(self, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
-        """For pairs of regions, of one shape: their edge, and whether there is one (in either
-        direction: one that is not visible is linked one way)."""
-        edge, there = self._find(row, column)
-        back, also = self._find(column, row)
-        return torch.where(there, edge, back), there | also
+    def within(self, walks: Tensor) -> tuple[Tensor, Tensor]:
+        """For every two places of walks [B, S] the edge between their regions [B, S, S], and whether
+        there is one (in either direction: a region that is not visible is linked one way)."""
+        places = walks.shape[1]
+        left, right = torch.triu_indices(places, places, 1)
+        edge, there = self._find(walks[:, left], walks[:, right])
+        if not self.symmetric:
+            back, also = self._find(walks[:, right], walks[:, left])
+            edge, there = torch.where(there, edge, back), there | also
+        edges = walks.new_zeros(len(walks), places, places)
+        linked = torch.zeros(edges.shape, dtype=torch.bool)
+        for p, q in ((left, right), (right, left)):
+            edges[:, p, q], linked[:, p, q] = edge, there
+        return edges, linked
 
     def _find(self, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
         wanted = row * self.regions + column

@@ -256,7 +256,7 @@ class UrbanMmclConfig(Towered):
     decoder: Literal["scaled", "as_printed"] = Field(
         "scaled", description="as_printed cannot reconstruct a weak link"
     )
-    kl_weight: float = Field(0.1, ge=0)
+    kl_weight: float = Field(0.01, ge=0, description="of the divergence from a standard normal")
     negatives: int = Field(20, ge=1, description="regions without a link, drawn for each region")
     walk_length: int = Field(20, ge=1)
     walks: int = Field(8, ge=1, description="of a region at inference, which are averaged")

@@ -172,6 +172,23 @@ class Tunable(Pretrained, Protocol):
 
 
 @runtime_checkable
+class Adaptable(Pretrained, Protocol):
+    """A pretrained method that has parts of one city alone."""
+
+    def adapt(
+        self,
+        checkpoint: Checkpoint,
+        data: RegionData,
+        config: MethodConfig,
+        *,
+        seed: int,
+        workspace: Workspace = NOWHERE,
+    ) -> Checkpoint:
+        """The checkpoint of another city with those parts made anew for this one, without labels; all
+        regions of this one are seen."""
+
+
+@runtime_checkable
 class Supervised(Protocol):
     """Fitted jointly on its own tasks, for one fold."""
 

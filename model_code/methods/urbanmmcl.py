@@ -42,6 +42,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model_code.errors import DataError
 from model_code.finetuning import embed_all
 from model_code.fusion import Projection
 from model_code.graphs.multiview import GraphSettings, GraphViews, ViewGraph
@@ -176,19 +177,20 @@ def _pictured(config: UrbanMmclConfig) -> UrbanVlpConfig:
 
 
 class Places(nn.Module):
-    """Location features [V, 512] on the principal axes [V, K] of those that pretraining sees."""
+    """Location features [N, 512] on the principal axes [N, K] of those that pretraining sees."""
 
     mean: Tensor
     scale: Tensor
     axes: Tensor
 
     def __init__(self, features: Floats, seen: Mask, axes: int) -> None:
+        """Fitted on the regions `seen` [N]."""
         super().__init__()
         scaler = Scaler.fit(features, seen)
-        known = seen & np.isfinite(features).all(axis=1)
-        _, found = principal_axes(scaler.apply(features[known]), axes) if known.any() else (0, ())
         kept = np.zeros((axes, features.shape[1]))
-        kept[: len(found)] = found
+        if seen.any():
+            _, found = principal_axes(scaler.apply(features[seen]), axes)
+            kept[: len(found)] = found
         self.register_buffer("mean", torch.from_numpy(scaler.mean).float())
         self.register_buffer("scale", torch.from_numpy(scaler.scale).float())
         self.register_buffer("axes", torch.from_numpy(kept).float())
@@ -219,8 +221,9 @@ class MmclRegions(nn.Module):
         self.towers.requires_grad_(False)
         widths: dict[str, int] = {view: pair.embed_dim for view, pair in towers.items()}
         self.places = nn.ModuleDict()
-        for name, (features, region) in self._located().items():
-            self.places[name] = Places(features, visible[region], config.location_axes)
+        for name, located in self._located().items():
+            own = located.numbers.numpy(), visible & located.present.numpy()
+            self.places[name] = Places(*own, config.location_axes)
             widths[name] = config.location_axes
         self.projections = nn.ModuleDict()
         for name, width in widths.items():
@@ -351,11 +354,10 @@ class MmclRegions(nn.Module):
                 found[view] = Values.means(
                     vectors, torch.from_numpy(region), torch.from_numpy(usable), len(data)
                 )
-            for name, (features, region) in self._located().items():
-                known = torch.from_numpy(np.isfinite(features).all(axis=1))
+            for name, located in self._located().items():
                 with torch.no_grad():
-                    rows = self.places[name](torch.from_numpy(np.array(features)))
-                found[name] = Values.means(rows, torch.from_numpy(region), known, len(data))
+                    rows = self.places[name](located.numbers)
+                found[name] = Values(rows * located.present[:, None], located.present)
             self._kept["values"] = {name: found[name] for name in self.projections}
         return cast(dict[str, Values], self._kept["values"])
 
@@ -385,16 +387,20 @@ class MmclRegions(nn.Module):
         self.graphs()
         return cast(dict[str, tuple[Tensor, Tensor, Tensor]], self._kept["propagated", name])
 
-    def _located(self) -> dict[str, tuple[Floats, NDArray[np.int64]]]:
-        """By name, location features [V, 512] and the regions [V] that they are of."""
+    def _located(self) -> dict[str, Values]:
+        """By name, location features: of the centres, and the means of those of street views."""
         data, found = self.data, {}
         if self.config.location:
             centres = _once(
                 data, ("centres",), lambda: torch.from_numpy(location_features(data.lonlat_deg))
             )
-            found["centre"] = centres.numpy(), np.arange(len(data))
+            found["centre"] = Values(centres, torch.ones(len(data), dtype=torch.bool))
             if data.view_location_features is not None and data.view_region is not None:
-                found["view_places"] = data.view_location_features, data.view_region
+                features = torch.from_numpy(np.array(data.view_location_features))
+                region = torch.from_numpy(np.array(data.view_region))
+                found["view_places"] = Values.means(
+                    features, region, features.isfinite().all(dim=1), len(data)
+                )
         return found
 
 
@@ -513,7 +519,44 @@ class UrbanMmcl:
             ).train
         return Checkpoint(state_arrays(regions), record)
 
+    def adapt(
+        self,
+        checkpoint: Checkpoint,
+        data: RegionData,
+        config: MethodConfig,
+        *,
+        seed: int,
+        workspace: Workspace = NOWHERE,
+    ) -> Checkpoint:
+        """Towers, places and projections are carried over and rest; the graph half starts anew and
+        learns from this city's graphs (4.3.3)."""
+        assert isinstance(config, UrbanMmclConfig)
+        with seeded(seed):
+            regions = cast(MmclRegions, self.encoder(data, config))
+        own = state_arrays(regions)
+        carried = {name for name in own if name.startswith(("towers.", "places.", "projections."))}
+        given = checkpoint.tensors
+        for name in sorted(carried):
+            if name not in given or given[name].shape != own[name].shape:
+                raise DataError(
+                    f"the other city's encoder has no {name} of this one's shape",
+                    fix="give both cities the same sources of pictures and the same `captions.clip`",
+                )
+        load_arrays(regions, own | {name: given[name] for name in carried})
+        for part in (regions.towers, regions.projections):
+            part.requires_grad_(False)
+        with seeded(seed):
+            training = Pretraining(regions, {}, config.model_copy(update={"alpha": 0.0}))
+        return self._train(training, config, seed, workspace)
+
     def embed(self, checkpoint: Checkpoint, data: RegionData, config: MethodConfig) -> Floats:
+        fitted = len(checkpoint.tensors["visible"])
+        if fitted != len(data):
+            raise DataError(
+                f"urbanmmcl was fitted on {fitted} regions and cannot embed {len(data)}: its graphs are "
+                "those of one city",
+                fix="fit it on the city that it embeds, or name both cities in `transfer`",
+            )
         with seeded(0):  # the weights are about to be replaced
             regions = self.encoder(data, config)
         load_arrays(regions, checkpoint.tensors)

@@ -59,7 +59,7 @@ LEFT_OUT = {
     "whole_city": set[str](),
     "from_features": DATA,
     "from_pretraining": BEFORE_PRETRAINING,
-    "fine_tune": BEFORE_PRETRAINING | OF_PRETRAINED | {"musecl_triplets"},
+    "fine_tune": BEFORE_PRETRAINING | OF_PRETRAINED | {"musecl_triplets", "urbanmmcl_graphs"},
 }
 
 

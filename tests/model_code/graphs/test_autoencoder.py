@@ -84,7 +84,7 @@ def test_batches_of_regions_are_unbiased_too() -> None:
     with seeded(0):
         net = GraphAutoencoder(3, 5, 0.2, "scaled")
         draws = torch.randn(len(matrix), 5)
-        batches = [torch.randperm(len(matrix))[:8] for _ in range(300)]
+        batches = [torch.randperm(len(matrix))[:8] for _ in range(150)]
         values = [sampled(graph, net, draws, batch, 3).detach() for batch in batches]
     assert off_by(torch.stack(values)[:, None], whole(matrix, net, draws)[None].detach()) < 4
 

@@ -194,7 +194,7 @@ def test_autoencoders_stay_awake_and_find_edges_that_were_held_out() -> None:
     start = np.append(0, (matrix > 0).sum(axis=1).cumsum())
     graph = Graph(start, np.nonzero(matrix)[1], matrix[matrix > 0], np.ones(n, bool))
     city = City()
-    settings = replace(SETTINGS, latent=16, kl_weight=0.1)
+    settings = replace(SETTINGS, latent=16)
     city.graphs = {"near": ViewGraph(graph)}
     noise = rng.standard_normal((n, WIDTH)) * 0.3
     noise[:, :2] += 4 * place
@@ -202,7 +202,7 @@ def test_autoencoders_stay_awake_and_find_edges_that_were_held_out() -> None:
     city.propagated = {"near": torch.from_numpy(graph.normalised() @ city.table.numpy())}
     with seeded(0):
         city.views = GraphViews(WIDTH, settings, {"near": graph.mean_weight})
-    fit(Training(city), np.arange(n), Settings(epochs=150, learning_rate=1e-2), seed=0)
+    fit(Training(city), np.arange(n), Settings(epochs=100, learning_rate=1e-2), seed=0)
     net = city.views.views["near"].autoencoder
     with torch.no_grad():
         mean, _ = net(city.propagated["near"])

@@ -51,7 +51,7 @@ def test_the_ends_of_a_chance_and_weights_of_zero() -> None:
     empty = Links(torch.zeros(4, dtype=torch.long), torch.empty(0, dtype=torch.long))
     walks = random_walks(empty, torch.empty(0), torch.arange(3), torch.rand(3, 2))
     assert torch.equal(walks, torch.arange(3)[:, None].expand(3, 3))
-    assert not empty.find(torch.tensor([0]), torch.tensor([1]))[1].any()
+    assert not empty.within(walks)[1].any()
 
 
 def test_first_visits_are_the_set_of_a_walk() -> None:
@@ -68,9 +68,10 @@ def test_edges_are_found_by_region_and_by_pair_in_either_direction() -> None:
     again = np.zeros((3, len(matrix)))
     again[owner, links.column[edge]] = weight[edge]
     np.testing.assert_array_equal(again, matrix[index])
-    pairs = torch.arange(len(matrix))
-    edge, there = links.find(pairs[:, None], pairs[None])
-    np.testing.assert_array_equal(np.where(there, weight[edge], 0), matrix)
+    edge, there = links.within(torch.arange(len(matrix))[None])
+    np.testing.assert_array_equal(np.where(there, weight[edge], 0)[0], matrix)
     one_way = Links(torch.tensor([0, 1, 1]), torch.tensor([1]))
-    edge, there = one_way.find(torch.tensor([0, 1, 1]), torch.tensor([1, 0, 1]))
-    assert there.tolist() == [True, True, False] and edge[:2].tolist() == [0, 0]
+    edge, there = one_way.within(torch.tensor([[0, 1, 1], [1, 0, 0]]))
+    expected = torch.tensor([[0, 1, 1], [1, 0, 0], [1, 0, 0]], dtype=torch.bool)
+    assert torch.equal(there, expected.expand(2, 3, 3)) and not edge.any()
+    assert links.symmetric and not one_way.symmetric
