@@ -98,7 +98,7 @@ def _images(ctx: Context) -> list[_Images]:
             ids, regions, pixels = picture_arrays(
                 ctx.inputs[table], view, ctx.city.chips.min_valid_share
             )
-            digests = [_sha256(picture) for picture in pixels]
+            digests = [sha256_of(picture) for picture in pixels]
             if len(ids):
                 found.append(_Images(view, ids, regions, pixels, digests))
     if not found:
@@ -110,7 +110,7 @@ def _images(ctx: Context) -> list[_Images]:
     return found
 
 
-def _kept(
+def kept_rows(
     ctx: Context,
     kind: str,
     keys: Sequence[str],
@@ -158,10 +158,10 @@ def image_shares(ctx: Context) -> Product:
             return pd.DataFrame({"shares": there, "note": found.reasons})
 
         keys = [digest([sha, who]) for sha in images.sha256]
-        rows = _kept(ctx, "shares", keys, segment, f"{images.view}: segmented")
+        rows = kept_rows(ctx, "shares", keys, segment, f"{images.view}: segmented")
         parts.append(
             images.named(
-                segmenter=_named(segmenter.identity),
+                segmenter=named_model(segmenter.identity),
                 classes=[list(segmenter.classes)] * len(images.sha256),
                 shares=rows["shares"].to_list(),
                 note=rows["note"].to_list(),
@@ -222,7 +222,7 @@ def captions(ctx: Context) -> Product:
     if not ctx.crew.work(ctx.work, list(parts), do, partial(finished, ctx)):
         return Product()  # a member: the run that it helps puts the rows together
     pairs = [tries_of(view, slice(None), ctx) for view in seen]
-    tries, best = ([each.assign(captioner=_named(captioner.identity)) for each in part]
+    tries, best = ([each.assign(captioner=named_model(captioner.identity)) for each in part]
                    for part in zip(*pairs, strict=True))  # fmt: skip
     every, top = (pd.concat(part, ignore_index=True) for part in (tries, best))
     scored = contract("caption_scores")
@@ -276,11 +276,11 @@ class _Remembering:
             )
 
         keys = [
-            digest([self._who, ask.kind, _sha256(ask.picture), dict(ask.shares), ask.prompt, ask.seed,
+            digest([self._who, ask.kind, sha256_of(ask.picture), dict(ask.shares), ask.prompt, ask.seed,
                     ask.temperature])
             for ask in asks
         ]  # fmt: skip
-        rows = _kept(self._ctx, "texts", keys, write, self._about)
+        rows = kept_rows(self._ctx, "texts", keys, write, self._about)
         return [Answer(*row) for row in rows[_ANSWER].itertuples(index=False)]
 
 
@@ -319,16 +319,18 @@ def _scorer(ctx: Context, images: _Images, measured: pd.DataFrame) -> Scorer:
             digest([who, images.sha256[at], text, seed])
             for at, text, seed in zip(positions, texts, seeds, strict=True)
         ]
-        return _kept(ctx, "scores", keys, judge, f"{images.view}: scored")
+        return kept_rows(ctx, "scores", keys, judge, f"{images.view}: scored")
 
     return scorer
 
 
-def _named(identity: Identity) -> str:
+def named_model(identity: Identity) -> str:
+    """How rows name the model that made them."""
     return f"{identity.model} {identity.revision}"
 
 
-def _sha256(picture: np.ndarray | None) -> str:
+def sha256_of(picture: np.ndarray | None) -> str:
+    """Digest of a picture's content and shape."""
     return sha256(
         b"" if picture is None else repr(picture.shape).encode() + picture.tobytes()
     ).hexdigest()

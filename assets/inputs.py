@@ -27,6 +27,8 @@ TABLE_OF = {
     "view_captions": "calibrated_captions",
     "view_locations": "location_features",
     "shares": "image_shares",
+    "descriptions": "description_features",
+    "adjacency": "adjacency",
     "towers": "clip_checkpoint",
 }
 
@@ -63,6 +65,8 @@ def region_data(
         "view_captions": lambda table: _view_captions(table, _view_ids(handles)),
         "view_locations": lambda table: _locations(table, _view_ids(handles)),
         "shares": lambda table: _shares(table, ids),
+        "descriptions": lambda table: _descriptions(table, ids),
+        "adjacency": lambda table: _neighbours(table, ids),
         "towers": lambda table: {"towers": {n: table.checkpoint(n) for n in table.checkpoints}},
     }
     loaded: dict[str, Any] = {}
@@ -285,6 +289,22 @@ def _shares(handle: Handle, ids: np.ndarray) -> dict[str, Any]:
         views = views.set_index("image_id")
         found["view_shares"] = _vectors(views, "shares", views.index.to_numpy())
     return found
+
+
+def _descriptions(handle: Handle, ids: np.ndarray) -> dict[str, Any]:
+    """Vectors in region order by form and modality."""
+    found = {}
+    for key, rows in handle.frame().groupby(["form", "modality"]):
+        found[key] = _vectors(rows.set_index("region_id"), "feature", ids)
+    return {"descriptions": found}
+
+
+def _neighbours(handle: Handle, ids: np.ndarray) -> dict[str, Any]:
+    import numpy as np
+
+    table = handle.frame(["region_id", "neighbour_id"])
+    pairs = [_index(ids, table[name]) for name in ("region_id", "neighbour_id")]
+    return {"neighbours": np.stack(pairs, axis=1).astype(np.int64)}
 
 
 def labels(targets: Handle, ids: Any) -> Targets:

@@ -109,6 +109,7 @@ _FIELDS = {
     "view_captions": ("view_texts", "view_text_kept", "view_first_texts"),
     "view_locations": ("view_location_features",),
     "shares": ("chip_shares", "view_shares"),
+    "descriptions": ("descriptions",),
 }
 
 
@@ -140,6 +141,11 @@ def _shares(data: RegionData) -> dict[str, float]:
         shares["view_locations"] = shares["street_views"]
     if data.chip_shares is not None or data.view_shares is not None:
         shares["shares"] = float(_with_shares(data).mean())
+    if data.descriptions is not None:
+        told = np.zeros(len(data), bool)
+        for vectors in data.descriptions.values():
+            told |= np.isfinite(vectors).all(axis=1)
+        shares["descriptions"] = float(told.mean())
     return shares
 
 

@@ -466,6 +466,15 @@ class StreetViewImages(Model):
     width_px: int = Field(96, ge=8, le=2048)
 
 
+class Descriptions(Model):
+    """Descriptions of regions in three levels, one a modality, for methods that read them. A region's
+    street views are shown together on one sheet: so many of them. A bad answer is asked for again,
+    until there are so many tries."""
+
+    views: int = Field(4, ge=1, le=16)
+    tries: int = Field(3, ge=1)
+
+
 class Captions(Model):
     """Who writes captions of chips and street views, and who judges them. What is named here runs
     anywhere, without a download."""
@@ -481,6 +490,8 @@ class Captions(Model):
     painter: Literal["embedded"] = "embedded"
     clip: ClipConfig = ClipConfig()
     calibration: CalibrationConfig = CalibrationConfig()
+    descriptions: Descriptions = Descriptions()
+    text_embedding: Literal["hashed"] = "hashed"
     seed: Seed = 0
 
 
@@ -532,6 +543,7 @@ class Simulator(Model):
     regions: int = Field(ge=10, le=100_000)
     seed: Seed = 0
     north_km: float = Field(0.0, ge=0, le=4000)
+    cell_m: float = Field(1000.0, ge=100, le=5000, description="side of a simulated cell")
 
 
 class City(Model):
@@ -887,6 +899,14 @@ def _source_problems(raw: Any) -> Iterator[Problem]:
                     f"the method needs {modality}, and this city has no source of it",
                     f"add {' or '.join(f'`sources.{s}`' for s in sources)}, or take the method out",
                 )
+        kinds = METHODS[name].predicts if name in METHODS else ()
+        indicators = _section(raw, "indicators").values()
+        if kinds and not any(_section(i).get("kind", "regression") in kinds for i in indicators):
+            yield Problem(
+                f"methods.{name}",
+                f"the method predicts indicators of kind {' or '.join(kinds)}, and there is none",
+                f"add one with `kind: {kinds[0]}`, or take the method out",
+            )
     for name, indicator in _section(raw, "indicators").items():
         source = _section(indicator, "source")
         needed = _COUNTED_FROM.get(str(source.get("count"))) if source.get("kind") == "city" else ()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dagster as dg
 
-from assets import captions, evaluation, methods, raw, regions, report, transfer
+from assets import captions, descriptions, evaluation, methods, raw, regions, report, transfer
 from pipelines.console import console
 from pipelines.jobs import EXECUTOR, JOBS, SCHEDULES, changed_raw_files, tell_of_dead_runs
 from resources.dagster import CityResource, lake_io
 
 defs = dg.Definitions(
     assets=[
-        *dg.load_assets_from_modules([raw, regions, captions, evaluation, report, transfer]),
+        *dg.load_assets_from_modules(
+            [raw, regions, captions, descriptions, evaluation, report, transfer]
+        ),
         *methods.ASSETS,
     ],
     jobs=JOBS,

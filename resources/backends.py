@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from model_code.backends import Captioner, Clip, Painter, Segmenter, View
+    from model_code.backends import Captioner, Clip, Painter, Segmenter, TextEmbedding, View
     from resources.lake import Handle
 
 # Modules that make rows: their code is a part of what a kept row rests on.
@@ -13,6 +13,7 @@ CODE = {
     "captioner": ("model_code.text.captioner",),
     "segmenter": ("model_code.vision.segmentation",),
     "painter": ("model_code.vision.painter",),
+    "text_embedding": ("model_code.text.embedding",),
 }
 
 
@@ -42,3 +43,10 @@ def clip(checkpoints: Handle, view: View) -> Clip:
     from model_code.vision.clip import EmbeddedClip
 
     return EmbeddedClip(checkpoints.checkpoint(view))
+
+
+def text_embedding(config: Any) -> TextEmbedding:
+    """The sentence encoder of the section `captions`."""
+    from model_code.text.embedding import HashedEmbedding
+
+    return HashedEmbedding()

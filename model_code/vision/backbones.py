@@ -21,7 +21,7 @@ class ImageEncoder(nn.Module):
     """Pictures to features: a backbone, and the mean over what is left of the picture's area.
 
     `small`: four convolutions of stride 2 with group normalisation, so that a picture's features
-    never depend on the others in its batch. `resnet18` and `inception_v3`: torchvision's, freshly
+    never depend on the others in its batch. `resnet18`, `resnet152` and `inception_v3`: torchvision's, freshly
     initialised. In training, pictures are mirrored at random: `turned` ones (seen from above, and
     square) at both axes and the diagonal, others left to right.
     """
@@ -88,8 +88,9 @@ def _layers(name: Backbone) -> tuple[nn.Sequential, int]:
         return nn.Sequential(*blocks), _CHANNELS[-1]
     import torchvision
 
-    if name == "resnet18":
-        whole, width = torchvision.models.resnet18(weights=None), 512
+    if name in ("resnet18", "resnet152"):
+        whole = getattr(torchvision.models, name)(weights=None)
+        width = whole.fc.in_features
     else:
         whole, width = torchvision.models.inception_v3(weights=None, init_weights=False), 2048
     # In both, the layers run one after the other. A mean over the area has a deterministic gradient
