@@ -386,6 +386,7 @@ def named_predictions(handle: Handle) -> tuple[pd.DataFrame, tuple[str, ...]]:
 
 def _score(spec: MethodSpec, ctx: Context) -> Product:
     """The method's rows of the leaderboard."""
+    from model_code.evaluation.hourly import flow_bins
     from model_code.evaluation.leaderboard import leaderboard_rows, training_sizes
     from model_code.evaluation.metrics import score
     from model_code.methods.run import inputs_of, protocol, variant_name
@@ -396,28 +397,34 @@ def _score(spec: MethodSpec, ctx: Context) -> Product:
         variant_name(v, left_out): _config(spec, ctx.settings, v) for v in ctx.settings["variants"]
     }
     inputs = {v: inputs_of(spec, config, left_out) for v, config in configs.items()}
-    captioner = _captioner(ctx) if _CAPTIONS in ctx.inputs else ""
+    captioner = ", ".join(sorted({who for table in _WRITTEN for who in _captioners(ctx, table)}))
+    targets, splits = ctx.inputs["targets"].frame(), ctx.inputs["splits"].frame()
     return Product(
         leaderboard_rows(
-            score(predictions, catalogue),
+            score(predictions, catalogue, flow_bins(targets, catalogue, splits)),
             city=ctx.name,
             method=spec.name,
             inputs=inputs,
             protocol={v: protocol(spec, config) for v, config in configs.items()},
             captioner={v: captioner for v, m in inputs.items() if TEXTS & set(m)},
             contained_in=dict(zip(catalogue["indicator"], catalogue["contained_in"], strict=True)),
-            n_train=training_sizes(ctx.inputs["targets"].frame(), ctx.inputs["splits"].frame()),
+            n_train=training_sizes(targets, splits),
         )
     )
 
 
-_CAPTIONS = "calibrated_captions"
-TEXTS = frozenset(modality for modality, table in TABLE_OF.items() if table == _CAPTIONS)
+# Tables that captioners write, by the table that methods read.
+_WRITTEN = {
+    "calibrated_captions": "calibrated_captions",
+    "description_features": "region_descriptions",
+}
+TEXTS = frozenset(modality for modality, table in TABLE_OF.items() if table in _WRITTEN)
 
 
-def _captioner(ctx: Context) -> str:
-    captioners = ctx.inputs[_CAPTIONS].frame(["captioner"])["captioner"].unique()
-    return ", ".join(sorted(captioners))
+def _captioners(ctx: Context, table: str) -> set[str]:
+    if (name := _WRITTEN[table]) not in ctx.inputs or not ctx.has(name):
+        return set()
+    return set(ctx.inputs[name].frame(["captioner"])["captioner"])
 
 
 # --- pictures ------------------------------------------------------------------------------------
@@ -609,7 +616,7 @@ def method_stages(spec: MethodSpec) -> list[Any]:
             _score,
             inputs=(
                 *("regions", f"{name}_predictions", "splits", "targets"),
-                *((_CAPTIONS,) if _CAPTIONS in tables else ()),
+                *(written for table, written in _WRITTEN.items() if table in tables),
             ),
             settings=partial(_all_settings, spec),
             table=contract("leaderboard"),

@@ -508,6 +508,17 @@ _ALL = (
         *_BOARD,
     ),
     _table(
+        "hourly_metrics",
+        "Every figure of the hourly targets, by hour of the day.",
+        ["method", "variant", "task", "split", "fold", "seed", "hour", "scale", "metric"],
+        *_BOARD[1:7],
+        Column("hour", "int32", "local hour of the day", low=0, high=23),
+        *_BOARD[7:10],
+        Column("left_out", "int64", "test values that the metric leaves out (true zeros of mape)",
+               low=0),
+        Column("n_test", "int64", "test regions with a label", low=0),
+    ),
+    _table(
         "transfer",
         "Figures of encoders that were pretrained in other cities, with heads of this one.",
         ["method", "pretrained_on", "task", "split", "fold", "seed", "scale", "metric"],

@@ -457,6 +457,38 @@ class LmemrConfig(HourlyBins, Encoded):
         return frozenset(off if self.spatial != "none" else {*off, "adjacency"})
 
 
+class LmemrClipConfig(LmemrConfig):
+    """CLIP features alone, with LMEMR's graph and hours: no descriptions, no contrast."""
+
+    semantics: Literal[False] = False
+    intra: Literal[False] = False
+    inter: Literal[False] = False
+    fusion: Literal["transformer", "concat", "gate"] = "concat"
+    encoder: Literal["towers"] = "towers"
+
+
+class HourlyConfig(Encoded):
+    """`width` principal components of each modality are read."""
+
+    width: int = Field(256, ge=1)
+
+
+class HourlyForestConfig(HourlyConfig):
+    trees: int = Field(500, ge=1)
+    min_leaf: int = Field(1, ge=1, description="training regions in a leaf, at least")
+
+
+class HourlySequenceConfig(HourlyConfig):
+    hidden: int = Field(64, ge=8, multiple_of=4, description="width of the layers")
+    layers: int = Field(2, ge=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    epochs: int = Field(200, ge=1)
+    batch: int = Field(64, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    patience: int = Field(20, ge=1, description="epochs without a better validation")
+
+
 TaskKind = Literal["regression", "classification", "hourly"]
 
 
@@ -486,6 +518,7 @@ class MethodSpec:
 
 
 _BASELINES = "model_code.methods.baselines"
+_STATIC: tuple[Modality, ...] = ("imagery", "buildings", "street_views", "pois")
 
 METHODS: dict[str, MethodSpec] = {
     spec.name: spec
@@ -526,11 +559,45 @@ METHODS: dict[str, MethodSpec] = {
         ),
         MethodSpec(
             "lmemr", "LMEMR", "supervised",
-            ("imagery", "buildings", "street_views", "pois", "descriptions", "adjacency", "towers"),
-            LmemrConfig, "model_code.methods.lmemr",
+            (*_STATIC, "descriptions", "adjacency", "towers"), LmemrConfig, "model_code.methods.lmemr",
             "Four modalities with descriptions of each, on the graph of neighbours, to 24 hours.",
-            optional=("imagery", "buildings", "street_views", "pois", "descriptions"),
-            predicts=("hourly",),
+            optional=(*_STATIC, "descriptions"), predicts=("hourly",),
+        ),
+        MethodSpec(
+            "lmemr_clip", "CLIP by the hour", "supervised", (*_STATIC, "adjacency", "towers"),
+            LmemrClipConfig, f"{_BASELINES}.lmemr_clip",
+            "CLIP features of pictures and of lists of POIs, with LMEMR's graph and hours.",
+            optional=_STATIC, predicts=("hourly",),
+        ),
+        MethodSpec(
+            "hourly_linear", "Linear regression by the hour", "supervised", (*_STATIC, "towers"),
+            HourlyConfig, f"{_BASELINES}.hourly_linear",
+            "Ordinary least squares from frozen features to 24 hours.",
+            seeded=False, optional=_STATIC, predicts=("hourly",),
+        ),
+        MethodSpec(
+            "hourly_forest", "Random forest by the hour", "supervised", (*_STATIC, "towers"),
+            HourlyForestConfig, f"{_BASELINES}.hourly_forest",
+            "A random forest from frozen features to 24 hours.",
+            optional=_STATIC, predicts=("hourly",),
+        ),
+        MethodSpec(
+            "hourly_cnn", "CNN by the hour", "supervised", (*_STATIC, "adjacency", "towers"),
+            HourlySequenceConfig, f"{_BASELINES}.hourly_cnn",
+            "Convolutions over the map of frozen features, to 24 hours.",
+            optional=_STATIC, predicts=("hourly",),
+        ),
+        MethodSpec(
+            "hourly_lstm", "LSTM by the hour", "supervised", (*_STATIC, "towers"),
+            HourlySequenceConfig, f"{_BASELINES}.hourly_lstm",
+            "A recurrent net over 24 hours of frozen features.",
+            optional=_STATIC, predicts=("hourly",),
+        ),
+        MethodSpec(
+            "hourly_transformer", "Transformer by the hour", "supervised", (*_STATIC, "towers"),
+            HourlySequenceConfig, f"{_BASELINES}.hourly_transformer",
+            "A Transformer over 24 hours of frozen features.",
+            optional=_STATIC, predicts=("hourly",),
         ),
         MethodSpec(
             "musecl", "MuseCL", "pretrained",

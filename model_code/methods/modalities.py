@@ -7,8 +7,8 @@ by name. Nothing here reads a trip.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,8 +18,10 @@ from torch import Tensor
 
 from model_code.errors import DataError
 from model_code.methods import Encoded
-from model_code.methods.base import Floats, RegionData
+from model_code.methods.base import Floats, Mask, RegionData
 from model_code.methods.urbanvlp import ImageTower, View
+from model_code.pca import principal_axes
+from model_code.scaling import Scaler
 from model_code.training import evaluating, seeded
 from model_code.vision.backbones import ImageEncoder
 from model_code.vision.clip import Towers, model_arguments, open_towers
@@ -115,6 +117,39 @@ def _some_views(region: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     first = np.cumsum(count) - count
     rank = np.arange(len(region)) - first[region[order]]
     return np.sort(order[rank < most])
+
+
+# --- as one vector -------------------------------------------------------------------------------
+
+
+def fit_encoding(features: Mapping[str, Floats], seen: Mask, width: int) -> dict[str, NDArray[Any]]:
+    """What `encode` needs: of each modality the scales, and its `width` strongest principal axes (or as
+    many as there are), over the regions `seen` [N] that have it."""
+    found: dict[str, NDArray[Any]] = {}
+    for name, values in features.items():
+        rows = seen & np.isfinite(values).all(axis=1)
+        scaler = Scaler.fit(values, rows)
+        middle, axes = np.zeros(values.shape[1]), np.empty((0, values.shape[1]))
+        if rows.any():
+            middle, axes = principal_axes(scaler.apply(values[rows]), width)
+        tensors = {"mean": scaler.mean, "scale": scaler.scale, "middle": middle, "axes": axes}
+        found |= {f"{name}.{key}": value.astype(np.float32) for key, value in tensors.items()}
+    return found
+
+
+def encode(features: Mapping[str, Floats], tensors: Mapping[str, NDArray[Any]]) -> Floats:
+    """Raw encodings [N, W] without descriptions: the principal components of each modality (zeros
+    where a region has none) and whether it is there."""
+    parts = []
+    for name, values in features.items():
+        own = {
+            key: tensors[f"{name}.{key}"].astype(np.float64)
+            for key in ("mean", "scale", "middle", "axes")
+        }
+        present = np.isfinite(values).all(axis=1, keepdims=True)
+        standard = (np.where(present, values, own["mean"]) - own["mean"]) / own["scale"]
+        parts += [np.where(present, (standard - own["middle"]) @ own["axes"].T, 0), present]
+    return np.hstack(parts).astype(np.float32)
 
 
 # --- encoders of pictures ------------------------------------------------------------------------

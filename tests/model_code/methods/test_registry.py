@@ -31,6 +31,17 @@ TOWER = {
 }  # fmt: skip
 TOWERS = {"chip_px": 16, "view_px": (16, 24), "width": 8, "tower": TOWER}
 CONTRASTIVE = {**TOWERS, "epochs": 1, "batch": 32}
+LMEMR = {
+    "image_px": 16,
+    "tower": TOWER,
+    "width": 8,
+    "heads": 2,
+    "blocks": 1,
+    "temporal_layers": 1,
+    "epochs": 2,
+}
+HOURLY = {"image_px": 16, "tower": TOWER, "width": 4}
+HOURLY_NET = {**HOURLY, "hidden": 8, "epochs": 2}
 SMALL = {
     "vit": {"image_px": 16, "patch_px": 8, "width": 8, "heads": 2, "depth": 1, "epochs": 2},
     "urbanvlp": CONTRASTIVE,
@@ -41,9 +52,13 @@ SMALL = {
         "chip_px": 16, "tower": TOWER, "epochs": 2, "n_specific": 2, "n_pair": 1, "n_shared": 1, "hidden": 8,
         "width": 4, "head_hidden": 4,
     },
-    "lmemr": {
-        "image_px": 16, "tower": TOWER, "width": 8, "heads": 2, "blocks": 1, "temporal_layers": 1, "epochs": 2,
-    },
+    "lmemr": LMEMR,
+    "lmemr_clip": LMEMR,
+    "hourly_linear": HOURLY,
+    "hourly_forest": {**HOURLY, "trees": 5},
+    "hourly_cnn": HOURLY_NET,
+    "hourly_lstm": HOURLY_NET,
+    "hourly_transformer": HOURLY_NET,
     "musecl": {
         "chip_px": 16, "view_px": (16, 24), "width": 8, "epochs": 1, "align_epochs": 1, "word_epochs": 1,
     },
