@@ -47,7 +47,7 @@ DATA = {
 BEFORE_PRETRAINING = DATA | {
     "region_chips", "region_street_views", "poi_counts", "poi_texts", "flows", "mobility", "heights",
     "image_shares", "captions", "caption_scores", "calibrated_captions", "clip_checkpoint",
-    "location_features", "targets", "indicators", "splits", "coverage", "rejected",
+    "location_features", "region_descriptions", "description_features", "targets", "indicators", "splits", "coverage", "rejected",
 }  # fmt: skip
 OF_PRETRAINED = {
     f"{name}_{part}"
