@@ -135,8 +135,9 @@ def inputs_of(
     spec: MethodSpec, config: MethodConfig, left_out: Collection[str] = ()
 ) -> tuple[Modality, ...]:
     """The modalities that a variant reads: what its method needs, less what the config switches off
-    and what the city cannot give. Pretrained weights are none of the city's."""
-    gone = {"towers", *left_out, *config.switched_off()}
+    and what the city cannot give. Pretrained weights are none of the city's, and borders say nothing
+    of a region by themselves."""
+    gone = {*NO_INPUT, *left_out, *config.switched_off()}
     return tuple(m for m in spec.needs if m not in gone)
 
 
