@@ -901,7 +901,8 @@ def _source_problems(raw: Any) -> Iterator[Problem]:
                 )
         kinds = METHODS[name].predicts if name in METHODS else ()
         indicators = _section(raw, "indicators").values()
-        if kinds and not any(_section(i).get("kind", "regression") in kinds for i in indicators):
+        told = [_section(indicator).get("kind", "regression") for indicator in indicators]
+        if kinds and told and not set(kinds) & set(map(str, told)):
             yield Problem(
                 f"methods.{name}",
                 f"the method predicts indicators of kind {' or '.join(kinds)}, and there is none",
