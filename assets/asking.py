@@ -75,12 +75,13 @@ class Remembering:
 
     Attributes:
         failed: by key, the answers of this run that are errors.
+        about: what the asks are for, told with the progress.
         progress: is told how far it is.
     """
 
     def __init__(self, ctx: Context, captioner: Captioner, about: str) -> None:
         assert ctx.rows is not None
-        self._captioner, self._about, self.progress = captioner, about, ctx.progress
+        self._captioner, self.about, self.progress = captioner, about, ctx.progress
         self._choice = ctx.city.captions.captioner
         self._real = self._choice.kind != "template"
         self._rows, self._ledger = ctx.rows(_TEXTS), ctx.rows(_SPENT)
@@ -100,7 +101,7 @@ class Remembering:
         asks = prompted(asks) if self._real else asks
         keys = self.keys(asks)
         new = self._unknown(keys)
-        meter, done = Meter(self.progress, self._about, len(new)), 0
+        meter, done = Meter(self.progress, self.about, len(new)), 0
         while done < len(new):
             batch = new[done : done + (self._choice.batch if self._real else _TEMPLATE_BATCH)]
             batch = batch[: self._affordable([asks[i] for i in batch], len(new) - done)]

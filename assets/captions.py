@@ -67,6 +67,14 @@ def _no_captions(city: City) -> str:
     return "" if _views(city) else "the city's YAML has no sources.imagery and no street_views"
 
 
+def _not_read(city: City) -> str:
+    """Why a city has no captions: those that nothing reads are not paid for."""
+    if reason := _no_captions(city):
+        return reason
+    read = {need for name in city.methods for need in METHODS[name].needs}
+    return "" if {"chip_captions", "view_captions"} & read else "no method of the city reads it"
+
+
 def _pictures_of(*others: str) -> Any:
     """The inputs that give this city's pictures, and others."""
     return lambda city: (*(_TABLE_OF[view] for view in _views(city)), *others)
@@ -211,7 +219,7 @@ def image_shares(ctx: Context) -> Product:
 # --- captions and their scores -------------------------------------------------------------------
 
 
-@stage(group="captions", kinds=("jinja",), absent=_no_captions,
+@stage(group="captions", kinds=("jinja",), absent=_not_read,
        inputs=("clip_checkpoint", "image_shares", *_TABLE_OF.values()),
        reads=_pictures_of("clip_checkpoint", "image_shares"),
        config=("captions", "chips.min_valid_share"), settings=_prompts_and_models, code=_SCORING)  # fmt: skip
@@ -474,7 +482,7 @@ def _histograms(ctx: Context, written: Written) -> bytes:
     return figures.score_histograms(written.frame())
 
 
-@stage(group="captions", kinds=("numpy",), absent=_no_captions, inputs=("captions",),
+@stage(group="captions", kinds=("numpy",), absent=_not_read, inputs=("captions",),
        picture=_histograms)  # fmt: skip
 def caption_scores(ctx: Context) -> Product:
     """How well each caption fits its image."""
@@ -519,7 +527,7 @@ def _gallery(ctx: Context, written: Written) -> bytes:
     return figures.caption_gallery(entries, title="Best and worst captions of each view")
 
 
-@stage(group="captions", kinds=("numpy",), absent=_no_captions,
+@stage(group="captions", kinds=("numpy",), absent=_not_read,
        inputs=("captions", *_TABLE_OF.values()), reads=_pictures_of("captions"),
        config=("captions.painter", "chips.min_valid_share"), picture=_gallery)  # fmt: skip
 def calibrated_captions(ctx: Context) -> Product:

@@ -60,6 +60,34 @@ def comparisons(ctx: Context) -> Product:
     return Product(compare(predictions, catalogue, splits=ctx.inputs["splits"].frame()))
 
 
+def _no_hours(city: City) -> str:
+    if any(indicator.kind == "hourly" for indicator in city.indicators.values()):
+        return ""
+    return "the city's YAML has no indicator of kind: hourly"
+
+
+@stage(group="evaluation", kinds=("numpy",), inputs=(*_all("predictions"), "targets", "splits"),
+       reads=_chosen("predictions", "targets", "splits"), absent=_no_hours)  # fmt: skip
+def hourly_metrics(ctx: Context) -> Product:
+    """Figures of the hourly targets for each hour of the day."""
+    from model_code.evaluation.hourly import hourly_metrics as measure
+
+    targets = ctx.inputs["targets"]
+    predictions = {
+        name.removesuffix("_predictions"): named_predictions(handle)[0]
+        for name, handle in sorted(ctx.inputs.items())
+        if name.endswith("_predictions")
+    }
+    return Product(
+        measure(
+            predictions,
+            targets.frame(),
+            targets.frame(file="indicators.parquet"),
+            ctx.inputs["splits"].frame(),
+        )
+    )
+
+
 def _no_truth(city: City) -> str:
     return "" if city.sources.truth else "only a simulated city knows its true functions"
 

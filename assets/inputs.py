@@ -29,6 +29,8 @@ TABLE_OF = {
     "view_locations": "location_features",
     "shares": "image_shares",
     "image_features": "image_features",
+    "descriptions": "description_features",
+    "adjacency": "adjacency",
     "towers": "clip_checkpoint",
 }
 
@@ -67,6 +69,8 @@ def region_data(
         "view_locations": lambda table: _locations(table, _view_ids(handles)),
         "shares": lambda table: _of_pictures(table, "shares", ids),
         "image_features": lambda table: _of_pictures(table, "feature", ids),
+        "descriptions": lambda table: _descriptions(table, ids),
+        "adjacency": lambda table: _neighbours(table, ids),
         "towers": lambda table: {"towers": {n: table.checkpoint(n) for n in table.checkpoints}},
     }
     loaded: dict[str, Any] = {}
@@ -324,6 +328,22 @@ def _of_pictures(handle: Handle, column: str, ids: np.ndarray) -> dict[str, Any]
         views = views.set_index("image_id")
         found[f"view_{named}"] = _vectors(views, column, views.index.to_numpy())
     return found
+
+
+def _descriptions(handle: Handle, ids: np.ndarray) -> dict[str, Any]:
+    """Vectors in region order by form and modality."""
+    found = {}
+    for key, rows in handle.frame().groupby(["form", "modality"]):
+        found[key] = _vectors(rows.set_index("region_id"), "feature", ids)
+    return {"descriptions": found}
+
+
+def _neighbours(handle: Handle, ids: np.ndarray) -> dict[str, Any]:
+    import numpy as np
+
+    table = handle.frame(["region_id", "neighbour_id"])
+    pairs = [_index(ids, table[name]) for name in ("region_id", "neighbour_id")]
+    return {"neighbours": np.stack(pairs, axis=1).astype(np.int64)}
 
 
 def labels(targets: Handle, ids: Any) -> Targets:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sys
 
-from assets import captions, methods  # noqa: F401 (fill the registry of stages)
+from assets import captions, descriptions, methods  # noqa: F401 (fill the registry of stages)
 from assets.stage import STAGES, open_stage
 from model_code.city import Cities
 from model_code.errors import CityloomError

@@ -111,6 +111,7 @@ _FIELDS = {
     "view_locations": ("view_location_features",),
     "shares": ("chip_shares", "view_shares"),
     "image_features": ("chip_features", "view_features"),
+    "descriptions": ("descriptions",),
 }
 
 
@@ -146,6 +147,11 @@ def _shares(data: RegionData) -> dict[str, float]:
         shares["shares"] = float(_with(data, data.chip_shares, data.view_shares).mean())
     if data.chip_features is not None or data.view_features is not None:
         shares["image_features"] = float(_with(data, data.chip_features, data.view_features).mean())
+    if data.descriptions is not None:
+        told = np.zeros(len(data), bool)
+        for vectors in data.descriptions.values():
+            told |= np.isfinite(vectors).all(axis=1)
+        shares["descriptions"] = float(told.mean())
     return shares
 
 
@@ -386,6 +392,7 @@ def named_predictions(handle: Handle) -> tuple[pd.DataFrame, tuple[str, ...]]:
 
 def _score(spec: MethodSpec, ctx: Context) -> Product:
     """The method's rows of the leaderboard."""
+    from model_code.evaluation.hourly import flow_bins
     from model_code.evaluation.leaderboard import leaderboard_rows, training_sizes
     from model_code.evaluation.metrics import score
     from model_code.methods.run import inputs_of, protocol, variant_name
@@ -397,29 +404,34 @@ def _score(spec: MethodSpec, ctx: Context) -> Product:
     }
     inputs = {v: inputs_of(spec, config, left_out) for v, config in configs.items()}
     captioner = ", ".join(sorted({who for table in _WRITTEN for who in _captioners(ctx, table)}))
+    targets, splits = ctx.inputs["targets"].frame(), ctx.inputs["splits"].frame()
     return Product(
         leaderboard_rows(
-            score(predictions, catalogue),
+            score(predictions, catalogue, flow_bins(targets, catalogue, splits)),
             city=ctx.name,
             method=spec.name,
             inputs=inputs,
             protocol={v: protocol(spec, config) for v, config in configs.items()},
             captioner={v: captioner for v, m in inputs.items() if TEXTS & set(m)},
             contained_in=dict(zip(catalogue["indicator"], catalogue["contained_in"], strict=True)),
-            n_train=training_sizes(ctx.inputs["targets"].frame(), ctx.inputs["splits"].frame()),
+            n_train=training_sizes(targets, splits),
         )
     )
 
 
-# Tables that captioners write.
-_WRITTEN = ("calibrated_captions", "poi_descriptions")
+# Tables that captioners write, by the table that methods read.
+_WRITTEN = {
+    "calibrated_captions": "calibrated_captions",
+    "poi_descriptions": "poi_descriptions",
+    "description_features": "region_descriptions",
+}
 TEXTS = frozenset(modality for modality, table in TABLE_OF.items() if table in _WRITTEN)
 
 
 def _captioners(ctx: Context, table: str) -> set[str]:
-    if table not in ctx.inputs or not ctx.has(table):
+    if (name := _WRITTEN[table]) not in ctx.inputs or not ctx.has(name):
         return set()
-    return set(ctx.inputs[table].frame(["captioner"])["captioner"])
+    return set(ctx.inputs[name].frame(["captioner"])["captioner"])
 
 
 # --- pictures ------------------------------------------------------------------------------------
@@ -611,7 +623,7 @@ def method_stages(spec: MethodSpec) -> list[Any]:
             _score,
             inputs=(
                 *("regions", f"{name}_predictions", "splits", "targets"),
-                *(table for table in _WRITTEN if table in tables),
+                *(written for table, written in _WRITTEN.items() if table in tables),
             ),
             settings=partial(_all_settings, spec),
             table=contract("leaderboard"),

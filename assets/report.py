@@ -36,6 +36,9 @@ _PICTURES = {
 }
 _CAPTIONS = ("calibrated_captions", "caption_scores", "captions", "image_shares")
 _EXPERTS = {"urbanmoe": "urbanmoe_finetuned"}  # whose records say what routers do
+_HOURS = ("hourly_metrics", "region_descriptions")
+_HOURLY = "lmemr"  # the method whose days are shown
+_BINNED = 3  # methods whose bins are shown
 _SHOWN = 10  # best and worst captions of a view
 
 
@@ -45,7 +48,8 @@ def _per_method(names: Any) -> tuple[str, ...]:
 
 def _reads(city: City) -> tuple[str, ...]:
     routed = (asset for name, asset in _EXPERTS.items() if name in city.methods)
-    own = (*_per_method(city.methods), *routed)
+    hours = _HOURS if _HOURLY in city.methods else ()
+    own = (*_per_method(city.methods), *routed, *hours)
     return tuple(dict.fromkeys([*_TABLES, *_PICTURES, *_CAPTIONS, *own]))
 
 
@@ -56,7 +60,7 @@ def _own_transfer(city: City) -> tuple[tuple[str, str], ...]:
 
 @stage(group="report", kinds=("html",), table=None,
        inputs=tuple(dict.fromkeys(
-           [*_TABLES, *_PICTURES, *_CAPTIONS, *_per_method(METHODS), *_EXPERTS.values()])),
+           [*_TABLES, *_PICTURES, *_CAPTIONS, *_per_method(METHODS), *_EXPERTS.values(), *_HOURS])),
        reads=_reads, elsewhere=_own_transfer, after=("transfer",),
        code=("model_code.report.figures", *backends.CODE["painter"], *backends.CODE["segmenter"]),
        config=("title", "methods", "captions", "chips.min_valid_share"),
@@ -91,6 +95,7 @@ def report(ctx: Context) -> Product:
             ablations=_ablations(ctx),
             transfer=_transfer(ctx),
             experts=_experts(ctx),
+            hours=_hours(ctx),
             provenance=_provenance(ctx),
             pictures=pictures,
             reproduce=[f"make run CITY={ctx.name}"],
@@ -191,6 +196,81 @@ def _experts(ctx: Context) -> list[Finding]:
             ),
         ]
     return found
+
+
+def _hours(ctx: Context) -> list[Finding]:
+    """The hourly outflow as the method of its own predicts it, on the first split of the city."""
+    if _HOURLY not in ctx.city.methods:
+        return []
+    import pandas as pd
+
+    from model_code.evaluation.hourly import flow_bins
+    from model_code.report import hours
+    from model_code.report.html import Finding, Picture
+
+    title = METHODS[_HOURLY].title
+    tables = {name: ctx.inputs[name].frame() for name in ("targets", "indicators", "splits")}
+    predictions = {
+        name: rows[rows["variant"].str.startswith("default")]
+        for name in sorted(ctx.city.methods, key=lambda name: (name != _HOURLY, name))
+        for rows in [named_predictions(ctx.inputs[f"{name}_predictions"])[0]]
+    }
+    own = predictions[_HOURLY]
+    split, task = min(own["split"]), str(own["task"].iloc[0])
+    predictions = {
+        name: rows[(rows["split"] == split) & (rows["task"] == task)]
+        for name, rows in predictions.items()
+    }
+    observed, predicted = hours.mean_days(predictions[_HOURLY])
+    flows = hours.days(tables["targets"], task)
+    kinds = hours.kinds_of_day(flows)
+    told = ctx.has("region_descriptions")
+    written = ctx.inputs["region_descriptions"].frame() if told else pd.DataFrame({"land": []})
+    words = hours.marking_words(kinds, written.query("form == 'levels'")) if told else {}
+    sentences = [
+        hours.peak_sentence(kind, flows[kinds == kind], words.get(kind, ()))
+        for kind in range(int(kinds.max()) + 1)
+    ]
+    chosen = hours.typical_regions(kinds, flows, observed.index)
+    bins = flow_bins(tables["targets"], tables["indicators"], tables["splits"])
+    counts = {
+        METHODS[name].title: sum(
+            hours.bin_counts(part, bins[task, split, int(fold)])
+            for fold, part in rows.groupby("fold")
+        )
+        for name, rows in list(predictions.items())[:_BINNED]
+        if len(rows)
+    }
+    shown = (
+        (
+            "Figures by hour",
+            (),
+            f"The range is over folds and seeds of {title}; the others are means of their defaults. "
+            "True zeros are left out of the last.",
+            hours.hourly_figures(ctx.inputs["hourly_metrics"].frame(), _HOURLY, split=split),
+        ),
+        (
+            f"{title}: days of single regions",
+            (),
+            "Tested regions, each the most typical of a kind of day; means over folds and seeds.",
+            hours.day_curves(observed, predicted, chosen),
+        ),
+        (
+            "Kinds of day, and the words that mark them",
+            sentences,
+            "All regions that have the target, clustered by their observed day; the words are of "
+            "descriptions, which no trip went into.",
+            hours.kinds_map(ctx.inputs["regions"].geo(), kinds, flows, words),
+        ),
+        (
+            "Bins of the flow",
+            (),
+            "Share of each true bin that is predicted as each bin; above, how many lie in the right "
+            "one.",
+            hours.bin_confusion(counts),
+        ),
+    )
+    return [Finding(name, said, Picture(caption, png)) for name, said, caption, png in shown]
 
 
 def _transfer(ctx: Context) -> list[Finding]:

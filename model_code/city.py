@@ -477,6 +477,15 @@ class StreetViewImages(Model):
     width_px: int = Field(96, ge=8, le=2048)
 
 
+class Descriptions(Model):
+    """Descriptions of regions in three levels, one a modality, for methods that read them. A region's
+    street views are shown together on one sheet: so many of them. A bad answer is asked for again,
+    until there are so many tries."""
+
+    views: int = Field(4, ge=1, le=16)
+    tries: int = Field(3, ge=1)
+
+
 class Captions(Model):
     """Who writes captions of chips and street views, and who judges them. The defaults run anywhere,
     without a download; see `vision.model_choices` for the others.
@@ -500,6 +509,7 @@ class Captions(Model):
     memory_gib: float | None = Field(None, gt=0)
     keep_painted: bool = False
     calibration: CalibrationConfig = CalibrationConfig()
+    descriptions: Descriptions = Descriptions()
     seed: Seed = 0
 
 
@@ -551,6 +561,7 @@ class Simulator(Model):
     regions: int = Field(ge=10, le=100_000)
     seed: Seed = 0
     north_km: float = Field(0.0, ge=0, le=4000)
+    cell_m: float = Field(1000.0, ge=100, le=5000, description="side of a simulated cell")
 
 
 class City(Model):
@@ -923,6 +934,15 @@ def _source_problems(raw: Any) -> Iterator[Problem]:
                     f"the method needs {modality}, and this city has no source of it",
                     f"add {' or '.join(f'`sources.{s}`' for s in sources)}, or take the method out",
                 )
+        kinds = METHODS[name].predicts if name in METHODS else ()
+        indicators = _section(raw, "indicators").values()
+        told = [_section(indicator).get("kind", "regression") for indicator in indicators]
+        if kinds and told and not set(kinds) & set(map(str, told)):
+            yield Problem(
+                f"methods.{name}",
+                f"the method predicts indicators of kind {' or '.join(kinds)}, and there is none",
+                f"add one with `kind: {kinds[0]}`, or take the method out",
+            )
     for name, indicator in _section(raw, "indicators").items():
         source = _section(indicator, "source")
         needed = _COUNTED_FROM.get(str(source.get("count"))) if source.get("kind") == "city" else ()

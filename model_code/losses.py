@@ -35,6 +35,21 @@ def info_nce(left: Tensor, right: Tensor, scale: Tensor | float) -> Tensor:
     return symmetric_cross_entropy(scale * similarity, scale * similarity.T)
 
 
+def mean_info_nce(left: Tensor, right: Tensor, scale: float, at_once: int) -> Tensor:
+    """Mean of both directions of InfoNCE between vectors [B, D] of any length, the i-th of both a pair
+    (LMEMR, eq 4 and 11). Above `at_once` pairs they are dealt at random into batches of equal size,
+    each a contrast of its own, and the mean is over all pairs: cost grows with B, not with its square.
+    Zero for one pair, or none.
+    """
+    left, right = F.normalize(left, dim=1), F.normalize(right, dim=1)
+    count = len(left)
+    if count <= at_once:
+        return 0.5 * info_nce(left, right, scale)
+    batches = torch.randperm(count).to(left.device).tensor_split(-(-count // at_once))
+    losses = [0.5 * len(rows) * info_nce(left[rows], right[rows], scale) for rows in batches]
+    return torch.stack(losses).sum() / count
+
+
 def one_way_info_nce(left: Tensor, right: Tensor, scale: Tensor | float) -> Tensor:
     """InfoNCE of unit vectors [B, D], the i-th of both a pair, where each of `left` is to find its own
     among `right` (MuseCL, eq 11). Zero for a batch of one, or none."""

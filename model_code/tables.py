@@ -75,6 +75,21 @@ _IMAGE = (
     _REGION,
 )
 
+_DESCRIBED = (
+    Column(
+        "form",
+        "string",
+        "`levels`; `levels_lite` where the captioner is told less of behaviour",
+        choices=("levels", "levels_lite"),
+    ),
+    Column(
+        "modality",
+        "string",
+        "what is described",
+        choices=("heights", "pois", "satellite", "street_view"),
+    ),
+)
+
 _BOARD = (
     Column("city", "string", "city"),
     Column("method", "string", "method"),
@@ -403,6 +418,32 @@ _ALL = (
         *_ANSWER,
     ),
     _table(
+        "region_descriptions",
+        "Each modality of each region in three levels, as a captioner tells them.",
+        ["form", "modality", "region_id"],
+        *_DESCRIBED,
+        _REGION,
+        Column("tries", "int32", "how often it was asked", low=1),
+        Column("land", "string", "what stands there and what it is for; empty where the answer is bad"),
+        Column("activity", "float64", "how busy it is, 0 to 100", nullable=True, low=0, high=100),
+        Column("departures", "vector", "how strongly people leave by hour from midnight, 0 to 1 [24]; "
+               "empty where the answer is bad"),
+        Column("text", "string", "the three levels as the sentences that are encoded; empty likewise"),
+        Column("error", "string", "what is wrong with the last answer; else empty"),
+        Column("captioner", "string", "model and revision"),
+        Column("tokens_in", "int64", "tokens read by the last try", low=0),
+        Column("tokens_out", "int64", "tokens that it wrote", low=0),
+    ),
+    _table(
+        "description_features",
+        "Descriptions as vectors of a sentence encoder.",
+        ["form", "modality", "region_id"],
+        *_DESCRIBED,
+        _REGION,
+        Column("encoder", "string", "model and revision"),
+        Column("feature", "vector", "float32, a unit vector; empty where there is no description"),
+    ),
+    _table(
         "location_features",
         "GeoCLIP's features of the places of street views.",
         ["region_id", "view_id"],
@@ -505,6 +546,17 @@ _ALL = (
         "Every figure of every method, one a row.",
         ["method", "variant", "task", "split", "fold", "seed", "scale", "metric"],
         *_BOARD,
+    ),
+    _table(
+        "hourly_metrics",
+        "Every figure of the hourly targets, by hour of the day.",
+        ["method", "variant", "task", "split", "fold", "seed", "hour", "scale", "metric"],
+        *_BOARD[1:7],
+        Column("hour", "int32", "local hour of the day", low=0, high=23),
+        *_BOARD[7:10],
+        Column("left_out", "int64", "test values that the metric leaves out (true zeros of mape)",
+               low=0),
+        Column("n_test", "int64", "test regions with a label", low=0),
     ),
     _table(
         "transfer",

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import dagster as dg
 
-from assets import captions, evaluation, features, methods, raw, regions, report, transfer
+from assets import (
+    captions,
+    descriptions,
+    evaluation,
+    features,
+    methods,
+    raw,
+    regions,
+    report,
+    transfer,
+)
 from pipelines.console import console
 from pipelines.jobs import EXECUTOR, JOBS, SCHEDULES, changed_raw_files, tell_of_dead_runs
 from resources.dagster import CityResource, lake_io
@@ -12,7 +22,7 @@ from resources.dagster import CityResource, lake_io
 defs = dg.Definitions(
     assets=[
         *dg.load_assets_from_modules(
-            [raw, regions, captions, features, evaluation, report, transfer]
+            [raw, regions, captions, descriptions, features, evaluation, report, transfer]
         ),
         *methods.ASSETS,
     ],

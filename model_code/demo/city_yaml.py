@@ -27,6 +27,7 @@ def city_yaml(
     hexagons: int = 0,
     without: Collection[str] = (),
     ablations: bool = False,
+    hourly: bool = False,
     seeds: tuple[int, ...] = (0, 1, 2),
 ) -> str:
     """A city's YAML. Without `path` its raw files are made by the pipeline when they are needed;
@@ -44,9 +45,10 @@ def city_yaml(
         north_km: how far north of the usual place it lies.
         hexagons: H3 resolution of its regions, which are the simulated square cells without it; then
             MuseCL runs, whose paper has hexagons, and the truth is left out, which is by square cell.
-        without: costly methods to leave out: `musecl`, `urbanmmcl`, `urbanmoe`.
+        without: costly methods to leave out: `musecl`, `urbanmmcl`, `urbanmoe`, `lmemr`.
         ablations: the papers' ablations of MuseCL and UrbanMoE too, for a city that is large enough to
             tell.
+        hourly: the hourly outflow alone, with LMEMR, its ablations and its baselines.
         seeds: training seeds.
 
     Raises:
@@ -63,13 +65,14 @@ def city_yaml(
         keep_trailing_newline=True,
     )  # fmt: skip
     place = Place(regions, cell_m, north_km)
+    captions = captions or hourly
     if (captions or hexagons) and not images:
         what = "caption" if captions else "compare"
         raise DataError(f"{name}: there are no pictures to {what}", fix="simulate pictures too")
-    if path is None and not (images and cell_m == 1000):
-        # The section `simulator` of a config knows neither other cells nor a city without pictures.
+    if path is None and not images:
+        # The section `simulator` of a config knows no city without pictures.
         raise DataError(
-            f"{name}: other cells, or no pictures, are not made on demand",
+            f"{name}: a city without pictures is not made on demand",
             fix="simulate the city first, and give `path`",
         )
     return environment.from_string(template).render(
@@ -87,6 +90,7 @@ def city_yaml(
         hexagons=hexagons,
         without=without,
         ablations=ablations,
+        hourly=hourly,
         seeds=list(seeds),
         epsg=EPSG,
         timezone=TIMEZONE,

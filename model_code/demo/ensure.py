@@ -38,6 +38,7 @@ def ensure(root: str, settings: Simulator, progress: Callable[[str], None]) -> b
         "regions": settings.regions,
         "seed": settings.seed,
         "north_km": settings.north_km,
+        "cell_m": settings.cell_m,
         "code": digest(code_digests(["model_code.demo.simulate:simulate"])),
     }
     with FileLock(folder.parent / f".{folder.name}.lock"):
@@ -53,6 +54,7 @@ def ensure(root: str, settings: Simulator, progress: Callable[[str], None]) -> b
             regions=settings.regions,
             seed=settings.seed,
             north_km=settings.north_km,
+            cell_m=settings.cell_m,
             progress=progress,
         )
         (folder / NOTE).write_text(json.dumps(wanted, sort_keys=True) + "\n", encoding="utf-8")

@@ -6,15 +6,18 @@ where it cannot be estimated. L rows, G groups, C classes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from model_code.bins import Bins
 from model_code.errors import DataError
 
 Array = NDArray[Any]
+BinsOf = Mapping[tuple[str, str, int], Bins]  # by task, split and fold
 
 FIT = ["variant", "task", "split", "fold", "seed"]
 _VALUES = ("y_true", "y_pred", "y_true_original", "y_pred_original")
@@ -108,15 +111,19 @@ def macro_recall(hit: Array, true: Array) -> Array:
 _REGRESSION = {"r2": r2, "rmse": rmse, "mae": mae, "mape": mape}
 
 
-def score(predictions: pd.DataFrame, indicators: pd.DataFrame) -> pd.DataFrame:
+def score(
+    predictions: pd.DataFrame, indicators: pd.DataFrame, bins: BinsOf | None = None
+) -> pd.DataFrame:
     """Every metric of every fit in a table of predictions.
 
-    An hourly target is scored over all its hours at once. With fewer than two test regions no
+    An hourly target is scored over all its hours at once, and where `bins` has its fold, by overall
+    accuracy too: how often truth and prediction (transformed scale) lie in one bin. With fewer than two test regions no
     metric is estimable, and `value` is null.
 
     Args:
         predictions: the table `predictions` of one method.
         indicators: the table `indicators`.
+        bins: of hourly targets; see `hourly.flow_bins`.
 
     Returns:
         variant, task, split, fold, seed, scale, metric, value, left_out (rows that the metric does
@@ -155,6 +162,9 @@ def score(predictions: pd.DataFrame, indicators: pd.DataFrame) -> pd.DataFrame:
     }
     parts.append(("class", is_class, values, np.zeros(groups, np.int64)))
 
+    binned, hit, seen = _binned(fits, group, y["y_true"], y["y_pred"], bins or {})
+    parts.append(("transformed", binned, {"accuracy": _ratio(hit, seen)}, np.zeros_like(n_test)))
+
     tables = [
         fits[chosen].assign(
             scale=scale,
@@ -168,6 +178,22 @@ def score(predictions: pd.DataFrame, indicators: pd.DataFrame) -> pd.DataFrame:
     ]
     scores = pd.concat(tables, ignore_index=True)
     return scores.sort_values([*FIT, "scale", "metric"], ignore_index=True)
+
+
+def _binned(
+    fits: pd.DataFrame, group: Array, y_true: Array, y_pred: Array, bins: BinsOf
+) -> tuple[Array, Array, Array]:
+    """Which fits have bins [G], how many of their rows are in the right one [G], and how many rows they
+    have [G]."""
+    which = list(zip(fits["task"], fits["split"], fits["fold"], strict=True))
+    binned = np.array([key in bins for key in which], bool)
+    right = np.zeros(len(group), bool)
+    codes = pd.factorize(pd.MultiIndex.from_tuples(which))[0] if which else np.empty(0, np.int64)
+    for code in np.unique(codes[binned]):
+        own = bins[which[int(np.flatnonzero(codes == code)[0])]]
+        rows = codes[group] == code
+        right[rows] = own.of(y_true[rows]) == own.of(y_pred[rows])
+    return binned, _sum(right, group, len(fits)), _sum(np.ones(len(group)), group, len(fits))
 
 
 def kinds_of(tasks: pd.Series, indicators: pd.DataFrame) -> pd.Series:

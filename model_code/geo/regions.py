@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 MAX_CELLS = 2_000_000
 # Borders of two regions closer than this are one border; a shared border shorter than 1 cm is none.
 _GAP_M = 1e-3
+# A smaller share of a polygon inside the boundary is rounding along a common border.
+_DUST = 1e-6
 
 
 # --- boundary ------------------------------------------------------------------------------------
@@ -305,7 +307,7 @@ def _polygons(
     crossing = np.flatnonzero((share == 0) & shapely.intersects(outline, shapes))
     common = shapely.area(shapely.intersection(shapes[crossing], outline))
     share[crossing] = np.minimum(common / shapely.area(shapes[crossing]), 1.0)
-    outside = share == 0
+    outside = share < _DUST
     rejections.add(partition.path, rows[outside], "outside the boundary", list(ids[outside]))
     if outside.all():
         raise DataError(

@@ -29,6 +29,8 @@ Modality = Literal[
     "view_locations",
     "shares",
     "image_features",
+    "descriptions",
+    "adjacency",
     "towers",
 ]
 
@@ -47,8 +49,13 @@ SOURCES_OF: dict[Modality, tuple[str, ...]] = {
     "view_locations": ("street_views",),
     "shares": ("imagery", "street_views"),
     "image_features": ("imagery", "street_views"),
+    "descriptions": ("imagery", "street_views", "buildings", "pois"),
+    "adjacency": (),
     "towers": (),
 }
+
+# What says nothing of a region by itself.
+NO_INPUT: frozenset[Modality] = frozenset({"towers", "adjacency"})
 
 
 # What a modality is made from; where that is absent, so is it.
@@ -59,7 +66,9 @@ MADE_FROM: dict[Modality, Modality] = {
 }
 
 # Modalities that the section `captions` of a city's YAML makes.
-BY_CAPTIONS = frozenset({"chip_captions", "view_captions", "shares", "towers", "poi_descriptions"})
+BY_CAPTIONS = frozenset(
+    {"chip_captions", "view_captions", "shares", "towers", "poi_descriptions", "descriptions"}
+)
 
 
 class MethodConfig(BaseModel):
@@ -454,6 +463,133 @@ class MuseClConfig(Tuned):
         return frozenset(off if (True, "towers") in seen else {*off, "towers"})
 
 
+class HourlyBins(MethodConfig):
+    """How the values of an hourly target are put into bins; see `model_code.bins`."""
+
+    n_bins: int = Field(10, ge=2)
+    bins: Literal["equal_width", "quantile"] = "equal_width"
+
+
+class Encoded(MethodConfig):
+    """What the methods of the hourly outflow read, and by which frozen encoder of pictures: the CLIP
+    `towers` of `captions`, or a convolutional backbone by name. `satellite`, `buildings`,
+    `street_views` and `pois` leave modalities out."""
+
+    satellite: bool = True
+    buildings: bool = Field(True, description="maps of building heights")
+    street_views: bool = True
+    pois: bool = True
+    encoder: Backbone = Field("towers", description="resnet152 in the paper")
+    weights: WeightsFile | None = Field(None, description="of the backbone; without, it is random")
+    views: int = Field(20, ge=1, description="street views of a region that are read")
+    image_px: int = Field(64, ge=16, description="size of pictures for a backbone")
+    tower: TowerSize = TowerSize()
+
+    @model_validator(mode="after")
+    def _reads_something(self) -> Encoded:
+        if not (self.satellite or self.buildings or self.street_views or self.pois):
+            raise ValueError(
+                "at least one of satellite, buildings, street_views and pois must be true"
+            )
+        if self.encoder == "towers" and self.weights is not None:
+            raise ValueError(
+                "the towers bring their own weights; name a backbone, or take them out"
+            )
+        if self.encoder == "inception_v3" and self.image_px < 75:
+            raise ValueError("inception_v3 needs pictures of 75 pixels or more; see image_px")
+        return self
+
+    def switched_off(self) -> frozenset[Modality]:
+        off: set[Modality] = set() if self.satellite else {"imagery"}
+        off |= set() if self.buildings else {"buildings"}
+        off |= set() if self.street_views else {"street_views"}
+        return frozenset(off if self.pois else {*off, "pois"})
+
+
+class LmemrConfig(HourlyBins, Encoded):
+    """`semantics`, `prompt` and `intra` switch the paper's ablations of descriptions, `spatial` those
+    of the graph, `inter` and `fusion` those of the fusion, `objective` those of the head."""
+
+    semantics: bool = Field(True, description="descriptions of each modality")
+    prompt: Literal["full", "lite", "shuffle"] = Field(
+        "full", description="lite: told less of behaviour; shuffle: of other regions"
+    )
+    intra: bool = Field(True, description="contrast within a modality")
+    inter: bool = Field(True, description="contrast between modalities")
+    spatial: Literal["gat", "gcn", "none"] = "gat"
+    fusion: Literal["transformer", "concat", "gate"] = "transformer"
+    objective: Literal["both", "regression", "classification"] = "both"
+    width: int = Field(256, ge=8, description="d_f, of every feature")
+    heads: int = Field(4, ge=1, description="of the GAT and of both Transformers")
+    blocks: int = Field(3, ge=1, description="graph blocks of a modality")
+    fusion_layers: int = Field(1, ge=1)
+    temporal_layers: int = Field(2, ge=1)
+    dropout: float = Field(0.2, ge=0, lt=1)
+    temperature: float = Field(0.1, gt=0, description="of all contrasts")
+    alpha: float = Field(0.5, ge=0, description="weight of the classification")
+    beta: float = Field(0.5, ge=0, description="weight of the regression")
+    contrast_weight: float = Field(0.1, ge=0, description="lambda")
+    contrast_at_once: int = Field(2048, ge=2, description="regions of one contrast")
+    absent_rate: float = Field(
+        0.05, gt=0, lt=1, description="modalities hidden in training: absent-tokens must learn"
+    )
+    epochs: int = Field(300, ge=1)
+    learning_rate: float = Field(1e-4, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    patience: int = Field(50, ge=1, description="epochs without a better validation")
+
+    @model_validator(mode="after")
+    def _divides(self) -> LmemrConfig:
+        if self.width % self.heads:
+            raise ValueError("width must be a multiple of heads")
+        return self
+
+    @property
+    def form(self) -> str:
+        """The form of description that is read."""
+        return "levels_lite" if self.prompt == "lite" else "levels"
+
+    def switched_off(self) -> frozenset[Modality]:
+        off = set(super().switched_off())
+        off |= set() if self.semantics else {"descriptions"}
+        return frozenset(off if self.spatial != "none" else {*off, "adjacency"})
+
+
+class LmemrClipConfig(LmemrConfig):
+    """CLIP features alone, with LMEMR's graph and hours: no descriptions, no contrast."""
+
+    semantics: Literal[False] = False
+    intra: Literal[False] = False
+    inter: Literal[False] = False
+    fusion: Literal["transformer", "concat", "gate"] = "concat"
+    encoder: Literal["towers"] = "towers"
+
+
+class HourlyConfig(Encoded):
+    """`width` principal components of each modality are read."""
+
+    width: int = Field(256, ge=1)
+
+
+class HourlyForestConfig(HourlyConfig):
+    trees: int = Field(500, ge=1)
+    min_leaf: int = Field(1, ge=1, description="training regions in a leaf, at least")
+
+
+class HourlySequenceConfig(HourlyConfig):
+    hidden: int = Field(64, ge=8, multiple_of=4, description="width of the layers")
+    layers: int = Field(2, ge=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    epochs: int = Field(200, ge=1)
+    batch: int = Field(64, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    patience: int = Field(20, ge=1, description="epochs without a better validation")
+
+
+TaskKind = Literal["regression", "classification", "hourly"]
+
+
 @dataclass(frozen=True)
 class MethodSpec:
     """What the pipeline knows of a method before it runs.
@@ -471,6 +607,7 @@ class MethodSpec:
     about: str
     seeded: bool = True  # False: every seed gives the same numbers, so one fit serves them all
     optional: tuple[Modality, ...] = ()
+    predicts: tuple[TaskKind, ...] = ("regression", "classification", "hourly")
 
     def load(self) -> Method:
         """The method's code; imports torch where the method needs it."""
@@ -479,6 +616,7 @@ class MethodSpec:
 
 
 _BASELINES = "model_code.methods.baselines"
+_STATIC: tuple[Modality, ...] = ("imagery", "buildings", "street_views", "pois")
 
 METHODS: dict[str, MethodSpec] = {
     spec.name: spec
@@ -529,6 +667,48 @@ METHODS: dict[str, MethodSpec] = {
             UrbanMoeConfig, "model_code.methods.urbanmoe",
             "Experts of each task, of each pair of tasks and of all, on chips and on texts of POIs.",
             optional=("pois", "poi_texts", "poi_descriptions"),
+        ),
+        MethodSpec(
+            "lmemr", "LMEMR", "supervised",
+            (*_STATIC, "descriptions", "adjacency", "towers"), LmemrConfig, "model_code.methods.lmemr",
+            "Four modalities with descriptions of each, on the graph of neighbours, to 24 hours.",
+            optional=(*_STATIC, "descriptions"), predicts=("hourly",),
+        ),
+        MethodSpec(
+            "lmemr_clip", "CLIP by the hour", "supervised", (*_STATIC, "adjacency", "towers"),
+            LmemrClipConfig, f"{_BASELINES}.lmemr_clip",
+            "CLIP features of pictures and of lists of POIs, with LMEMR's graph and hours.",
+            optional=_STATIC, predicts=("hourly",),
+        ),
+        MethodSpec(
+            "hourly_linear", "Linear regression by the hour", "supervised", (*_STATIC, "towers"),
+            HourlyConfig, f"{_BASELINES}.hourly_linear",
+            "Ordinary least squares from frozen features to 24 hours.",
+            seeded=False, optional=_STATIC, predicts=("hourly",),
+        ),
+        MethodSpec(
+            "hourly_forest", "Random forest by the hour", "supervised", (*_STATIC, "towers"),
+            HourlyForestConfig, f"{_BASELINES}.hourly_forest",
+            "A random forest from frozen features to 24 hours.",
+            optional=_STATIC, predicts=("hourly",),
+        ),
+        MethodSpec(
+            "hourly_cnn", "CNN by the hour", "supervised", (*_STATIC, "adjacency", "towers"),
+            HourlySequenceConfig, f"{_BASELINES}.hourly_cnn",
+            "Convolutions over the map of frozen features, to 24 hours.",
+            optional=_STATIC, predicts=("hourly",),
+        ),
+        MethodSpec(
+            "hourly_lstm", "LSTM by the hour", "supervised", (*_STATIC, "towers"),
+            HourlySequenceConfig, f"{_BASELINES}.hourly_lstm",
+            "A recurrent net over 24 hours of frozen features.",
+            optional=_STATIC, predicts=("hourly",),
+        ),
+        MethodSpec(
+            "hourly_transformer", "Transformer by the hour", "supervised", (*_STATIC, "towers"),
+            HourlySequenceConfig, f"{_BASELINES}.hourly_transformer",
+            "A Transformer over 24 hours of frozen features.",
+            optional=_STATIC, predicts=("hourly",),
         ),
         MethodSpec(
             "musecl", "MuseCL", "pretrained",

@@ -47,6 +47,9 @@ class RegionData:
         chip_features [N, D] and view_features [M, D] float32 of a frozen encoder (a row of NaN: no
         picture);
         view_location_features [M, 512] float32 of the places of the views, by GeoCLIP;
+        descriptions: by (form, modality) vectors [N, D] of what was said of each region (a row of NaN:
+        nothing), see `text.levels`;
+        neighbours [E, 2] int: pairs of regions that share a border, both ways;
         towers: by view (`satellite`, `street_view`) the CLIP weights that encoders start from;
         memo: what was computed from these data alone and is dear, such as frozen features.
     """
@@ -85,6 +88,8 @@ class RegionData:
     chip_features: Floats | None = None
     view_features: Floats | None = None
     view_location_features: Floats | None = None
+    descriptions: dict[tuple[str, str], Floats] | None = None
+    neighbours: NDArray[np.int64] | None = None
     towers: dict[str, Checkpoint] | None = None
     memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 

@@ -14,6 +14,7 @@ from model_code.errors import CityloomError, DataError
 from model_code.heads import check_labels, fit_head, predict_head
 from model_code.methods import (
     MADE_FROM,
+    NO_INPUT,
     SOURCES_OF,
     MethodConfig,
     MethodSpec,
@@ -119,7 +120,7 @@ def needs_check(
             f"or remove `methods.{spec.name}`",
         )
     thin = tuple(m for m in needed if coverage.get(m, 0.0) < floor)
-    if thin and len(thin) == len([m for m in spec.needs if m != "towers"]):  # weights, no input
+    if thin and len(thin) == len([m for m in spec.needs if m not in NO_INPUT]):
         shares = ", ".join(
             f"{m} ({key[m]}) reaches {coverage.get(m, 0.0):.0%} of the regions" for m in thin
         )
@@ -134,8 +135,9 @@ def inputs_of(
     spec: MethodSpec, config: MethodConfig, left_out: Collection[str] = ()
 ) -> tuple[Modality, ...]:
     """The modalities that a variant reads: what its method needs, less what the config switches off
-    and what the city cannot give. Pretrained weights are none of the city's."""
-    gone = {"towers", *left_out, *config.switched_off()}
+    and what the city cannot give. Pretrained weights are none of the city's, and borders say nothing
+    of a region by themselves."""
+    gone = {*NO_INPUT, *left_out, *config.switched_off()}
     return tuple(m for m in spec.needs if m not in gone)
 
 
@@ -193,6 +195,22 @@ def targets_for(
 # --- fitting and predicting ----------------------------------------------------------------------
 
 
+def own_targets(spec: MethodSpec, targets: Targets) -> Targets:
+    """The targets that a method predicts.
+
+    Raises:
+        DataError: there is none.
+    """
+    tasks = tuple(task for task in targets.tasks if task.kind in spec.predicts)
+    if not tasks:
+        kinds = " or ".join(spec.predicts)
+        raise DataError(
+            f"method {spec.name!r} predicts {kinds} indicators, and there is none",
+            fix=f"add an indicator of `kind: {spec.predicts[0]}`, or remove `methods.{spec.name}`",
+        )
+    return Targets(tasks, {task.name: targets.values[task.name] for task in tasks})
+
+
 def fit_checkpoint(
     spec: MethodSpec,
     config: MethodConfig,
@@ -212,6 +230,7 @@ def fit_checkpoint(
             data, config, seed=seed, visible=visible, workspace=workspace
         )
     assert targets is not None and parts is not None
+    targets = own_targets(spec, targets)
     check_labels(targets, parts)
     return cast(Supervised, method).fit(
         data, targets, parts, config, seed=seed, workspace=workspace
@@ -300,6 +319,8 @@ def prediction_rows(
 
     frames = []
     for task in sorted(targets.tasks, key=lambda task: task.name):
+        if task.name not in predicted:  # the method predicts other kinds of target
+            continue
         truth = targets.values[task.name]
         row, slot = np.nonzero(np.isfinite(truth) & parts.test[:, None])
         y_true, y_pred = truth[row, slot], np.asarray(predicted[task.name], np.float64)[row, slot]

@@ -3,6 +3,7 @@ list of POIs, each from its own modality alone.
 
 It words freely, differently for each seed, and errs now and then as captioners do: it overlooks an
 element, misjudges a share, or mixes up left and right. Whether it errs is drawn anew at each try.
+Descriptions in three levels add what common sense says of such a place (`text.uses`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from numpy.typing import NDArray
 
 from model_code.backends import Answer, Ask, Identity, Picture
 from model_code.fingerprint import code_digests, digest
+from model_code.text import uses
+from model_code.text.levels import HOURS
+from model_code.text.levels import Levels as ThreeLevels
 from model_code.vision.segmentation import LandCoverSegmenter, StreetSegmenter
 
 MAX_WORDS = 60
@@ -137,6 +141,8 @@ class TemplateCaptioner:
 
     def _answer(self, ask: Ask) -> Answer:
         rng = np.random.default_rng(_key(ask))
+        if ask.form != "caption":
+            return _of_levels(ask, rng)
         if ask.kind == "heights":
             return _of_heights(ask, rng)
         if ask.kind == "pois":
@@ -162,6 +168,8 @@ class TemplateCaptioner:
 def _key(ask: Ask) -> int:
     """The seed of an ask: its content and its settings."""
     parts = hashlib.sha256(repr((ask.kind, ask.seed, float(ask.temperature))).encode())
+    if ask.form != "caption":
+        parts.update(ask.form.encode())
     parts.update(repr(sorted((k, round(float(v), 6)) for k, v in ask.shares.items())).encode())
     parts.update(repr([tuple(poi) for poi in ask.pois]).encode())
     for array in (ask.picture, ask.heights_m):
@@ -409,6 +417,72 @@ def _of_tones(from_above: bool, picture: Picture, rng: np.random.Generator) -> A
     sentences.append("Contrast is strong." if contrast > 60 else "Contrast is weak."
                      if contrast < 25 else "Contrast is moderate.")  # fmt: skip
     return Answer(_short(sentences))
+
+
+# --- descriptions in three levels ----------------------------------------------------------------
+
+
+def _of_levels(ask: Ask, rng: np.random.Generator) -> Answer:
+    """A description as JSON. Told less (`levels_lite`), it says what stands there and has nothing to
+    say of a day but what holds anywhere."""
+    pick = _picker(rng)
+    if ask.kind in ("heights", "pois"):
+        plain = _of_heights(ask, rng) if ask.kind == "heights" else _of_pois(ask, rng)
+        if plain.error:
+            return plain
+        features = plain.text
+        heights = np.asarray(ask.heights_m if ask.heights_m is not None else [], np.float64)
+        guess = uses.from_heights(heights) if ask.kind == "heights" else uses.from_pois(ask.pois)
+    else:
+        shares = {k: float(v) for k, v in ask.shares.items() if np.isfinite(v)}
+        if not shares:
+            return Answer(error="nothing in the picture could be measured")
+        shares = _misjudged(shares, ask.temperature, rng)
+        features = _listed(ask.kind == "satellite", shares, pick)
+        guess = (uses.from_above if ask.kind == "satellite" else uses.from_street)(shares)
+    activity, leaving = guess.activity, uses.departures(guess)
+    if ask.form == "levels_lite":
+        activity, leaving = 50.0, uses.CURVES.mean(axis=0)
+        land = features
+    else:
+        land = f"{uses.sentence(guess, pick)} {features}"
+        activity += rng.normal(0, 3)
+        leaving = leaving + rng.normal(0, 0.02, HOURS)
+    found = ThreeLevels(
+        land=land,
+        activity=float(np.clip(round(activity), 0, 100)),
+        departures=np.clip(leaving, 0, 1).round(2).tolist(),
+    )
+    return Answer(found.model_dump_json())
+
+
+def _misjudged(
+    shares: Mapping[str, float], temperature: float, rng: np.random.Generator
+) -> dict[str, float]:
+    """Now and then the share of one element is taken for half, or twice, of what it is."""
+    fails, which, kind = rng.random(3)
+    found = dict(shares)
+    if fails < _ERROR + _WARM_ERROR * temperature:
+        name = list(found)[int(which * len(found))]
+        found[name] = min(0.9, found[name] * (2.0 if kind < 0.5 else 0.5))
+    return found
+
+
+def _listed(
+    from_above: bool, shares: Mapping[str, float], pick: Callable[[Sequence[str]], str]
+) -> str:
+    """What fills a picture, and what there is little or much of, without where it lies."""
+    nouns = _LAND_WIDE if from_above else _STREET_WIDE
+    wide = sorted((n for n in nouns if shares.get(n, 0) >= 0.05), key=lambda n: -shares[n])[:4]
+    sentences = _quantities([(pick(nouns[name]), shares[name]) for name in wide], pick)
+    if not from_above:
+        small = [
+            pick([words for limit, words in steps if shares.get(name, 0) >= limit][-1])
+            for name, steps in _STREET_SMALL.items()
+            if name not in wide
+        ]
+        sentences.append(f"There are {_list(small)}.")
+    return _short(sentences)
 
 
 # --- words ---------------------------------------------------------------------------------------

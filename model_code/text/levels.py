@@ -38,3 +38,12 @@ def parse(text: str) -> tuple[Levels | None, str]:
 def schema() -> str:
     """The JSON schema of an answer, for models that can be held to one."""
     return json.dumps(Levels.model_json_schema(), sort_keys=True)
+
+
+def as_text(levels: Levels) -> str:
+    """The levels as the sentences that a text encoder reads."""
+    departures = " ".join(f"{share:.2f}" for share in levels.departures)
+    return (
+        f"{levels.land.strip()} Activity: {levels.activity:g} of 100. "
+        f"Departures by hour from midnight: {departures}."
+    )

@@ -734,3 +734,12 @@ def test_inputs_that_contain_the_target():
 def test_every_count_says_where_it_comes_from():
     counts = set(config.CityValue.model_fields["count"].annotation.__args__)
     assert counts == set(config.COUNTED_IN) == set(config._COUNTED_FROM)
+
+
+def test_a_method_needs_an_indicator_of_a_kind_that_it_predicts(tmp_path):
+    raw = changed("captions", {}, changed("methods.lmemr", {}))
+    raw["indicators"] = {k: v for k, v in raw["indicators"].items() if v.get("kind") != "hourly"}
+    assert problems(tmp_path, raw) == {
+        "methods.lmemr": "the method predicts indicators of kind hourly, and there is none / "
+        "add one with `kind: hourly`, or take the method out"
+    }

@@ -15,6 +15,7 @@ from model_code.losses import (
     info_nce,
     late_interaction,
     late_interaction_loss,
+    mean_info_nce,
     one_way_info_nce,
     triplet_loss,
 )
@@ -217,3 +218,26 @@ def test_triplets_equal_their_twin_in_value_and_gradient(distance: str) -> None:
     ):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
     assert triplet_loss(*(v[:0] for v in vectors), margin, distance) == 0
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7])
+def test_mean_contrast_is_equation_4_of_lmemr(batch: int) -> None:
+    """Of vectors of any length; the mean of both directions, over all pairs."""
+    left, right = 3 * unit(batch, 5).detach(), unit(batch, 5, seed=1).detach()
+    left, right = left.requires_grad_(), right.requires_grad_()
+    cosines = [[F.cosine_similarity(a, b, dim=0) / 0.1 for b in right] for a in left]
+    turned = [list(column) for column in zip(*cosines, strict=True)]
+    expected = 0.5 * (naive_nce(cosines) + naive_nce(turned))
+    same_value_and_gradient(mean_info_nce(left, right, 10.0, 100), expected, left, right)
+
+
+def test_mean_contrast_above_a_size_is_that_of_random_batches() -> None:
+    left, right = unit(10, 4), unit(10, 4, seed=1)
+    with seeded(5):
+        found = mean_info_nce(left, right, 10.0, 4)
+    with seeded(5):
+        order = torch.randperm(10)
+    batches = [order[:4], order[4:7], order[7:]]  # of at most four, and even
+    expected = sum(len(b) * mean_info_nce(left[b], right[b], 10.0, 99) for b in batches) / 10
+    same_value_and_gradient(found, expected, left, right)
+    assert mean_info_nce(left[:0], right[:0], 10.0, 4) == 0

@@ -22,7 +22,7 @@ WITHOUT_UNIT = {
     "coverage", "inflow", "outflow", "y_true", "y_pred", "y_true_original", "y_pred_original",
     "difference", "low", "high", "true_function", "with_kriging", "pca_1", "pca_2", "tsne_1",
     "tsne_2", "attempt", "tries", "requests", "temperature", "tokens_in", "tokens_out", "clip_cosine",
-    "clip_score", "cycle_paper", "cycle_present", "cycle_score", "perception_score",
+    "activity", "clip_score", "cycle_paper", "cycle_present", "cycle_score", "perception_score",
 }  # fmt: skip
 
 

@@ -47,7 +47,8 @@ DATA = {
 BEFORE_PRETRAINING = DATA | {
     "region_chips", "region_street_views", "poi_counts", "poi_texts", "flows", "mobility", "heights",
     "image_shares", "image_features", "captions", "caption_scores", "calibrated_captions", "clip_checkpoint",
-    "poi_descriptions", "location_features", "targets", "indicators", "splits", "coverage", "rejected",
+    "poi_descriptions", "location_features", "region_descriptions", "description_features", "targets",
+    "indicators", "splits", "coverage", "rejected",
 }  # fmt: skip
 OF_PRETRAINED = {
     f"{name}_{part}"

@@ -51,6 +51,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
         regions: int,
         seed: int,
         north_km: float,
+        cell_m: float,
         progress: Callable[[str], None],
     ) -> None:
         noted.append((regions, seed))

@@ -30,6 +30,8 @@ def fake_city(
     chips[~present] = 0
     trips = rng.poisson(20 * latents[:, :1] * latents[:, 1])
     origin, destination = np.nonzero(trips)
+    order = np.random.default_rng((seed, 3)).permutation(regions) / regions
+    parts = Parts(order < 0.6, (order >= 0.6) & (order < 0.8), order >= 0.8)
     data = RegionData(
         region_ids=np.array([f"r{i:04}" for i in range(regions)]),
         lonlat_deg=xy / 1e5,
@@ -44,6 +46,8 @@ def fake_city(
         flow_count=trips[origin, destination].astype(float),
         **_pictured(latents, seed),
         **_told(latents, seed),
+        **_described(latents, seed),
+        neighbours=_neighbours(parts, seed),
     )
     hours = np.linspace(0, 1, 24)
     values = {
@@ -55,8 +59,6 @@ def fake_city(
     for name, some in values.items():
         some[rng.random(regions) < 0.1] = np.nan
         assert name in {task.name for task in TASKS}
-    order = rng.permutation(regions) / regions
-    parts = Parts(order < 0.6, (order >= 0.6) & (order < 0.8), order >= 0.8)
     return data, Targets(TASKS, values), parts
 
 
@@ -123,6 +125,38 @@ def _told(latents: np.ndarray, seed: int) -> dict[str, Any]:
         "poi_comment_region": comment_region,
         "poi_comment_category": comment_category,
     }
+
+
+def _described(latents: np.ndarray, seed: int) -> dict[str, Any]:
+    """Height maps of the third latent (one region in ten has none), and vectors of descriptions that
+    show all latents (one in ten is missing)."""
+    rng = np.random.default_rng((seed, 4))
+    heights = 40 * latents[:, 2, None, None] * rng.random((len(latents), 8, 8))
+    vectors = {}
+    for form in ("levels", "levels_lite"):
+        for modality in ("satellite", "heights", "street_view", "pois"):
+            rows = np.tanh(latents @ rng.standard_normal((3, 12)))
+            rows[rng.random(len(latents)) < 0.1] = np.nan
+            vectors[form, modality] = rows.astype(np.float32)
+    return {
+        "heights": heights.astype(np.float32),
+        "height_present": rng.random(len(latents)) > 0.1,
+        "descriptions": vectors,
+    }
+
+
+def _neighbours(parts: Parts, seed: int) -> np.ndarray:
+    """Borders between regions of one part, so that no part sees another; the first test region, and
+    others, have none."""
+    rng = np.random.default_rng((seed, 5))
+    rows = np.arange(len(parts.train))
+    rows = rows[(rng.random(len(rows)) < 0.8) & (rows != np.flatnonzero(parts.test)[0])]
+    part = parts.train + 2 * parts.val
+    one, other = np.triu_indices(len(rows), 1)
+    one, other = rows[one], rows[other]
+    kept = (part[one] == part[other]) & (rng.random(len(one)) < 0.15)
+    pairs = np.stack([one[kept], other[kept]], axis=1)
+    return np.concatenate([pairs, pairs[:, ::-1]])
 
 
 def r2(predicted: np.ndarray, true: np.ndarray, rows: np.ndarray) -> float:

@@ -9,7 +9,9 @@ from model_code.backends import Ask, Captioner
 from model_code.demo import chip_scene, street_scene
 from model_code.demo.chip_scene import Grounds
 from model_code.demo.street_scene import Scenes
+from model_code.text import levels
 from model_code.text.captioner import MAX_WORDS, TemplateCaptioner
+from model_code.text.levels import Levels
 from model_code.text.parsing import parse
 from model_code.vision.segmentation import LandCoverSegmenter, StreetSegmenter
 
@@ -173,3 +175,42 @@ def test_pictures_that_were_not_judged(captioner: Captioner, asks: dict) -> None
     assert plain.text and "grey" not in plain.text and "black" not in plain.text
     assert nan.text and not nan.error
     assert not none.text and "no picture" in none.error
+
+
+def described(captioner: Captioner, ask: Ask, form: str = "levels") -> Levels:
+    (answer,) = captioner.caption([replace(ask, form=form)])
+    found, problem = levels.parse(answer.text)
+    assert found is not None, problem or answer.error
+    return found
+
+
+@pytest.mark.parametrize("form", ["levels", "levels_lite"])
+def test_every_modality_is_described_in_three_levels(
+    captioner: Captioner, asks: dict, form: str
+) -> None:
+    heights = np.full((8, 8), 30.0, np.float32)
+    other = [Ask("heights", heights_m=heights), Ask("pois", pois=[("", "office")] * 9)]
+    for ask in [*asks["satellite"][:5], *asks["street_view"][:5], *other]:
+        found = described(captioner, ask, form)
+        assert found == described(captioner, ask, form)
+        assert found.land.endswith(".") and len(found.land.split()) <= MAX_WORDS + 20
+        assert found != described(captioner, replace(ask, seed=1), form)
+
+
+def test_descriptions_tell_places_apart_and_lite_ones_less(captioner: Captioner) -> None:
+    homes = Ask("pois", pois=[("", "school")] * 5)
+    bars = Ask("pois", pois=[("", "nightclub")] * 60)
+    quiet, busy = described(captioner, homes), described(captioner, bars)
+    assert np.argmax(quiet.departures) < 12 < np.argmax(busy.departures)
+    assert quiet.activity < busy.activity
+    lite = [described(captioner, ask, "levels_lite") for ask in (homes, bars)]
+    assert lite[0].activity == pytest.approx(lite[1].activity, abs=15)
+    assert np.corrcoef(lite[0].departures, lite[1].departures)[0, 1] > 0.95
+    assert "school" in lite[0].land and "nightclub" in lite[1].land
+
+
+def test_what_cannot_be_described_says_why(captioner: Captioner) -> None:
+    unknown = Ask("heights", heights_m=np.full((4, 4), np.nan, np.float32), form="levels")
+    for ask, why in ((Ask("satellite", form="levels"), "measured"), (unknown, "height")):
+        (answer,) = captioner.caption([ask])
+        assert why in answer.error and not answer.text

@@ -35,3 +35,9 @@ def test_a_bad_answer_says_what_is_wrong_with_it(answer, named):
 
 def test_the_schema_names_every_level():
     assert set(json.loads(levels.schema())["properties"]) == set(GOOD)
+
+
+def test_levels_are_told_in_sentences():
+    text = levels.as_text(levels.Levels.model_validate(GOOD))
+    assert text.startswith("Houses and a park. Activity: 40 of 100. Departures by hour")
+    assert text.count("0.50") == 24

@@ -1,0 +1,292 @@
+"""What a region is, does, and when it empties, told of each of its modalities, and encoded.
+
+One description a region and modality: of its satellite chip, of a sheet of its street views, of its
+height map, of its list of POIs. Rows are kept by what they rest on, as captions are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from assets.asking import Remembering, named_model, prompting, sha256_of
+from assets.captions import kept_rows
+from assets.inputs import picture_arrays, region_data
+from assets.stage import Context, Product, stage
+from model_code.city import City
+from model_code.errors import DataError
+from model_code.fingerprint import code_digests, digest
+from model_code.methods import METHODS
+from resources import backends
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from model_code.backends import Ask, Form
+
+# The table of each modality, and the config key of its source.
+_TABLE_OF = {
+    "satellite": ("region_chips", "imagery"),
+    "street_view": ("region_street_views", "street_views"),
+    "heights": ("heights", "buildings"),
+    "pois": ("poi_counts", "pois"),
+}
+_WARMER = 0.5  # temperature of a second try
+_PART = 1024  # regions whose pictures are held at a time
+
+
+def forms(city: City) -> list[Form]:
+    """The forms of description that this city's methods read."""
+    from model_code.methods.run import variant_configs
+
+    found: set[Form] = set()
+    for name, choice in city.methods.items():
+        if "descriptions" in METHODS[name].needs:
+            for config in variant_configs(name, choice.config, choice.variants).values():
+                if "descriptions" not in config.switched_off():
+                    found.add(getattr(config, "form", "levels"))
+    return sorted(found)
+
+
+def _no_descriptions(city: City) -> str:
+    if city.captions is None:
+        return "the city's YAML has no captions"
+    return "" if forms(city) else "no method of the city reads it"
+
+
+def _reads(city: City) -> tuple[str, ...]:
+    tables = [table for table, source in _TABLE_OF.values() if getattr(city.sources, source)]
+    pictured = city.sources.imagery or city.sources.street_views
+    return ("regions", *tables, *(("image_shares",) if pictured else ()))
+
+
+@dataclass(frozen=True)
+class _Subjects:
+    """What is to be described of one modality: regions [R], what each description rests on [R], and
+    what is asked of each, without form or seed."""
+
+    modality: str
+    region_id: np.ndarray
+    content: list[Any]
+    ask: Callable[[int], Ask]
+
+
+def _subjects(ctx: Context) -> Iterator[_Subjects]:
+    if "region_chips" in ctx.inputs and ctx.has("region_chips"):
+        yield _chips(ctx)
+    if "heights" in ctx.inputs and ctx.has("heights"):
+        yield _heights(ctx)
+    if "poi_counts" in ctx.inputs and ctx.has("poi_counts"):
+        yield _pois(ctx)
+    if "region_street_views" in ctx.inputs and ctx.has("region_street_views"):
+        yield _views(ctx)
+
+
+def _measured(ctx: Context, view: str, ids: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Classes [K], and shares [B, K] of the pictures `ids`; a row of NaN where nothing was judged."""
+    import numpy as np
+
+    table = ctx.inputs["image_shares"].frame(["view", "image_id", "classes", "shares"])
+    rows = table[table["view"] == view].set_index("image_id").loc[ids]
+    classes = [str(name) for name in rows["classes"].iloc[0]] if len(rows) else []
+    shares = np.full((len(rows), len(classes)), np.nan)
+    judged = rows["shares"].map(len).to_numpy() > 0
+    if judged.any():
+        shares[judged] = np.stack(rows["shares"][judged].to_list())
+    return classes, shares
+
+
+def _ranked(classes: list[str], shares: np.ndarray) -> dict[str, float]:
+    """Measured shares above zero, the largest first."""
+    found = {n: float(s) for n, s in zip(classes, shares, strict=True) if s > 0}
+    return dict(sorted(found.items(), key=lambda pair: -pair[1]))
+
+
+def _chips(ctx: Context) -> _Subjects:
+    from model_code.backends import Ask
+
+    floor = ctx.city.chips.min_valid_share
+    ids, regions, pixels = picture_arrays(ctx.inputs["region_chips"], "satellite", floor)
+    classes, shares = _measured(ctx, "satellite", ids)
+    return _Subjects(
+        "satellite",
+        regions,
+        [sha256_of(picture) for picture in pixels],
+        lambda i: Ask("satellite", pixels[i], _ranked(classes, shares[i])),
+    )
+
+
+def _views(ctx: Context) -> _Subjects:
+    """A region's street views on one sheet: one question a region, as one description a modality is
+    what the method reads, at a price that does not grow with the views."""
+    import warnings
+
+    import numpy as np
+
+    from model_code.backends import Ask
+    from model_code.vision.renders import sheet
+
+    config = ctx.city.captions
+    ids, regions, pixels = picture_arrays(ctx.inputs["region_street_views"], "street_view", 0.0)
+    classes, shares = _measured(ctx, "street_view", ids)
+    rng = np.random.default_rng(config.seed)
+    order = np.lexsort((rng.random(len(ids)), regions))
+    named, first, count = np.unique(regions[order], return_index=True, return_counts=True)
+    shown = [
+        order[start : start + min(n, config.descriptions.views)]
+        for start, n in zip(first, count, strict=True)
+    ]
+
+    def ask(i: int) -> Ask:
+        with warnings.catch_warnings():  # the mean of nothing is NaN, and means that
+            warnings.simplefilter("ignore", RuntimeWarning)
+            mean = np.nanmean(shares[shown[i]], axis=0)
+        return Ask("street_view", sheet(pixels[shown[i]]), _ranked(classes, mean))
+
+    return _Subjects(
+        "street_view", named, [[sha256_of(pixels[v]) for v in views] for views in shown], ask
+    )
+
+
+def _heights(ctx: Context) -> _Subjects:
+    import numpy as np
+
+    from model_code.backends import Ask
+
+    data = region_data(ctx.inputs, ("buildings",), 0.0)
+    assert data.heights is not None and data.height_present is not None
+    heights = data.heights
+    rows = np.flatnonzero(data.height_present & np.isfinite(heights).any(axis=(1, 2)))
+    return _Subjects(
+        "heights",
+        data.region_ids[rows],
+        [sha256_of(heights[row]) for row in rows],
+        lambda i: Ask("heights", heights_m=heights[rows[i]]),
+    )
+
+
+def _pois(ctx: Context) -> _Subjects:
+    """The categories of a region's POIs, which are what a description reads; a region without any is
+    not described."""
+    import numpy as np
+
+    from model_code.backends import Ask
+
+    data = region_data(ctx.inputs, ("pois",), 0.0)
+    assert data.poi_counts is not None
+    counts = data.poi_counts.astype(np.int64)
+    rows = np.flatnonzero(counts.sum(axis=1))
+
+    def pois(i: int) -> list[tuple[str, str]]:
+        return [("", name) for name in np.repeat(data.poi_categories, counts[rows[i]]).tolist()]
+
+    return _Subjects(
+        "pois",
+        data.region_ids[rows],
+        [dict(zip(data.poi_categories, counts[row].tolist(), strict=True)) for row in rows],
+        lambda i: Ask("pois", pois=pois(i)),
+    )
+
+
+def _describe(
+    ctx: Context, captioner: Remembering, subjects: _Subjects, form: Form
+) -> dict[str, list[Any]]:
+    """The columns of one modality in one form. An answer that holds no three levels is asked for
+    again, with another seed and warmer."""
+    from model_code.text.levels import as_text, parse
+
+    config = ctx.city.captions
+    seeds = [int(digest([c, config.seed])[:8], 16) for c in subjects.content]
+    count = len(subjects.region_id)
+    answers: list[Any] = [None] * count
+    levels: list[Any] = [None] * count
+    errors, tries = [""] * count, [0] * count
+    captioner.about = f"{subjects.modality}: described ({form})"
+    waiting = list(range(count))
+    for attempt in range(config.descriptions.tries):
+        how = {"form": form, "temperature": _WARMER if attempt else 0.0}
+        for start in range(0, len(waiting), _PART):
+            part = waiting[start : start + _PART]
+            asks = [replace(subjects.ask(i), seed=seeds[i] + attempt, **how) for i in part]
+            for i, answer in zip(part, captioner.caption(asks), strict=True):
+                answers[i], tries[i] = answer, attempt + 1
+                levels[i], errors[i] = (None, answer.error) if answer.error else parse(answer.text)
+        waiting = [i for i in waiting if levels[i] is None]
+    return {
+        "form": [form] * count,
+        "modality": [subjects.modality] * count,
+        "region_id": subjects.region_id.tolist(),
+        "tries": tries,
+        "land": [found.land if found else "" for found in levels],
+        "activity": [found.activity if found else None for found in levels],
+        "departures": [found.departures if found else [] for found in levels],
+        "text": [as_text(found) if found else "" for found in levels],
+        "error": errors,
+        "captioner": [named_model(captioner.identity)] * count,
+        "tokens_in": [answer.tokens_in for answer in answers],
+        "tokens_out": [answer.tokens_out for answer in answers],
+    }
+
+
+def _settings(city: City) -> dict[str, Any]:
+    return {"forms": forms(city), **prompting(city)}
+
+
+@stage(group="captions", kinds=("jinja",), absent=_no_descriptions, reads=_reads,
+       inputs=("regions", "image_shares", *(table for table, _ in _TABLE_OF.values())),
+       config=("captions.captioner", "captions.wrong_share", "captions.descriptions",
+               "captions.seed", "chips.min_valid_share"),
+       settings=_settings, code=backends.CODE["captioner"])  # fmt: skip
+def region_descriptions(ctx: Context) -> Product:
+    """Each modality of each region in three levels: what the land is for, how busy it is, and when
+    people leave."""
+    import pandas as pd
+
+    from model_code.tables import contract
+
+    captioner = Remembering(ctx, backends.captioner(ctx.city.captions), "described")
+    table = contract("region_descriptions")
+    parts = [
+        pd.DataFrame(_describe(ctx, captioner, subjects, form))
+        for subjects in _subjects(ctx)
+        for form in ctx.settings["forms"]
+    ]
+    if not sum(map(len, parts)):
+        raise DataError(
+            f"city {ctx.name!r} has nothing to describe: no chip, street view, building or POI lies "
+            "in a region",
+            fix="look at `rejected`, or take the methods that read descriptions out",
+        )
+    rows = pd.concat(parts, ignore_index=True)
+    rows["activity"] = rows["activity"].astype("float64")
+    about = {"described_share": round(float((rows["text"] != "").mean()), 4)}
+    return Product(
+        rows.sort_values(list(table.key), ignore_index=True)[table.names()],
+        metadata=about | captioner.metadata(),
+        unanswered=captioner.unanswered(),
+    )
+
+
+@stage(group="captions", kinds=("numpy",), absent=_no_descriptions, inputs=("region_descriptions",),
+       config=("captions.text_embedding",), code=backends.CODE["text_embedding"])  # fmt: skip
+def description_features(ctx: Context) -> Product:
+    """The descriptions as vectors of a sentence encoder that no training changes."""
+    import pandas as pd
+
+    encoder = backends.text_embedding(ctx.city.captions)
+    who = digest([asdict(encoder.identity), code_digests(backends.CODE["text_embedding"])])
+    rows = ctx.inputs["region_descriptions"].frame(["form", "modality", "region_id", "text"])
+    texts = rows["text"].to_list()
+
+    def encode(batch: np.ndarray) -> pd.DataFrame:
+        vectors = encoder.encode([texts[i] for i in batch])
+        there = [v if texts[i] else v[:0] for i, v in zip(batch, vectors, strict=True)]
+        return pd.DataFrame({"feature": there})
+
+    found = kept_rows(ctx, "vectors", [digest([who, text]) for text in texts], encode, "encoded")
+    table = rows[["form", "modality", "region_id"]].assign(
+        encoder=named_model(encoder.identity), feature=found["feature"].to_list()
+    )
+    return Product(table, metadata={"width": encoder.width})

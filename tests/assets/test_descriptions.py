@@ -1,0 +1,169 @@
+"""Descriptions and LMEMR through the real job on a tiny city, and what lies upstream of them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import pipelines.definitions  # noqa: F401 (fills the registry of stages)
+from assets.inputs import region_data
+from assets.stage import STAGES
+from model_code.methods import METHODS
+from model_code.text.levels import HOURS
+from resources.lake import Lake, read
+from tests.assets.test_captions import SMALL_CLIP
+from tests.tiny import Place, make_place
+
+HOURLY = [name for name, spec in METHODS.items() if spec.predicts == ("hourly",)]
+
+
+def with_descriptions(config: dict[str, Any]) -> dict[str, Any]:
+    small = {"width": 8, "heads": 2, "blocks": 1, "temporal_layers": 1, "epochs": 1}
+    methods = {
+        "lmemr": {"config": small, "variants": {"lite": {"prompt": "lite"}}},
+        "hourly_linear": {"config": {"width": 2}},
+    }
+    indicators = {k: config["indicators"][k] for k in ("population", "hourly_outflow")}
+    return {
+        **config, "captions": {"clip": SMALL_CLIP}, "methods": methods, "splits": {"random": {}},
+        "seeds": [0], "indicators": indicators,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A tiny city with LMEMR, built by the job."""
+    place = make_place(tmp_path_factory.mktemp("described") / "place", regions=12, seed=5)
+    place.write(with_descriptions(place.config()))
+    done = place.run(*place.job())
+    assert done.returncode == 0, done.stderr[-3000:]
+    return place
+
+
+def table(place: Place, name: str) -> pd.DataFrame:
+    return read(name, city="tiny", lake=str(place.root / "lake"))
+
+
+def test_every_modality_of_every_region_is_described_once_a_form(described: Place) -> None:
+    told = table(described, "region_descriptions")
+    regions = {
+        "satellite": table(described, "region_chips")["region_id"],
+        "street_view": table(described, "region_street_views")["region_id"],
+        "heights": table(described, "heights")["region_id"],
+        "pois": table(described, "poi_counts")["region_id"],
+    }
+    for (_, modality), rows in told.groupby(["form", "modality"]):
+        assert set(rows["region_id"]) == set(regions[modality])
+    assert set(told["form"]) == {"levels", "levels_lite"}
+    good = told[told["error"] == ""]
+    assert len(good) > 0.9 * len(told)
+    assert (good["departures"].map(len) == HOURS).all() and good["activity"].notna().all()
+    assert good["text"].str.contains("Departures by hour").all()
+    lite = good["form"] == "levels_lite"
+    spread = good.groupby(lite)["activity"].std()
+    assert spread[True] < spread[False]
+    assert told["captioner"].str.startswith("TemplateCaptioner ").all()
+
+
+def test_descriptions_are_encoded_in_the_order_of_the_regions(described: Place) -> None:
+    lake = Lake(str(described.root / "lake"))
+    handles = {
+        name: lake.handle("tiny", name) for name in ("regions", "description_features", "adjacency")
+    }
+    data = region_data(handles, ("descriptions", "adjacency"), 0.5)
+    assert data.descriptions is not None and data.neighbours is not None
+    features = table(described, "description_features")
+    for (form, modality), rows in data.descriptions.items():
+        own = features.query(f"form == '{form}' and modality == '{modality}'").set_index(
+            "region_id"
+        )
+        for region, row in zip(data.region_ids, rows, strict=True):
+            if region in own.index and len(own.loc[region, "feature"]):
+                np.testing.assert_array_equal(own.loc[region, "feature"], row)
+            else:
+                assert np.isnan(row).all()
+    borders = table(described, "adjacency")
+    named = {tuple(pair) for pair in data.region_ids[data.neighbours].tolist()}
+    assert named == set(zip(borders["region_id"], borders["neighbour_id"], strict=True))
+
+
+def test_captions_that_nothing_reads_are_not_made(described: Place) -> None:
+    lake = Lake(str(described.root / "lake"))
+    assert lake.handle("tiny", "captions").left_out
+    assert not lake.handle("tiny", "image_shares").left_out
+
+
+def test_the_leaderboard_says_what_was_read_and_predicted(described: Place) -> None:
+    board = table(described, "leaderboard")
+    assert set(board["task"]) == {"hourly_outflow"}  # no other is predicted by these methods
+    own = board.query("method == 'lmemr'").iloc[0]
+    assert set(own["inputs"].split(",")) == {
+        "imagery", "buildings", "street_views", "pois", "descriptions",
+    }  # fmt: skip
+    assert own["captioner"].startswith("TemplateCaptioner ") and own["protocol"] == "supervised"
+    assert not board["target_in_inputs"].any()
+    assert board.query("method == 'hourly_linear'")["captioner"].unique().tolist() == [""]
+    metrics = set(board.query("scale == 'original'")["metric"])
+    assert metrics == {"r2", "rmse", "mae", "mape"}
+    assert "accuracy" in set(board.query("scale == 'transformed'")["metric"])
+    hours = table(described, "hourly_metrics")
+    assert set(hours["method"]) == {"lmemr", "hourly_linear"}
+    assert sorted(hours["hour"].unique()) == list(range(24))
+    assert (hours.query("metric == 'mape'")["left_out"] > 0).any()
+
+
+def test_a_rerun_asks_for_nothing_again(described: Place, tmp_path: Path) -> None:
+    """Not even where a changed setting makes the table anew; only what is new is asked for."""
+    place = described.copy(tmp_path / "place")
+    folder = place.root / "lake" / "tiny" / "region_descriptions" / "rows" / "texts"
+    before = sum(len(pd.read_parquet(path)) for path in folder.iterdir())
+    config = place.config()
+    config["captions"] = {**config["captions"], "descriptions": {"tries": 2}}
+    place.write(config)
+    asset = ("--select", "region_descriptions", "--partition", "tiny")
+    dagster = (sys.executable, "-W", "ignore", "-m", "dagster", "asset", "materialize")
+    done = place.run(*dagster, "-m", "pipelines.definitions", *asset)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert sum(len(pd.read_parquet(path)) for path in folder.iterdir()) == before
+
+
+# --- what is never an input ----------------------------------------------------------------------
+
+
+def upstream(asset: str, stop: frozenset[str] = frozenset()) -> set[str]:
+    """All assets that one rests on, without going through those at which to stop."""
+    found: set[str] = set()
+    todo = [asset]
+    while todo:
+        for name in STAGES[todo.pop()].inputs:
+            if name not in found and name not in stop:
+                found.add(name)
+                todo.append(name)
+    return found
+
+
+TRIPS = {"trips", "flows", "mobility"}
+
+
+@pytest.mark.parametrize("method", HOURLY)
+def test_no_asset_upstream_of_the_features_reads_trips(method: str) -> None:
+    """Outside the target and the split, which every supervised fit has."""
+    fitted = upstream(f"{method}_finetuned", frozenset({"targets", "splits"}))
+    assert not fitted & TRIPS
+    for name in fitted:
+        raw = STAGES[name].raw
+        assert not any(section.startswith(("sources.trips", "sources.od")) for section in raw), name
+    embedded = upstream(f"{method}_embeddings", frozenset({"targets", "splits"}))
+    assert not embedded & TRIPS
+    assert "flows" not in METHODS[method].needs
+
+
+def test_the_walk_finds_trips_where_they_are() -> None:
+    assert upstream("musecl_checkpoint") >= {"trips", "flows"}
+    assert upstream("lmemr_finetuned") >= TRIPS  # through the target
+    assert "description_features" in upstream("lmemr_finetuned", frozenset({"targets"}))
