@@ -13,10 +13,10 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test lint format ui explain sizes clean experiments tables lock
+.PHONY: help setup demo demo-fast run test lint format ui explain sizes clean experiments tables lock
 
 help: ## list what can be made
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 .tools/uv/bin/uv: # in a local folder, never in the system's Python
 	$(PYTHON) -m venv .tools/uv
@@ -35,6 +35,9 @@ setup: .venv/.synced ## install everything that is needed into .venv
 
 demo: setup ## build the embedded city, and say where its report is
 	@$(MAKE) --no-print-directory run CITY=demo
+
+demo-fast: setup ## a small city and one small method, in a minute
+	@$(MAKE) --no-print-directory run CITY=demo_fast
 
 run: setup ## build one city: make run CITY=manhattan
 	@$(RUN) cityloom run $(CITY)

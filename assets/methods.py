@@ -79,7 +79,7 @@ def data_and_left_out(spec: MethodSpec, ctx: Context) -> tuple[RegionData, tuple
     from model_code.methods.run import needs_check
 
     here = [m for m in spec.needs if _there(ctx, m) and _there(ctx, MADE_FROM.get(m, m))]
-    if "towers" in spec.needs and "towers" not in here:
+    if "towers" in _read(spec, ctx) and "towers" not in here:
         raise DataError(
             f"method {spec.name!r} starts from the towers of `captions`, which city {ctx.name!r} has "
             "not",
@@ -89,6 +89,15 @@ def data_and_left_out(spec: MethodSpec, ctx: Context) -> tuple[RegionData, tuple
     thin = needs_check(spec, ctx.name, _shares(data), here, ctx.city.min_modality_share)
     gone = {name: None for modality in thin for name in _FIELDS[modality]}
     return (replace(data, **gone) if gone else data), thin
+
+
+def _read(spec: MethodSpec, ctx: Context) -> set[Modality]:
+    """What the method needs by the settings of the stage, of any variant; all where it has none."""
+    if not ctx.settings:
+        return set(spec.needs)
+    variants = ctx.settings.get("variants", {"default": ctx.settings})
+    configs = [spec.config.model_validate(own) for own in variants.values()]
+    return {m for m in spec.needs if not all(m in c.switched_off() for c in configs)}
 
 
 def _there(ctx: Context, modality: Modality) -> bool:

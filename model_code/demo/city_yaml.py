@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
@@ -28,6 +29,7 @@ def city_yaml(
     without: Collection[str] = (),
     ablations: bool = False,
     hourly: bool = False,
+    methods: Mapping[str, Mapping[str, Any]] | None = None,
     seeds: tuple[int, ...] = (0, 1, 2),
 ) -> str:
     """A city's YAML. Without `path` its raw files are made by the pipeline when they are needed;
@@ -49,6 +51,7 @@ def city_yaml(
         ablations: the papers' ablations of MuseCL and UrbanMoE too, for a city that is large enough to
             tell.
         hourly: the hourly outflow alone, with LMEMR, its ablations and its baselines.
+        methods: these and their settings, in place of those that such a city shows.
         seeds: training seeds.
 
     Raises:
@@ -91,6 +94,7 @@ def city_yaml(
         without=without,
         ablations=ablations,
         hourly=hourly,
+        methods=methods,
         seeds=list(seeds),
         epsg=EPSG,
         timezone=TIMEZONE,

@@ -12,6 +12,16 @@ from model_code.methods import BY_CAPTIONS, METHODS, method_config
 CITIES = Path(__file__).parents[3] / "cities"
 SHIPPED = {
     "demo": {"regions": 156, "seed": 7, "captions": True},
+    "demo_fast": {
+        "regions": 49, "seed": 21, "seeds": (0,),
+        "methods": {
+            "musecl": {
+                "config": {
+                    "satellite_backbone": "small", "street_view_backbone": "small", "epochs": 3,
+                }
+            }
+        },
+    },
     "demo_hex": {"regions": 49, "seed": 13, "hexagons": 8, "seeds": (0,)},
     "demo_500m": {"regions": 400, "seed": 17, "cell_m": 500.0, "hourly": True, "seeds": (0,)},
     "demo_large": {
