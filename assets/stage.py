@@ -315,10 +315,16 @@ class Opened:
     ) -> Context:
         """What the stage may see; `fingerprint` is that of what it is about to make."""
         work = self.lake.workspace(self.city.name, self.declared.name, fingerprint)
-        return replace(self.look(progress, warn), work=work, crew=crew)
+        return replace(self.look(progress, warn, crew), work=work)
 
-    def look(self, progress: Callable[[str], None], warn: Callable[[str], None]) -> Context:
+    def look(
+        self,
+        progress: Callable[[str], None],
+        warn: Callable[[str], None],
+        crew: Crew | None = None,
+    ) -> Context:
         """The same for whoever makes nothing: without a workspace, which belongs to a run."""
+        crew = crew or Crew(None, progress)
         declared, name = self.declared, self.city.name
         return Context(
             self.city.view(declared.config),
@@ -331,6 +337,7 @@ class Opened:
             declared.settings(self.city) if declared.settings else None,
             rows=cache(lambda kind: RowStore(self.lake, name, declared.name, kind, warn)),
             elsewhere=self.elsewhere,
+            crew=crew,
         )
 
 
