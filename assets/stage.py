@@ -315,13 +315,17 @@ class Opened:
     ) -> Context:
         """What the stage may see; `fingerprint` is that of what it is about to make."""
         work = self.lake.workspace(self.city.name, self.declared.name, fingerprint)
-        look = self.look(progress, warn, tidies=crew.leads)
-        return replace(look, work=work, crew=crew)
+        return replace(self.look(progress, warn, crew), work=work)
 
     def look(
-        self, progress: Callable[[str], None], warn: Callable[[str], None], *, tidies: bool = False
+        self,
+        progress: Callable[[str], None],
+        warn: Callable[[str], None],
+        crew: Crew | None = None,
     ) -> Context:
         """The same for whoever makes nothing: without a workspace, which belongs to a run."""
+        tidies = crew is not None and crew.leads
+        crew = crew or Crew(None, progress)
         declared, name = self.declared, self.city.name
         return Context(
             self.city.view(declared.config),
@@ -336,6 +340,7 @@ class Opened:
                 lambda kind: RowStore(self.lake, name, declared.name, kind, warn, tidies=tidies)
             ),
             elsewhere=self.elsewhere,
+            crew=crew,
         )
 
 

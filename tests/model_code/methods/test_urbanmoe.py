@@ -390,7 +390,7 @@ def test_descriptions_stand_in_for_names_sentence_by_sentence(data: RegionData) 
     told = ["Offices and bars.", "", "A quiet street. Few shops! Is it a park?"] * (
         len(data) // 3 + 1
     )
-    described = replace(data, poi_descriptions=np.array(told[: len(data)]), memo={})
+    described = replace(data, poi_descriptions=np.array(told[: len(data)]))
     settings = config(text_from="descriptions")
     towers, found = _towers(data, settings), read(described, settings).features["text"]
     assert np.isnan(found[1::3]).all() and not np.isnan(found[2::3]).any()
