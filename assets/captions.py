@@ -251,7 +251,7 @@ def captions(ctx: Context) -> Product:
         every, top = calibrate(asks[part], writers[view], scorer, config.calibration)
         return images.part(part).of(every), images.part(part).of(top)
 
-    if config.captioner.kind == "template" and not _shared(ctx, seen, tries_of):
+    if _light(config) and not _shared(ctx, seen, tries_of):
         return Product()  # a member: the run that it helps puts the rows together
     pairs = [tries_of(view, slice(None), ctx) for view in seen]
     tries, best = ([each.assign(captioner=named_model(captioner.identity)) for each in part]
@@ -290,9 +290,22 @@ def captions(ctx: Context) -> Product:
     )
 
 
+def _light(config: Any) -> bool:
+    """Whether all that writes and judges captions runs anywhere, so that several processes may. A real
+    model has a machine or a server of its own to keep busy, and memory for one: one process asks."""
+    from model_code.vision.model_choices import VIEWS, of_view
+
+    judges = [
+        config.painter,
+        *(of_view(c, v) for c in (config.segmenter, config.clip) for v in VIEWS),
+    ]
+    embedded = all(choice.kind in ("embedded", "none") for choice in judges)
+    return config.captioner.kind == "template" and embedded
+
+
 def _shared(ctx: Context, seen: dict[View, tuple[_Images, Any, Any]], tries_of: Any) -> bool:
     """Share parts of the pictures among processes, which leave their rows in the lake; false in a
-    member. Real captioners have a machine or a server of their own to keep busy: one process asks."""
+    member."""
     assert ctx.crew is not None
     parts: dict[str, tuple[View, slice]] = {
         f"{view}-{start:08d}": (view, slice(start, start + _PART))
