@@ -388,13 +388,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5, help="of training")
     parser.add_argument("--quick", action="store_true", help="one seed, few repeats: does it run")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--choose", action="store_true", help="what `volumes` was chosen by")
     parser.add_argument("--write", type=Path, help="append each row to this file as JSON")
     asked = parser.parse_args()
     folder = os.environ.get("CITYLOOM_DATA")
     if not folder:
         parser.error("set CITYLOOM_DATA to the folder that holds `nyc`")
-    torch.set_num_threads(2)
+    torch.set_num_threads(asked.threads)
     city = manhattan(Path(folder) / "nyc")
     if asked.choose:
         choose(city)
