@@ -388,13 +388,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5, help="of training")
     parser.add_argument("--quick", action="store_true", help="one seed, few repeats: does it run")
+    parser.add_argument("--only", default="", help="trained embeddings whose name holds this")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--choose", action="store_true", help="what `volumes` was chosen by")
     parser.add_argument("--write", type=Path, help="append each row to this file as JSON")
     asked = parser.parse_args()
     folder = os.environ.get("CITYLOOM_DATA")
     if not folder:
         parser.error("set CITYLOOM_DATA to the folder that holds `nyc`")
-    torch.set_num_threads(2)
+    torch.set_num_threads(asked.threads)
     city = manhattan(Path(folder) / "nyc")
     if asked.choose:
         choose(city)
@@ -405,11 +407,13 @@ def main() -> None:
     print(f"|{'---|' * (len(COLUMNS) + 2)}")
     for name, values in PEERS.items():
         print(f"| {name} | {values[0]} | {values[1]} | {values[2]} | | | | |")
-    for name, embedding in simple(city).items():
+    for name, embedding in simple(city).items() if not asked.only else ():
         row = scores(city, embedding, repeats=repeats, k_seeds=k_seeds)
         print(line(name, [row], 0.0), flush=True)
     found = {}
     for name, make in embeddings(city).items():
+        if asked.only not in name:
+            continue
         started = time.process_time()
         made = [make(seed) for seed in seeds]
         seconds = (time.process_time() - started) / len(made)
@@ -422,8 +426,8 @@ def main() -> None:
         if asked.write:
             with asked.write.open("a") as file:
                 file.write(json.dumps({"name": name, "seconds": seconds, "rows": rows}) + "\n")
-    ours = found["`volumes`"]
-    for key, goal in GOALS.items():
+    ours = found.get("`volumes`", [])
+    for key, goal in GOALS.items() if ours else ():
         value = np.mean([row[key if key.startswith("nmi") else f"{key}_r2"] for row in ours])
         print(f"{key}: {value:.3f}, goal {goal}: {'met' if value >= goal else 'missed'}")
 
