@@ -240,13 +240,11 @@ class HourlyNet(nn.Module):
             )
         else:
             self.modal = Fusion("gate", count, width)
-        self.hour = nn.Parameter(torch.randn(HOURS, width) * width**-0.5)
+        self.hour = nn.Parameter(torch.randn(HOURS, width))
         self.at_hour = nn.Sequential(nn.Linear(2 * width, width), nn.GELU())
         self.temporal = _transformer(width, heads, config.temporal_layers, config.dropout)
         outputs = 1 if config.objective == "regression" else config.n_bins
-        self.head = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, outputs)
-        )
+        self.head = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, outputs))
         for name in ("mean", "scale"):
             self.register_buffer(name, torch.zeros(()))
         self.register_buffer("edges", torch.zeros(config.n_bins - 1))
@@ -382,7 +380,8 @@ def _transformer(width: int, heads: int, layers: int, dropout: float) -> nn.Tran
         batch_first=True,
         norm_first=True,
     )
-    return nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+    norm = nn.LayerNorm(width)  # a pre-normalised Transformer ends with one
+    return nn.TransformerEncoder(layer, layers, norm=norm, enable_nested_tensor=False)
 
 
 # --- on the rails --------------------------------------------------------------------------------

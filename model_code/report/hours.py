@@ -126,8 +126,7 @@ def peak_sentence(kind: int, flows: pd.DataFrame, words: Sequence[str]) -> str:
     told = f" Marked by: {', '.join(words)}." if words else ""
     return (
         f"Kind {kind + 1}: {len(flows):,} region{'s' if len(flows) != 1 else ''}, busiest at "
-        f"{int(mean.to_numpy().argmax()):02d}:00, {mean.sum():,.0f} trips a day on the scale of the "
-        f"target.{told}"
+        f"{int(mean.to_numpy().argmax()):02d}:00, {mean.sum():,.0f} trips in all hours.{told}"
     )
 
 

@@ -249,6 +249,21 @@ def test_polygons_name_what_is_missing(districts):
         make_regions(far, Polygons(kind="polygons", path="districts.geojson", id="code"), districts)
 
 
+def test_a_polygon_that_the_boundary_touches_by_rounding_is_none_of_the_city(tmp_path):
+    outline = boundary()
+    west, south, east, north = outline.total_bounds
+    beyond = shapely.box(east - 1e-9, south, east + 1000, north)
+    frame = gpd.GeoDataFrame(
+        {"code": [1, 2]}, geometry=[outline.geometry[0], beyond], crs=outline.crs
+    )
+    assert frame.geometry[1].intersects(outline.geometry[0])
+    frame.to_parquet(tmp_path / "zones.parquet")
+    partition = Polygons(kind="polygons", path="zones.parquet", id="code")
+    made, rejections = make_regions(outline, partition, str(tmp_path))
+    assert list(made["region_id"]) == ["1"]
+    assert rejections.frame()["reason"].tolist() == ["outside the boundary"]
+
+
 # --- adjacency -----------------------------------------------------------------------------------
 
 

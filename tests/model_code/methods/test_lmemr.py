@@ -327,7 +327,7 @@ def test_ablations_leave_out_what_they_say(city: tuple) -> None:
     assert not any("similarity" in n for n in without)
     flat = set(fitted(city, epochs=1, spatial="none").tensors)
     assert any("blocks" in n for n in names) and not any("blocks" in n for n in flat)
-    head = fitted(city, epochs=1, objective="regression").tensors["head.3.weight"]
+    head = fitted(city, epochs=1, objective="regression").tensors["head.2.weight"]
     assert head.shape[0] == 1
     assert config(semantics=False).switched_off() == {"descriptions"}
     assert config(spatial="none").switched_off() == {"adjacency"}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from model_code.methods.run import (
     folds,
     inputs_of,
     needs_check,
+    own_targets,
     parts_for,
     predict,
     prediction_rows,
@@ -254,3 +256,29 @@ def test_inputs_are_what_a_variant_reads_and_the_city_has():
     thin = inputs_of(spec, method_config("urbanvlp", {}), ("street_views", "view_captions"))
     assert thin == ("imagery", "chip_captions", "view_locations")
     assert inputs_of(METHODS["poi"], method_config("poi", {})) == ("pois",)
+
+
+# --- methods of some kinds of target -------------------------------------------------------------
+
+
+def test_a_method_is_given_the_targets_of_its_kinds_alone() -> None:
+    _, targets, parts = fake_city(20)
+    hourly, every = METHODS["lmemr"], METHODS["vit"]
+    assert [task.name for task in own_targets(hourly, targets).tasks] == ["outflow"]
+    assert own_targets(every, targets).tasks == targets.tasks
+    others = replace(targets, tasks=targets.tasks[:3])
+    with pytest.raises(DataError, match="predicts hourly indicators"):
+        own_targets(hourly, others)
+    flows = {"outflow": np.zeros((20, 24))}
+    ids = np.array([f"r{i}" for i in range(20)])
+    rows = prediction_rows(flows, targets, parts, ids, Fit("default", "random", 0), 0)
+    assert set(rows["task"]) == {"outflow"}  # the others are not predicted
+
+
+def test_borders_and_weights_are_no_input_and_cannot_be_all_that_is_left() -> None:
+    spec = METHODS["lmemr"]
+    assert set(inputs_of(spec, method_config("lmemr", {}))) == {
+        "imagery", "buildings", "street_views", "pois", "descriptions",
+    }  # fmt: skip
+    with pytest.raises(CityloomError, match="below the floor"):
+        needs_check(spec, "town", {}, spec.needs, 0.2)
