@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 SIZES = (1_000, 10_000, 100_000)
-WIDTH = 128  # of a region's features, as the method's default
+WIDTH = 128  # of a region's features
 TRIPS = 60  # that start in each region
 GOAL_GIB, GOAL_S, SLACK = 12.0, 600.0, 1.1
 

@@ -273,7 +273,7 @@ class UrbanMmclConfig(Towered):
     calibrated: bool = Field(
         True, description="captions that calibration keeps; false: first tries"
     )
-    width: int = Field(128, ge=2, description="of each modality's feature, and of the sum")
+    width: int = Field(256, ge=2, description="of each modality's feature, and of the sum")
     epochs: int = Field(40, ge=1)
     batch: int = Field(256, ge=2)
     learning_rate: float = Field(1e-3, gt=0)
