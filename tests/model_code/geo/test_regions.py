@@ -251,7 +251,7 @@ def test_polygons_name_what_is_missing(districts):
 
 def test_a_polygon_that_the_boundary_touches_by_rounding_is_none_of_the_city(tmp_path):
     outline = boundary()
-    west, south, east, north = outline.total_bounds
+    _west, south, east, north = outline.total_bounds
     beyond = shapely.box(east - 1e-9, south, east + 1000, north)
     frame = gpd.GeoDataFrame(
         {"code": [1, 2]}, geometry=[outline.geometry[0], beyond], crs=outline.crs
