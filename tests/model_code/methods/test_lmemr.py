@@ -310,18 +310,22 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def default(city: tuple) -> Checkpoint:
+    return fitted(city, epochs=1)
+
+
 @pytest.mark.parametrize("name", ABLATIONS)
-def test_every_ablation_is_a_fit_of_its_own(city: tuple, name: str) -> None:
+def test_every_ablation_is_a_fit_of_its_own(city: tuple, default: Checkpoint, name: str) -> None:
     changed = fitted(city, epochs=1, **ABLATIONS[name])
-    default = fitted(city, epochs=1)
     assert np.isfinite(changed.record["loss"]).all()
     assert changed.record["loss"] != default.record["loss"]
     embedding = METHOD.embed(changed, city[0], config(**ABLATIONS[name]))
     assert embedding.shape == (120, 16)
 
 
-def test_ablations_leave_out_what_they_say(city: tuple) -> None:
-    names = set(fitted(city, epochs=1).tensors)
+def test_ablations_leave_out_what_they_say(city: tuple, default: Checkpoint) -> None:
+    names = set(default.tensors)
     without = set(fitted(city, epochs=1, semantics=False).tensors)
     assert any("semantic" in n for n in names) and not any("semantic" in n for n in without)
     assert not any("similarity" in n for n in without)
@@ -363,7 +367,7 @@ def test_configs_refuse_what_cannot_work() -> None:
 
 def test_it_learns_the_day_of_each_region(city: tuple) -> None:
     data, targets, parts = city
-    made = config(epochs=40, learning_rate=1e-2)
+    made = config(epochs=25, learning_rate=1e-2)
     checkpoint = METHOD.fit(data, targets, parts, made, seed=0)
     assert checkpoint.record["loss"][-1] < checkpoint.record["loss"][0]
     flows = METHOD.predict(checkpoint, data, made)["outflow"]
