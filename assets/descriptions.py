@@ -269,8 +269,14 @@ def region_descriptions(ctx: Context) -> Product:
     )
 
 
+def _stamps(city: City) -> dict[str, str]:
+    """What the folder of a sentence encoder holds, where it is one on this machine."""
+    return {} if city.captions is None else backends.stamps(city.captions.text_embedding)
+
+
 @stage(group="captions", kinds=("numpy",), absent=_no_descriptions, inputs=("region_descriptions",),
-       config=("captions.text_embedding",), code=backends.CODE["text_embedding"])  # fmt: skip
+       config=("captions.text_embedding",), code=backends.CODE["text_embedding"],
+       settings=_stamps)  # fmt: skip
 def description_features(ctx: Context) -> Product:
     """The descriptions as vectors of a sentence encoder that no training changes."""
     import pandas as pd

@@ -117,7 +117,7 @@ def text_embedding(config: Any) -> TextEmbedding:
     if config.text_embedding.kind == "sentence_transformers":
         from model_code.text.sentence_model import SentenceModel
 
-        return SentenceModel(config.text_embedding, memory(config.memory_gib))
+        return SentenceModel(config.text_embedding)
     from model_code.text.embedding import HashedEmbedding
 
     return HashedEmbedding()

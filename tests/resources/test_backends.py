@@ -12,7 +12,7 @@ import pytest
 
 from model_code.backends import View
 from model_code.calibration import CalibrationConfig, score
-from model_code.city import Captions
+from model_code.city import Captions, CityView
 from model_code.errors import MissingTableError
 from model_code.vision.loading import Memory
 from model_code.vision.open_clip_models import pretrained_checkpoint
@@ -155,10 +155,13 @@ def test_towers_that_were_never_trained_are_asked_for(tmp_path: Path) -> None:
 
 
 def test_sentences_are_embedded_by_what_the_section_names(tmp_path: Path) -> None:
-    plain = backends.text_embedding(Captions())
+    keys = ("text_embedding",)  # all that a stage declares that embeds texts
+    plain = backends.text_embedding(CityView(Captions(), keys))
     folder = str(tiny_models.sentence_model(tmp_path / "model"))
     named = {"text_embedding": {"kind": "sentence_transformers", "model": folder}}
-    real = backends.text_embedding(Captions.model_validate_json(json.dumps(named), strict=True))
+    config = Captions.model_validate_json(json.dumps(named), strict=True)
+    real = backends.text_embedding(CityView(config, keys))
+    assert list(backends.stamps(config.text_embedding)) == [folder]
     for embedding in (plain, real):
         found = embedding.encode(["trees along a road", "", "much water"])
         assert found.shape == (3, embedding.width) and found.dtype == np.float32
