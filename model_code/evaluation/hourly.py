@@ -56,9 +56,9 @@ def hourly_metrics(
     parts = []
     for method, rows in predictions.items():
         own = rows[rows["task"].isin(hourly)]
-        for hour, at_hour in cast(Any, own.groupby("slot")):
-            figures = score(at_hour, indicators, bins)
-            parts.append(figures.assign(method=method, hour=np.int32(hour)))
+        if len(own):
+            figures = score(own, indicators, bins, by_hour=True)
+            parts.append(figures.rename(columns={"slot": "hour"}).assign(method=method))
     if not parts:
         return pd.DataFrame(columns=table.names())
     found = pd.concat(parts, ignore_index=True)

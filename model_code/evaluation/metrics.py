@@ -112,7 +112,11 @@ _REGRESSION = {"r2": r2, "rmse": rmse, "mae": mae, "mape": mape}
 
 
 def score(
-    predictions: pd.DataFrame, indicators: pd.DataFrame, bins: BinsOf | None = None
+    predictions: pd.DataFrame,
+    indicators: pd.DataFrame,
+    bins: BinsOf | None = None,
+    *,
+    by_hour: bool = False,
 ) -> pd.DataFrame:
     """Every metric of every fit in a table of predictions.
 
@@ -124,15 +128,18 @@ def score(
         predictions: the table `predictions` of one method.
         indicators: the table `indicators`.
         bins: of hourly targets; see `hourly.flow_bins`.
+        by_hour: score each hour by itself.
 
     Returns:
-        variant, task, split, fold, seed, scale, metric, value, left_out (rows that the metric does
-        not use: true zeros for mape), n_test (test regions), ordered by the first seven.
+        variant, task, split, fold, seed (and slot, the hour, if it is asked for), scale, metric, value,
+        left_out (rows that the metric does not use: true zeros for mape), n_test (test regions),
+        ordered by all before value.
 
     Raises:
         DataError: a task is no indicator, or a value is not finite.
     """
-    grouped = predictions.groupby(FIT, sort=True, observed=True)
+    key = [*FIT, "slot"] if by_hour else FIT
+    grouped = predictions.groupby(key, sort=True, observed=True)
     group = grouped.ngroup().to_numpy(np.int64)
     fits = grouped.size().index.to_frame(index=False)
     groups = len(fits)
@@ -177,7 +184,7 @@ def score(
         for metric, value in values.items()
     ]
     scores = pd.concat(tables, ignore_index=True)
-    return scores.sort_values([*FIT, "scale", "metric"], ignore_index=True)
+    return scores.sort_values([*key, "scale", "metric"], ignore_index=True)
 
 
 def _binned(
