@@ -70,7 +70,7 @@ def test_manhattans_zones_have_the_trips_that_start_in_them(
     assert len(zones) == 63 and zones["inside_share"].min() > 1e-3
     targets = read("targets", city="manhattan_zones", lake=lake.root)
     trips = pd.read_parquet(DATA / "mobility" / "yellow_taxi_sample_2018_2020.parquet")
-    weekday = trips[trips["pickup_datetime"].dt.dayofweek < 5]
+    weekday = trips[trips["pickup_datetime"].dt.day_of_week < 5]
     known = weekday["pickup_location_id"].astype(str).isin(zones["region_id"])
     known &= weekday["dropoff_location_id"].astype(str).isin(zones["region_id"])
     counted = targets["value"].sum()
