@@ -9,7 +9,7 @@ import math
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 _TEXTS, _SPENT = "texts", "spent"  # kinds of kept rows: answers, and what each batch took
 _TEMPLATE_BATCH = 128
+_ALL_FINAL = (
+    4  # asks; where all are refused for good and none was ever answered, the request is wrong
+)
 
 
 def prompting(city: City) -> dict[str, Any]:
@@ -88,6 +91,7 @@ class Remembering:
         self.identity = captioner.identity
         self.failed: dict[str, Answer] = {}
         self._now = Spent()
+        self._served = False  # whether any ask has an answer, of this run or another
 
     def caption(self, asks: Sequence[Ask]) -> list[Answer]:
         """One answer an ask, in order.
@@ -114,26 +118,49 @@ class Remembering:
             if len(answers) != len(batch):
                 raise ValueError(f"{len(batch)} captions were asked for, {len(answers)} came")
             self._keep(batch, keys, answers, time.monotonic() - began)
+            self._must_be_of_use()
             done += len(batch)
             meter.at(done)
         return self._answers(keys)
 
+    def _must_be_of_use(self) -> None:
+        """Stop where asking on would only bring what asking has brought so far."""
+        from model_code.backends import CaptionerStopped
+
+        failed = [answer for answer in self.failed.values() if answer.requests]
+        if self._served or len(failed) < _ALL_FINAL or not all(a.final for a in failed):
+            return
+        raise CaptionerStopped(
+            f"all of the first {len(failed)} captions were refused for good; the first with: "
+            f"{failed[0].error}",
+            fix="look at captions.captioner (model, request), then run again",
+        )
+
     def keys(self, asks: Sequence[Ask]) -> list[str]:
         """What each answer rests on: content, model, revision, settings, prompt, form, seed,
-        temperature. Where there is no prompt, on all that the ask holds."""
+        temperature. Where there is no prompt, or a class of the user's own may look at more than the
+        prompt, on all that the ask holds."""
         who = asdict(self.identity)
+
+        def told(ask: Ask) -> Any:
+            held = [dict(ask.shares), list(map(list, ask.pois))]
+            if self._choice.kind == "custom":
+                return [ask.prompt, *held]
+            return ask.prompt if self._real else held
+
         return [
             digest([
                 who, ask.kind, ask.form, sha256_of(ask.picture), sha256_of(ask.heights_m),
-                ask.prompt if self._real else [dict(ask.shares), list(map(list, ask.pois))],
-                ask.seed, ask.temperature,
+                told(ask), ask.seed, ask.temperature,
             ])
             for ask in asks
         ]  # fmt: skip
 
     def _unknown(self, keys: Sequence[str]) -> list[int]:
         """Positions of the asks to make, each key once."""
-        there = {*self._rows.known(keys).index, *self.failed}
+        kept = self._rows.known(keys).index
+        self._served |= len(kept) > 0
+        there = {*kept, *self.failed}
         first = {key: i for i, key in reversed(list(enumerate(keys))) if key not in there}
         return sorted(first.values())
 
@@ -142,12 +169,20 @@ class Remembering:
     ) -> None:
         import pandas as pd
 
+        from model_code.text.answers import keepable
+
         found = [(keys[i], a) for i, a in zip(batch, answers, strict=False) if a is not None]
+        if self._real:
+            found = [
+                (key, replace(a, text=keepable(a.text), error=keepable(a.error)))
+                for key, a in found
+            ]
         bad = {key: a for key, a in found if self._real and (a.error or not a.text.strip())}
         good = [(key, a) for key, a in found if key not in bad]
         if good:
             rows = pd.DataFrame([asdict(a) for _, a in good], index=[key for key, _ in good])
             self._rows.add(rows)
+            self._served = True
         self.failed |= bad
         took = Spent(
             len(found),
@@ -200,11 +235,13 @@ class Remembering:
         Raises:
             BudgetError: for none.
         """
+        from model_code.text.answers import estimated_tokens
+
         budget: Budget | None = self._choice.budget if self._real else None
         if budget is None:
             return len(asks)
         spent, prices = self.spent(), self._choice.price_per_million_tokens
-        tokens_in = spent.most_in or max(estimated_tokens(ask) for ask in asks)
+        tokens_in = max(spent.most_in, *map(estimated_tokens, asks))
         most = tokens_in + self._choice.max_tokens
         reach = [math.inf]
         if budget.tokens is not None:
@@ -253,14 +290,6 @@ def prompted(asks: Sequence[Ask]) -> list[Ask]:
     from model_code.text.prompts import completed
 
     return [completed(ask) for ask in asks]
-
-
-def estimated_tokens(ask: Ask) -> int:
-    """Tokens that a model reads, before any has said so: four characters of text each, and a patch of
-    28 pixels square of the picture, as Qwen2.5-VL counts."""
-    pixels = ask.picture if ask.picture is not None else ask.heights_m
-    patches = math.ceil(pixels.shape[0] / 28) * math.ceil(pixels.shape[1] / 28) if pixels is not None else 0  # fmt: skip
-    return math.ceil(len(ask.prompt) / 4) + patches
 
 
 # --- before a run --------------------------------------------------------------------------------
@@ -323,6 +352,8 @@ def forecast(
     Args:
         groups: asks by a name for a person.
     """
+    from model_code.text.answers import estimated_tokens
+
     remembering = Remembering(ctx, captioner, "")
     real = remembering._real
     asked = {name: prompted(asks) if real else list(asks) for name, asks in groups.items()}

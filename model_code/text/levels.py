@@ -4,7 +4,7 @@ it is, and when people leave."""
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -38,6 +38,14 @@ def parse(text: str) -> tuple[Levels | None, str]:
 def schema() -> str:
     """The JSON schema of an answer, for models that can be held to one."""
     return json.dumps(Levels.model_json_schema(), sort_keys=True)
+
+
+def strict_schema() -> dict[str, Any]:
+    """The schema in the words that servers know in strict mode, where the length of a text is none;
+    `parse` checks it all the same."""
+    found: dict[str, Any] = json.loads(schema())
+    found["properties"]["land"].pop("minLength")
+    return found
 
 
 def as_text(levels: Levels) -> str:

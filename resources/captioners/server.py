@@ -4,12 +4,12 @@ patience, and without a way for one bad answer to stop the others."""
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import random
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
@@ -23,9 +23,10 @@ from model_code.text.prompts import completed
 from resources.captioners.identity import identity_of
 
 _TOLD = 300  # characters of an error that a row keeps
-# Of a batch in which so many asks fail and none succeeds, the server is at fault.
+# Where so many asks fail and the server has judged none, the server is at fault.
 _ALL_FAIL = 4
-_REFUSED, _UNKNOWN, _AGAIN = (401, 403), (404,), (408, 409, 425, 429)
+# 403 is said of a key, and of one picture by a filter in front of the server: see `_refusal`.
+_REFUSED, _FORBIDDEN, _UNKNOWN, _AGAIN = (401, 402), 403, (404,), (408, 409, 425, 429)
 _WARMER = 0.2  # by which each further try of a malformed answer is warmer
 
 
@@ -56,6 +57,9 @@ class ServerCaptioner:
         self._choice = choice
         self._key = ""
         self._not_before = 0.0
+        self._heard = False  # in this call: the server answered, or judged an ask by what is in it
+        self._served = False  # in any
+        self._forbidden = 0
         self._stopped: CaptionerStopped | None = None
 
     def caption(self, asks: Sequence[Ask]) -> list[Answer]:
@@ -66,34 +70,62 @@ class ServerCaptioner:
                 at all.
         """
         self._key = self._read_key()
-        # In a thread of its own: a notebook has a running loop already.
-        with ThreadPoolExecutor(1) as pool:
-            found = pool.submit(asyncio.run, self._all(asks)).result()
+        self._heard, self._forbidden = False, 0
+        found = self._run(asks)
         if self._stopped:
             stopped, self._stopped = self._stopped, None
             stopped.answers = found
             raise stopped
         complete = [answer for answer in found if answer is not None]
-        failed = [answer for answer in complete if answer.error and answer.requests]
-        if len(failed) == len(complete) and len(failed) >= _ALL_FAIL:
+        made = [answer for answer in complete if answer.requests]
+        if not self._heard and len(made) >= _ALL_FAIL and all(answer.error for answer in made):
             raise CaptionerStopped(
-                f"of {len(failed)} captions, {self._choice.base_url} gave none; the first failed with: "
-                f"{failed[0].error}",
+                f"of {len(made)} captions, {self._choice.base_url} gave none; the first failed with: "
+                f"{made[0].error}",
                 fix="look at the server and at captions.captioner.base_url and model, then run again",
                 answers=found,
             )
         return complete
 
+    def _run(self, asks: Sequence[Ask]) -> list[Answer | None]:
+        """In a thread of its own: a notebook has a running loop already. An interrupt ends it at
+        once, and not when the batch is done."""
+        begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = Future()
+
+        async def work() -> list[Answer | None]:
+            begun.set_result((asyncio.get_running_loop(), asyncio.current_task()))
+            return await self._all(asks)
+
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(lambda: asyncio.run(work()))
+            try:
+                return running.result()
+            except BaseException:
+                if not running.done():
+                    loop, task = begun.result()
+                    assert task is not None
+                    with suppress(RuntimeError):  # it has just ended
+                        loop.call_soon_threadsafe(task.cancel)
+                raise
+
     def _read_key(self) -> str:
         name = self._choice.api_key_env
         if name is None:
             return ""
-        if not os.environ.get(name):
+        key = os.environ.get(name, "").strip()
+        if not key:
             raise CaptionerStopped(
                 f"captions.captioner.api_key_env names ${name}, which is not set",
                 fix=f"export {name}=... before the run; the key is kept nowhere else",
             )
-        return os.environ[name]
+        # A header cannot hold another one, and the error that said so would quote the key.
+        if not re.fullmatch(r"[\x21-\x7e]+", key):
+            raise CaptionerStopped(
+                f"captions.captioner.api_key_env names ${name}, which holds a space, a line break or "
+                "a character that is not ASCII",
+                fix=f"export {name}=... anew, with the key alone",
+            )
+        return key
 
     async def _all(self, asks: Sequence[Ask]) -> list[Answer | None]:
         from openai import AsyncOpenAI
@@ -115,38 +147,51 @@ class ServerCaptioner:
         async with limit:
             if self._stopped:
                 return None
-            total, seconds, tried = _Reply(), 0.0, ask
-            for number in range(1, self._choice.max_tries + 1):
-                await asyncio.sleep(max(0.0, self._not_before - time.monotonic()))
-                if self._stopped:
-                    return None
-                began = time.monotonic()
-                reply = await self._request(client, tried)
-                seconds += time.monotonic() - began
-                total.tokens_in += reply.tokens_in
-                total.tokens_out += reply.tokens_out
-                if not reply.again or number == self._choice.max_tries or self._stopped:
-                    break
-                if reply.malformed:  # the same request would bring the same answer
-                    tried = replace(
-                        tried,
-                        seed=(tried.seed + 1) % 2**31,
-                        temperature=tried.temperature + _WARMER,
-                    )
-                elif not await self._waited(number, reply.wait_s):
-                    reply = replace(reply, why=f"{reply.why} (asked to wait too long)")
-                    break
-        if self._stopped and reply.why:
+            try:
+                # Once, and beside the loop: no other request waits for it.
+                url = await asyncio.to_thread(_picture_url, ask)
+            except Exception as error:
+                why = self._told(f"its picture cannot be sent ({type(error).__name__}: {error})")
+                return Answer(error=why, final=True, requests=0)
+            return await self._tried(client, ask, url)
+
+    async def _tried(self, client: Any, ask: Ask, url: str) -> Answer | None:
+        reply, seconds, tokens_in, tokens_out, number = _Reply(), 0.0, 0, 0, 0
+        while number < self._choice.max_tries:
+            await self._turn()
+            if self._stopped:
+                break
+            began = time.monotonic()
+            reply = await self._request(client, ask, url)
+            seconds += time.monotonic() - began
+            number += 1
+            tokens_in += reply.tokens_in
+            tokens_out += reply.tokens_out
+            if not reply.again or number == self._choice.max_tries or self._stopped:
+                break
+            if reply.malformed:  # the same request would bring the same answer
+                ask = replace(
+                    ask, seed=(ask.seed + 1) % 2**31, temperature=ask.temperature + _WARMER
+                )
+            elif not await self._waited(number, reply.wait_s):
+                reply = replace(reply, why=f"{reply.why} (asked to wait too long)")
+                break
+        if not number:
             return None
         return Answer(
             text="" if reply.why else reply.text,
             error=self._told(reply.why) if reply.why else "",
-            tokens_in=total.tokens_in,
-            tokens_out=total.tokens_out,
+            tokens_in=tokens_in,
+            tokens_out=tokens_out,
             seconds=round(seconds, 3),
             requests=number,
             final=bool(reply.why) and not reply.again,
         )
+
+    async def _turn(self) -> None:
+        """Wait as long as the server has asked for; not all begin at one moment then."""
+        while (left := self._not_before - time.monotonic()) > 0:
+            await asyncio.sleep(left + random.uniform(0, self._choice.backoff_s))  # noqa: S311
 
     async def _waited(self, number: int, wished_s: float | None) -> bool:
         """Wait before try `number` + 1; False where the server asks for more than the config allows.
@@ -162,27 +207,30 @@ class ServerCaptioner:
         await asyncio.sleep(pause)
         return True
 
-    async def _request(self, client: Any, ask: Ask) -> _Reply:
+    async def _request(self, client: Any, ask: Ask, url: str) -> _Reply:
         import openai
 
         try:
             # The client's own time-out is one of each read: a server that drips would never end.
             response = await asyncio.wait_for(
-                client.chat.completions.create(**self._body(ask)), self._choice.timeout_s
+                client.chat.completions.create(**self._body(ask, url)), self._choice.timeout_s
             )
-            return _read(ask, response)
+            reply = _read(ask, response)
+            self._heard = self._served = True
+            return reply
         except openai.APIStatusError as error:
             return self._refusal(error)
         except (openai.APITimeoutError, TimeoutError):
             return _Reply(why=f"no answer within {self._choice.timeout_s:g} s", again=True)
         except openai.APIConnectionError as error:
-            cause = error.__cause__
-            return _Reply(
-                why=f"connection failed ({type(cause or error).__name__}: {cause or error})",
-                again=True,
-            )
-        except (openai.OpenAIError, ValueError, TypeError, AttributeError, LookupError) as error:
-            # Bytes that are no JSON, or JSON that is no answer of the protocol.
+            cause = error.__cause__ or error
+            named = type(cause).__name__
+            # What is wrong with our own request would be quoted, the key's header included.
+            said = named if named == "LocalProtocolError" else f"{named}: {cause}"
+            return _Reply(why=f"connection failed ({said})", again=True)
+        except Exception as error:
+            # Bytes that are no JSON, JSON that is no answer of the protocol, JSON that is nested too
+            # deep or holds a number that is too large: none may cost the other answers.
             return _Reply(why=f"not an answer of the protocol ({type(error).__name__}: {error})",
                           again=True)  # fmt: skip
 
@@ -191,13 +239,17 @@ class ServerCaptioner:
         said = body.get("message") if isinstance(body, dict) else None
         said = f"HTTP {status}: {said or error.message}"
         spent = getattr(error, "code", None) == "insufficient_quota"
-        if status in _REFUSED or spent:
+        again = not spent and (status in _AGAIN or status >= 500)
+        if status == _FORBIDDEN:
+            self._forbidden += 1
+        if status in _REFUSED or spent or (self._forbidden >= _ALL_FAIL and not self._served):
             self._stop(
                 said, "check the key that captions.captioner.api_key_env names, and its quota"
             )
         elif status in _UNKNOWN:
             self._stop(said, "check captions.captioner.base_url (it often ends in /v1) and model")
-        again = not spent and (status in _AGAIN or status >= 500)
+        elif not again and status != _FORBIDDEN:
+            self._heard = True  # it read this ask, and will never take it
         return _Reply(why=said, again=again, wait_s=_retry_after(error.response.headers))
 
     def _stop(self, said: str, fix: str) -> None:
@@ -212,11 +264,10 @@ class ServerCaptioner:
             line = line.replace(self._key, "(key)")
         return line[:_TOLD]
 
-    def _body(self, ask: Ask) -> dict[str, Any]:
+    def _body(self, ask: Ask, url: str) -> dict[str, Any]:
         content: list[dict[str, Any]] = []
-        picture = answers.picture_of(ask)
-        if picture is not None:
-            content.append({"type": "image_url", "image_url": {"url": answers.data_url(picture)}})
+        if url:
+            content.append({"type": "image_url", "image_url": {"url": url}})
         content.append({"type": "text", "text": ask.prompt})
         body: dict[str, Any] = {
             "model": self._choice.model,
@@ -232,19 +283,26 @@ class ServerCaptioner:
         return body
 
 
+def _picture_url(ask: Ask) -> str:
+    picture = answers.picture_of(ask)
+    return "" if picture is None else answers.data_url(picture)
+
+
 @cache
 def _response_format() -> dict[str, Any]:
-    schema = {"name": "levels", "strict": True, "schema": json.loads(levels.schema())}
+    schema = {"name": "levels", "strict": True, "schema": levels.strict_schema()}
     return {"type": "json_schema", "json_schema": schema}
 
 
 def _read(ask: Ask, response: Any) -> _Reply:
     choice = response.choices[0]
     used = response.usage
-    tokens_in = int(getattr(used, "prompt_tokens", 0) or 0)
-    tokens_out = int(getattr(used, "completion_tokens", 0) or 0)
+    said = choice.message.content or ""
+    # A server that does not count is charged what it may have taken.
+    tokens_in = int(getattr(used, "prompt_tokens", 0) or answers.estimated_tokens(ask))
+    tokens_out = int(getattr(used, "completion_tokens", 0) or answers.text_tokens(said))
     cut = choice.finish_reason == "length"
-    text = answers.tidy(ask, choice.message.content or "", cut=cut)
+    text = answers.tidy(ask, said, cut=cut)
     why, again = answers.problem(ask, text), True
     if choice.finish_reason == "content_filter":
         why, again = "the server's filter held the answer back", False

@@ -33,7 +33,7 @@ def context(folder: Path, **captioner: Any) -> Any:
              "base_url": "http://nowhere.invalid/v1"}  # fmt: skip
     captions = Captions.model_validate({"captioner": {**given, **captioner}})
     lake = Lake(str(folder))
-    rows = cache(lambda kind: RowStore(lake, "tiny", "captions", kind, pytest.fail))
+    rows = cache(lambda kind: RowStore(lake, "tiny", "captions", kind, pytest.fail, tidies=True))
     lines: list[str] = []
     return SimpleNamespace(
         city=SimpleNamespace(captions=captions), rows=rows, progress=lines.append, said=lines
@@ -91,6 +91,23 @@ def test_failed_asks_leave_no_row_and_are_made_again_alone(tmp_path: Path) -> No
     about = last.metadata()
     assert about["asks"] == 2 and about["tokens_out"] == 40 and about["images_per_s"] > 0
     assert about["tokens_per_s"] > about["images_per_s"]
+
+
+def test_asks_that_stay_refused_stop_no_later_run(tmp_path: Path) -> None:
+    asked, bad = asks(10), {0, 1, 2, 3, 4, 5}
+    with serving(lambda n, body: "poisoned" if body["seed"] in bad else "") as server:
+        for requests in (10, 16):
+            found = remembering(context(tmp_path, base_url=server.url, batch=16)).caption(asked)
+            assert {i for i, answer in enumerate(found) if answer.error} == bad
+            assert len(server.requests) == requests
+
+
+def test_a_request_that_is_always_wrong_stops_the_run(tmp_path: Path) -> None:
+    with serving(lambda number, body: "poisoned") as server:
+        ctx = context(tmp_path, base_url=server.url, batch=2)
+        with pytest.raises(CaptionerStopped, match="the first 4 captions were refused for good"):
+            remembering(ctx).caption(asks(40))
+        assert len(server.requests) == 4
 
 
 PRICES = {"tokens_in": 1.0, "tokens_out": 10.0}
@@ -205,6 +222,30 @@ def test_a_captioner_of_ones_own_is_named_in_the_config(tmp_path: Path) -> None:
     assert [answer.text.split(" of ")[0] for answer in found] == ["Hi"] * 3
     with pytest.raises(ValueError, match="1 captions were asked for, 0 came"):
         remembering(ctx).caption([Ask("pois", pois=(("a", "b"),))])
+
+
+class Counting:
+    """Looks at more than the prompt, and speaks in halves of characters."""
+
+    identity = Identity("counting", "1")
+    asked = 0
+
+    def caption(self, asked: list[Ask]) -> list[Answer]:
+        Counting.asked += len(asked)
+        return [Answer(f"Trees \ud83d {ask.shares['trees']:.4f}.") for ask in asked]
+
+
+def test_a_captioner_of_ones_own_is_asked_again_for_what_no_prompt_tells(tmp_path: Path) -> None:
+    ctx = context(tmp_path)
+    choice = {"kind": "custom", "object": "tests.assets.test_asking:Counting"}
+    ctx.city.captions = Captions.model_validate({"captioner": choice})
+    picture = asks(1)[0].picture
+    few = [Ask("satellite", picture, {"trees": share}) for share in (0.001, 0.002, 0.001)]
+    found = [answer.text for answer in remembering(ctx).caption(few)]
+    assert found == ["Trees ? 0.0010.", "Trees ? 0.0020.", "Trees ? 0.0010."]
+    assert Counting.asked == 2
+    assert [answer.text for answer in remembering(ctx).caption(few)] == found
+    assert Counting.asked == 2
 
 
 @pytest.mark.parametrize(

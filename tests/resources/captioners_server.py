@@ -135,6 +135,20 @@ class _Handler(BaseHTTPRequestHandler):
     def _poisoned(self, body: dict[str, Any]) -> None:
         self._send(400, b'{"error": {"message": "cannot decode the image"}}')
 
+    def _forbidden(self, body: dict[str, Any]) -> None:
+        self._send(403, b'{"error": {"message": "not for you"}}')
+
+    def _unpaid(self, body: dict[str, Any]) -> None:
+        self._send(402, b'{"error": {"message": "no credit"}}')
+
+    def _nested(self, body: dict[str, Any]) -> None:
+        """Deeper than the reader of JSON goes."""
+        self._send(200, b"[" * 200_000)
+
+    def _uncounted(self, body: dict[str, Any]) -> None:
+        said = json.loads(self._said("A street with trees and houses."))
+        self._send(200, json.dumps(said | {"usage": None}).encode())
+
     def _refused(self, body: dict[str, Any]) -> None:
         key = self.headers.get("Authorization", "")
         self._send(401, json.dumps({"error": {"message": f"wrong key: {key}"}}).encode())

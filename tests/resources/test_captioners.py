@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import logging
+import signal
+import threading
 import time
 from dataclasses import replace
 from typing import Any
@@ -180,6 +182,95 @@ def test_a_server_that_refuses_us_stops_the_run_and_keeps_what_it_gave(
     assert KEY not in str(caught.value) and "S3NTINEL" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("ending", "told"), [("\n", ""), ("\nX", "a line break"), ("\u2026", "ASCII")]
+)
+def test_a_key_that_no_header_can_hold_is_not_quoted(
+    ending: str, told: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("A_KEY", KEY + ending)
+    caplog.set_level(logging.DEBUG)
+    with serving() as server:
+        one = captioner(server.url, api_key_env="A_KEY")
+        if not told:
+            assert not one.caption(asks(1))[0].error
+            assert server.keys == {f"Bearer {KEY}"}
+            return
+        with pytest.raises(CaptionerStopped, match=told) as caught:
+            one.caption(asks(1))
+        assert not server.requests
+    assert "A_KEY" in str(caught.value)
+    assert "S3NTINEL" not in str(caught.value) and "S3NTINEL" not in caplog.text
+
+
+def test_a_header_that_cannot_be_sent_is_not_quoted() -> None:
+    """Whatever else finds its way into one."""
+    with serving() as server:
+        one = captioner(server.url, max_tries=1)
+        one._read_key = lambda: f"{KEY}\n"  # type: ignore[method-assign]
+        found = one.caption(asks(1))
+        assert not server.requests
+    assert found[0].error == "connection failed (LocalProtocolError)"
+
+
+def test_a_filter_in_front_of_the_server_is_not_about_the_key() -> None:
+    with serving(lambda number, body: "forbidden" if 0 < number < 7 else "") as server:
+        found = captioner(server.url, concurrency=1).caption(asks(8))
+    assert [bool(answer.error) for answer in found] == [False, *[True] * 6, False]
+    with serving(lambda number, body: "forbidden") as server:
+        with pytest.raises(CaptionerStopped, match="not for you"):
+            captioner(server.url, concurrency=1).caption(asks(9))
+        assert len(server.requests) == 4
+    with serving(lambda number, body: "unpaid") as server:
+        with pytest.raises(CaptionerStopped, match="no credit"):
+            captioner(server.url, concurrency=1).caption(asks(9))
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("fault", ["poisoned", "wrong_schema"])
+def test_a_server_that_judges_what_it_is_asked_is_not_at_fault(fault: str) -> None:
+    with serving(lambda number, body: fault) as server:
+        found = captioner(server.url, max_tries=2).caption(asks(6))
+    assert all(answer.error for answer in found) and len(found) == 6
+
+
+def test_an_answer_that_no_reader_survives_costs_no_other() -> None:
+    with serving(lambda number, body: "nested" if number in (1, 2) else "") as server:
+        found = captioner(server.url, concurrency=1, max_tries=2).caption(asks(3))
+    assert [bool(answer.error) for answer in found] == [False, True, False]
+    assert "RecursionError" in found[1].error
+
+
+def test_a_server_that_does_not_count_is_charged_an_estimate() -> None:
+    with serving(lambda number, body: "uncounted") as server:
+        found = captioner(server.url).caption(asks(1))
+    assert 100 < found[0].tokens_in < 300 and found[0].tokens_out == 8
+
+
+def test_what_was_under_way_when_the_run_stopped_is_charged() -> None:
+    faults = ["wrong_schema", "refused"]
+    with (
+        serving(lambda number, body: faults[number]) as server,
+        pytest.raises(CaptionerStopped) as caught,
+    ):
+        captioner(server.url, concurrency=1).caption(asks(3))
+    (first, *others) = caught.value.answers
+    assert first is not None and first.error and first.tokens_in == 100 and first.requests == 2
+    assert others == [None, None]
+
+
+def test_an_interrupt_does_not_wait_for_the_batch() -> None:
+    with serving(lambda number, body: "slow") as server:
+        one = captioner(server.url, concurrency=1, timeout_s=20)
+        main = threading.main_thread().ident
+        threading.Timer(1.5, signal.pthread_kill, (main, signal.SIGINT)).start()
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            one.caption(asks(20))
+        assert time.monotonic() - began < 15  # a batch takes a minute
+        assert len(server.requests) == 1
+
+
 def test_a_key_that_is_not_there_is_told_before_anything_is_asked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -194,6 +285,8 @@ def test_a_server_that_is_not_there_stops_the_run() -> None:
     with serving() as server:
         url = server.url
     gone = captioner(url, max_tries=2)
+    with pytest.raises(CaptionerStopped, match="of 4 captions"):
+        gone.caption([*asks(4), Ask("satellite")])
     with pytest.raises(
         CaptionerStopped, match="gave none; the first failed with: connection failed"
     ):
