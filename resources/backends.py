@@ -131,13 +131,18 @@ def memory(limit_gib: float | None) -> Memory:
 
 
 def stamps(*choices: Any) -> dict[str, str]:
-    """What the folders hold that choices of models name on this machine, by key of the choice: a part
-    of what a result rests on, as a commit is of a model of the hub."""
-    from model_code.vision.model_choices import Pinned
+    """What the folders hold that choices of models name on this machine, and the configs of
+    mmsegmentation, by what the choice calls them: a part of what a result rests on, as a commit is of
+    a model of the hub."""
+    from model_code.vision.model_choices import Mmsegmentation, Pinned
 
     found: dict[str, str] = {}
     for choice in choices:
-        if isinstance(choice, Pinned):
+        if isinstance(choice, Mmsegmentation):
+            from model_code.vision.segmenters import config_digest
+
+            found[choice.config] = config_digest(choice)
+        elif isinstance(choice, Pinned):
             if Path(choice.model).expanduser().is_absolute():
                 from model_code.vision.loading import stamp
 

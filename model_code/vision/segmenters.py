@@ -21,6 +21,7 @@ from torch import Tensor
 from model_code.backends import Identity, Picture, Segmentation
 from model_code.errors import DataError
 from model_code.extras import load
+from model_code.fingerprint import digest
 from model_code.methods.base import Floats
 from model_code.vision import mmcv_ext
 from model_code.vision.loading import (
@@ -165,7 +166,7 @@ class MmsegSegmenter(_Labelling):
         self.classes, self.batch, self._choice = listed.names, choice.batch, choice
         settings = {
             "kind": choice.kind,
-            "config": Path(choice.config).name,
+            "config": config_digest(choice),
             "classes": len(listed.names),
         }
         self.identity = Identity(Path(choice.config).stem, choice.sha256[:16], settings)
@@ -228,6 +229,17 @@ def _config(name: str) -> Any:
             "segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py",
         )
     return Config.fromfile(str(path))
+
+
+def config_digest(choice: Mmsegmentation) -> str:
+    """What tells a config from another: its content, with all configs that it builds on.
+
+    Raises:
+        DataError: there is none.
+        MissingExtraError: mmsegmentation is not installed.
+    """
+    with quiet():
+        return digest(_config(choice.config).pretty_text)[:16]
 
 
 def _outputs(model: Any) -> int:

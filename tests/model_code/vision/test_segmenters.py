@@ -19,6 +19,7 @@ from model_code.vision.segmenters import (
     label_shares,
     safe_checkpoint,
 )
+from resources import backends
 from tests.model_code.vision import tiny_models
 
 
@@ -69,6 +70,25 @@ def test_colours_reach_mmsegmentation_in_its_order(mmseg: dict[str, str]) -> Non
     mean, std = (model.cfg.model.data_preprocessor[k] for k in ("mean", "std"))
     expected = (np.array([255, 0, 0]) - mean) / std
     np.testing.assert_allclose(seen[0][0].mean(dim=(1, 2)), expected, rtol=1e-4)
+
+
+def test_a_config_that_changes_in_place_is_another_segmenter(
+    mmseg: dict[str, str], tmp_path: Path
+) -> None:
+    """Its own text and that of a config that it builds on count; where it lies does not."""
+    base, config = tmp_path / "base.py", tmp_path / "own.py"
+    base.write_text(Path(mmseg["config"]).read_text())
+    config.write_text("_base_ = './base.py'\n")
+    files = {**mmseg, "config": str(config)}
+    first = MmsegSegmenter(choice(files)).identity
+    assert first.settings == MmsegSegmenter(choice(mmseg)).identity.settings
+    assert backends.stamps(choice(files)) == {str(config): first.settings["config"]}
+    base.write_text(base.read_text() + "\ncomment = 'other'\n")
+    second = MmsegSegmenter(choice(files)).identity
+    config.write_text(config.read_text() + "comment = 'again another'\n")
+    third = MmsegSegmenter(choice(files)).identity
+    assert len({first.settings["config"], second.settings["config"], third.settings["config"]}) == 3
+    assert backends.stamps(choice(files)) == {str(config): third.settings["config"]}
 
 
 def test_a_wrong_class_list_names_the_key(mmseg: dict[str, str], tmp_path: Path) -> None:
