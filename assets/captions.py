@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -192,7 +192,7 @@ def image_shares(ctx: Context) -> Product:
             note = f"the city names no segmenter of the view {images.view}"
             parts.append(images.unjudged(note))
             continue
-        who = digest(asdict(segmenter.identity))
+        who = backends.who(segmenter.identity, "segmenter")
 
         def segment(batch: np.ndarray, images: _Images = images, segmenter: Any = segmenter) -> Any:
             found = segmenter.segment(list(images.pixels[batch]))
@@ -373,9 +373,13 @@ class _Judges:
     painter: Painter
     clip: Clip
 
-    def identities(self) -> list[Any]:
-        models = (self.segmenter, self.painter, self.clip)
-        return [None if model is None else asdict(model.identity) for model in models]
+    def who(self) -> list[str | None]:
+        """What tells them from others."""
+        return [
+            None if self.segmenter is None else backends.who(self.segmenter.identity, "segmenter"),
+            backends.who(self.painter.identity, "painter"),
+            backends.who(self.clip.identity, "clip"),
+        ]
 
 
 def _judges(ctx: Context, images: _Images, memory: Memory) -> _Judges:
@@ -395,7 +399,7 @@ class _Keeping:
         assert ctx.rows is not None
         self._painter, self._store = painter, ctx.rows("paintings")
         self.identity = painter.identity
-        self._who = digest(asdict(painter.identity))
+        self._who = backends.who(painter.identity, "painter")
 
     def paint(self, texts: Sequence[str], seeds: Sequence[int]) -> list[Picture]:
         import pandas as pd
@@ -459,7 +463,7 @@ def _scorer(ctx: Context, images: _Images, measured: pd.DataFrame, judges: _Judg
 
     config, segmenter = ctx.city.captions, judges.segmenter
     code = code_digests(["model_code.calibration:score"])
-    who = digest([judges.identities(), code, config.calibration.clip_share])
+    who = digest([judges.who(), code, config.calibration.clip_share])
     classes = 0 if segmenter is None else len(segmenter.classes)
     shares = np.full((len(measured), classes), np.nan, np.float32)
     for row, found in zip(shares, measured["shares"], strict=True):

@@ -7,7 +7,7 @@ height map, of its list of POIs. Rows are kept by what they rest on, as captions
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from assets.asking import Remembering, named_model, prompting, sha256_of
@@ -16,7 +16,7 @@ from assets.inputs import picture_arrays, region_data
 from assets.stage import Context, Product, stage
 from model_code.city import City
 from model_code.errors import DataError
-from model_code.fingerprint import code_digests, digest
+from model_code.fingerprint import digest
 from model_code.methods import METHODS
 from resources import backends
 
@@ -276,7 +276,7 @@ def description_features(ctx: Context) -> Product:
     import pandas as pd
 
     encoder = backends.text_embedding(ctx.city.captions)
-    who = digest([asdict(encoder.identity), code_digests(backends.CODE["text_embedding"])])
+    who = backends.who(encoder.identity, "text_embedding")
     rows = ctx.inputs["region_descriptions"].frame(["form", "modality", "region_id", "text"])
     texts = rows["text"].to_list()
 

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model_code.backends import View
+from model_code.backends import Identity, View
 from model_code.calibration import CalibrationConfig, score
 from model_code.city import Captions
 from model_code.errors import MissingTableError
+from model_code.fingerprint import code_digests
 from model_code.vision.loading import Memory
 from model_code.vision.open_clip_models import pretrained_checkpoint
 from resources import backends
@@ -144,8 +145,36 @@ def test_each_view_has_a_segmenter_and_a_painter_of_its_own() -> None:
 def test_the_code_of_kept_rows_can_be_found() -> None:
     for modules in backends.CODE.values():
         for name in modules:
-            spec = find_spec(name)
+            spec = find_spec(name.partition(":")[0])
             assert spec is not None and spec.origin is not None and Path(spec.origin).exists()
+
+
+@pytest.mark.parametrize(
+    "kind", ["segmenter", "painter", "clip", "image_encoder", "text_embedding"]
+)
+def test_a_row_rests_on_the_model_and_on_the_code_around_it(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Identity("model", "1", {"steps": 1})
+    first = backends.who(one, kind)
+    assert first == backends.who(Identity("model", "1", {"steps": 1}), kind)
+    others = [Identity("model", "2", {"steps": 1}), Identity("model", "1", {"steps": 2})]
+
+    def changed(roots: tuple[str, ...]) -> dict[str, str]:
+        """As if one symbol of the real wrapper had other code."""
+        found = code_digests(roots)
+        (name,) = (n for n in found if n.endswith(f":{WRAPPERS[kind]}"))
+        return found | {name: "other"}
+
+    keys = {first, *(backends.who(other, kind) for other in others)}
+    monkeypatch.setattr(backends, "code_digests", changed)
+    assert len(keys | {backends.who(one, kind)}) == 4
+
+
+WRAPPERS = {
+    "segmenter": "TransformersSegmenter", "painter": "SdxlPainter", "clip": "PretrainedClip",
+    "image_encoder": "BackboneFeatures", "text_embedding": "SentenceModel",
+}  # fmt: skip
 
 
 def test_towers_that_were_never_trained_are_asked_for(tmp_path: Path) -> None:
