@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from assets.asking import Remembering, named_model, prompting, sha256_of
-from assets.captions import kept_rows
+from assets.asking import Remembering, named_model, sha256_of
+from assets.captions import kept_rows, prompts_and_models, stamps_of
 from assets.inputs import picture_arrays, region_data
 from assets.stage import Context, Product, stage
 from model_code.city import City
@@ -231,7 +231,7 @@ def _describe(
 
 
 def _settings(city: City) -> dict[str, Any]:
-    return {"forms": forms(city), **prompting(city)}
+    return {"forms": forms(city), **prompts_and_models("captioner")(city)}
 
 
 @stage(group="captions", kinds=("jinja",), absent=_no_descriptions, reads=_reads,
@@ -270,7 +270,8 @@ def region_descriptions(ctx: Context) -> Product:
 
 
 @stage(group="captions", kinds=("numpy",), absent=_no_descriptions, inputs=("region_descriptions",),
-       config=("captions.text_embedding",), code=backends.CODE["text_embedding"])  # fmt: skip
+       config=("captions.text_embedding",), settings=stamps_of("text_embedding"),
+       code=backends.CODE["text_embedding"])  # fmt: skip
 def description_features(ctx: Context) -> Product:
     """The descriptions as vectors of a sentence encoder that no training changes."""
     import pandas as pd

@@ -146,6 +146,7 @@ def stamps(*choices: Any) -> dict[str, str]:
     """What the folders hold that choices of models name on this machine, and the configs of
     mmsegmentation, by what the choice calls them: a part of what a result rests on, as a commit is of
     a model of the hub."""
+    from model_code.text.captioner_config import Weights
     from model_code.vision.model_choices import Mmsegmentation, Pinned
 
     found: dict[str, str] = {}
@@ -154,7 +155,7 @@ def stamps(*choices: Any) -> dict[str, str]:
             from model_code.vision.segmenters import config_digest
 
             found[choice.config] = config_digest(choice)
-        elif isinstance(choice, Pinned):
+        elif isinstance(choice, Pinned | Weights):
             if Path(choice.model).expanduser().is_absolute():
                 from model_code.vision.loading import stamp
 

@@ -12,7 +12,7 @@ import pytest
 
 from model_code.backends import Identity, View
 from model_code.calibration import CalibrationConfig, score
-from model_code.city import Captions
+from model_code.city import Captions, City, load_city
 from model_code.errors import MissingTableError
 from model_code.fingerprint import code_digests
 from model_code.vision.loading import Memory
@@ -118,9 +118,46 @@ def test_folders_of_models_are_a_part_of_what_results_rest_on(config: Captions) 
         weights.write_bytes(content)
     assert {Path(m).name for m in found if found[m] != again[m]} == {"sdxl"}
     plain = Captions()
+    assert backends.stamps(plain.captioner, plain.text_embedding) == {}
     assert backends.stamps(plain.segmenter, plain.painter, plain.clip) == {}
 
 
+@pytest.mark.parametrize(
+    ("key", "choice", "stage"),
+    [
+        ("captioner", {"kind": "vllm"}, "captions"),
+        ("captioner", {"kind": "transformers"}, "poi_descriptions"),
+        ("captioner", {"kind": "transformers"}, "region_descriptions"),
+        ("text_embedding", {"kind": "sentence_transformers"}, "description_features"),
+    ],
+)
+def test_a_stage_sees_weights_that_change_in_place(
+    key: str, choice: dict[str, str], stage: str, tmp_path: Path
+) -> None:
+    import pipelines.definitions  # noqa: F401
+    from assets.stage import STAGES
+
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.parent.mkdir()
+    given = {"captions": {key: {**choice, "model": str(weights.parent)}}}
+    city = load_city_with(given, tmp_path / "demo.yaml")
+    found = []
+    for content in (b"one", b"two", b"one"):
+        weights.write_bytes(content)
+        found.append(STAGES[stage].settings(city))
+    assert found[0] == found[2] != found[1]
+
+
+def load_city_with(changes: dict[str, Any], path: Path) -> City:
+    """The embedded city with other keys."""
+    import yaml
+
+    config = yaml.safe_load((ROOT / "cities" / "demo.yaml").read_text())
+    path.write_text(yaml.safe_dump({**config, **changes}))
+    return load_city(path)
+
+
+ROOT = Path(__file__).resolve().parents[2]
 VIEWS: tuple[View, ...] = ("satellite", "street_view")
 
 
