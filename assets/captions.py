@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -116,7 +116,7 @@ class _Images:
         return table.join(names)
 
 
-def _stamps(*keys: str) -> Callable[[City], dict[str, str]]:
+def stamps_of(*keys: str) -> Callable[[City], dict[str, str]]:
     """What the folders of models hold that these keys of `captions` name."""
 
     def found(city: City) -> dict[str, str]:
@@ -125,9 +125,14 @@ def _stamps(*keys: str) -> Callable[[City], dict[str, str]]:
     return found
 
 
-def _prompts_and_models(city: City) -> dict[str, Any]:
-    models = _stamps("segmenter", "painter")(city)
-    return prompting(city) | ({"models": models} if models else {})
+def prompts_and_models(*keys: str) -> Callable[[City], dict[str, Any]]:
+    """What prompts rest on, and what the folders of models hold that these keys of `captions` name."""
+
+    def found(city: City) -> dict[str, Any]:
+        models = stamps_of(*keys)(city)
+        return prompting(city) | ({"models": models} if models else {})
+
+    return found
 
 
 def _images(ctx: Context) -> list[_Images]:
@@ -179,7 +184,7 @@ def kept_rows(
 
 @stage(group="captions", kinds=("scipy",), absent=_no_captions, inputs=tuple(_TABLE_OF.values()),
        reads=_pictures_of(), config=("captions.segmenter", "chips.min_valid_share"),
-       settings=_stamps("segmenter"), data_files=("model_code/vision/classes/*.csv",),
+       settings=stamps_of("segmenter"), data_files=("model_code/vision/classes/*.csv",),
        code=backends.CODE["segmenter"])  # fmt: skip
 def image_shares(ctx: Context) -> Product:
     """What chips and street views show, measured by the segmenter of their view."""
@@ -192,7 +197,7 @@ def image_shares(ctx: Context) -> Product:
             note = f"the city names no segmenter of the view {images.view}"
             parts.append(images.unjudged(note))
             continue
-        who = digest(asdict(segmenter.identity))
+        who = backends.who(segmenter.identity, "segmenter")
 
         def segment(batch: np.ndarray, images: _Images = images, segmenter: Any = segmenter) -> Any:
             found = segmenter.segment(list(images.pixels[batch]))
@@ -222,7 +227,8 @@ def image_shares(ctx: Context) -> Product:
 @stage(group="captions", kinds=("jinja",), absent=_not_read,
        inputs=("clip_checkpoint", "image_shares", *_TABLE_OF.values()),
        reads=_pictures_of("clip_checkpoint", "image_shares"),
-       config=("captions", "chips.min_valid_share"), settings=_prompts_and_models, code=_SCORING)  # fmt: skip
+       config=("captions", "chips.min_valid_share"),
+       settings=prompts_and_models("captioner", "segmenter", "painter"), code=_SCORING)  # fmt: skip
 def captions(ctx: Context) -> Product:
     """Every caption of every image: one that scores too low is written again."""
     import pandas as pd
@@ -373,9 +379,13 @@ class _Judges:
     painter: Painter
     clip: Clip
 
-    def identities(self) -> list[Any]:
-        models = (self.segmenter, self.painter, self.clip)
-        return [None if model is None else asdict(model.identity) for model in models]
+    def who(self) -> list[str | None]:
+        """What tells them from others."""
+        return [
+            None if self.segmenter is None else backends.who(self.segmenter.identity, "segmenter"),
+            backends.who(self.painter.identity, "painter"),
+            backends.who(self.clip.identity, "clip"),
+        ]
 
 
 def _judges(ctx: Context, images: _Images, memory: Memory) -> _Judges:
@@ -395,7 +405,7 @@ class _Keeping:
         assert ctx.rows is not None
         self._painter, self._store = painter, ctx.rows("paintings")
         self.identity = painter.identity
-        self._who = digest(asdict(painter.identity))
+        self._who = backends.who(painter.identity, "painter")
 
     def paint(self, texts: Sequence[str], seeds: Sequence[int]) -> list[Picture]:
         import pandas as pd
@@ -459,7 +469,7 @@ def _scorer(ctx: Context, images: _Images, measured: pd.DataFrame, judges: _Judg
 
     config, segmenter = ctx.city.captions, judges.segmenter
     code = code_digests(["model_code.calibration:score"])
-    who = digest([judges.identities(), code, config.calibration.clip_share])
+    who = digest([judges.who(), code, config.calibration.clip_share])
     classes = 0 if segmenter is None else len(segmenter.classes)
     shares = np.full((len(measured), classes), np.nan, np.float32)
     for row, found in zip(shares, measured["shares"], strict=True):
@@ -574,7 +584,7 @@ def _no_poi_captions(city: City) -> str:
 
 @stage(group="captions", kinds=("jinja",), absent=_no_poi_captions, inputs=("poi_texts",),
        config=("captions.captioner", "captions.wrong_share", "captions.seed"),
-       settings=prompting)  # fmt: skip
+       settings=prompts_and_models("captioner"))  # fmt: skip
 def poi_descriptions(ctx: Context) -> Product:
     """What each region is used for, written from its POIs alone."""
     import numpy as np

@@ -7,16 +7,16 @@ height map, of its list of POIs. Rows are kept by what they rest on, as captions
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from assets.asking import Remembering, named_model, prompting, sha256_of
-from assets.captions import kept_rows
+from assets.asking import Remembering, named_model, sha256_of
+from assets.captions import kept_rows, prompts_and_models, stamps_of
 from assets.inputs import picture_arrays, region_data
 from assets.stage import Context, Product, stage
 from model_code.city import City
 from model_code.errors import DataError
-from model_code.fingerprint import code_digests, digest
+from model_code.fingerprint import digest
 from model_code.methods import METHODS
 from resources import backends
 
@@ -231,7 +231,7 @@ def _describe(
 
 
 def _settings(city: City) -> dict[str, Any]:
-    return {"forms": forms(city), **prompting(city)}
+    return {"forms": forms(city), **prompts_and_models("captioner")(city)}
 
 
 @stage(group="captions", kinds=("jinja",), absent=_no_descriptions, reads=_reads,
@@ -269,20 +269,15 @@ def region_descriptions(ctx: Context) -> Product:
     )
 
 
-def _stamps(city: City) -> dict[str, str]:
-    """What the folder of a sentence encoder holds, where it is one on this machine."""
-    return {} if city.captions is None else backends.stamps(city.captions.text_embedding)
-
-
 @stage(group="captions", kinds=("numpy",), absent=_no_descriptions, inputs=("region_descriptions",),
-       config=("captions.text_embedding",), code=backends.CODE["text_embedding"],
-       settings=_stamps)  # fmt: skip
+       config=("captions.text_embedding",), settings=stamps_of("text_embedding"),
+       code=backends.CODE["text_embedding"])  # fmt: skip
 def description_features(ctx: Context) -> Product:
     """The descriptions as vectors of a sentence encoder that no training changes."""
     import pandas as pd
 
     encoder = backends.text_embedding(ctx.city.captions)
-    who = digest([asdict(encoder.identity), code_digests(backends.CODE["text_embedding"])])
+    who = backends.who(encoder.identity, "text_embedding")
     rows = ctx.inputs["region_descriptions"].frame(["form", "modality", "region_id", "text"])
     texts = rows["text"].to_list()
 

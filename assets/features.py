@@ -7,7 +7,6 @@ has to fit into memory, and a killed run goes on where it was.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +54,7 @@ def _reads(city: City) -> tuple[str, ...]:
 @stage(group="features", kinds=("torch",), absent=_no_encoder,
        inputs=("clip_checkpoint", *_TABLES.values()), reads=_reads,
        config=("image_encoder", "chips.min_valid_share"),
-       code=("model_code.vision.features",))  # fmt: skip
+       code=backends.CODE["image_encoder"])  # fmt: skip
 def image_features(ctx: Context) -> Product:
     """Frozen features of chips and street views."""
     import pandas as pd
@@ -97,7 +96,7 @@ def kept_features(
     is in the store is not encoded again, and what is encoded is there before the next batch is read."""
     import pandas as pd
 
-    who = digest(asdict(encoder.identity))
+    who = backends.who(encoder.identity, "image_encoder")
     about: list[pd.DataFrame] = []
     done = 0
     for ids, regions, pixels in batches:

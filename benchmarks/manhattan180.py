@@ -90,7 +90,9 @@ def manhattan(folder: Path) -> Manhattan:
     table = table.sort_values("region_id")
     assert (table["region_id"].to_numpy() == np.arange(180)).all()
     return Manhattan(
-        np.load(folder / "mobility" / "mh180_od_trips_total.npy").astype(np.float64),
+        np.load(folder / "mobility" / "mh180_od_trips_total.npy", allow_pickle=False).astype(
+            np.float64
+        ),
         np.column_stack([centre.x, centre.y]),
         table.filter(regex="^poi_cat_").to_numpy(np.float64),
         {name: table[name].to_numpy(np.float64) for name in (*TARGETS, *CHOSEN_BY)},

@@ -32,6 +32,8 @@ from model_code.methods import BY_CAPTIONS, METHODS, SOURCES_OF, Modality
 from model_code.text.captioner_config import CaptionerChoice, TemplateChoice
 from model_code.vision.clip_config import ClipConfig
 from model_code.vision.model_choices import (
+    COMMIT,
+    SHA256,
     ClipChoice,
     Embedded,
     Hashed,
@@ -821,8 +823,26 @@ def _problem(error: Any, raw: Any, model: type[BaseModel], prefix: str) -> Probl
     elif kind == "string_type":
         fix = f'write it in quotes: "{error["input"]}"'
     elif kind == "string_pattern_mismatch":
-        fix = "use a-z, 0-9 and _ only, starting with a letter"
+        fix = _ADVICE.get(context["pattern"], "") or _described(location, model)
     return Problem(key, what, fix)
+
+
+_ADVICE = {
+    NAME_PATTERN: "use a-z, 0-9 and _ only, starting with a letter",
+    COMMIT: "give the commit in full, 40 hex digits; a branch or a tag can move",
+    SHA256: "give the digest in full, 64 hex digits, as `sha256sum FILE` prints it",
+}  # by pattern
+
+
+def _described(location: list[str], model: type[BaseModel]) -> str:
+    """Advice for a value that has not the form of its field: what the field says of itself."""
+    fields = [
+        m.model_fields[location[-1]]
+        for m in _models_at(location[:-1], model)
+        if location[-1] in m.model_fields
+    ]
+    told = [field.description for field in fields if field.description]
+    return f"want {told[0]}" if told else "change the value as said"
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from model_code.fingerprint import code_digests, digest
 from model_code.vision.model_choices import of_view
 
 if TYPE_CHECKING:
     from model_code.backends import (
         Captioner,
         Clip,
+        Identity,
         ImageEncoder,
         Painter,
         Segmenter,
@@ -22,13 +25,22 @@ if TYPE_CHECKING:
     from model_code.vision.loading import Memory
     from resources.lake import Handle
 
-# Modules that make rows: their code is a part of what a kept row rests on.
+# Code that makes rows, by kind of model: a part of what a kept row rests on (see `who`). Captions are
+# paid for, so of a captioner it counts for the stage alone.
+_CLIP = ("model_code.vision.clip:EmbeddedClip", "model_code.vision.open_clip_models:PretrainedClip")
 CODE = {
     "captioner": ("model_code.text.captioner",),
+    "clip": _CLIP,
+    "image_encoder": ("model_code.vision.features", *_CLIP),
     "segmenter": ("model_code.vision.segmentation", "model_code.vision.segmenters"),
     "painter": ("model_code.vision.painter", "model_code.vision.sdxl"),
     "text_embedding": ("model_code.text.embedding", "model_code.text.sentence_model"),
 }
+
+
+def who(identity: Identity, kind: str) -> str:
+    """What tells a row's maker from another: the model, and the code around it (a key of `CODE`)."""
+    return digest([asdict(identity), code_digests(CODE[kind])])
 
 
 def captioner(config: Any) -> Captioner:
@@ -131,13 +143,19 @@ def memory(limit_gib: float | None) -> Memory:
 
 
 def stamps(*choices: Any) -> dict[str, str]:
-    """What the folders hold that choices of models name on this machine, by key of the choice: a part
-    of what a result rests on, as a commit is of a model of the hub."""
-    from model_code.vision.model_choices import Pinned
+    """What the folders hold that choices of models name on this machine, and the configs of
+    mmsegmentation, by what the choice calls them: a part of what a result rests on, as a commit is of
+    a model of the hub."""
+    from model_code.text.captioner_config import Weights
+    from model_code.vision.model_choices import Mmsegmentation, Pinned
 
     found: dict[str, str] = {}
     for choice in choices:
-        if isinstance(choice, Pinned):
+        if isinstance(choice, Mmsegmentation):
+            from model_code.vision.segmenters import config_digest
+
+            found[choice.config] = config_digest(choice)
+        elif isinstance(choice, Pinned | Weights):
             if Path(choice.model).expanduser().is_absolute():
                 from model_code.vision.loading import stamp
 

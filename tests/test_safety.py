@@ -17,6 +17,8 @@ PICKLES = ("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "she
 UNPICKLING = ("read_pickle", "to_pickle")
 SAFE_YAML = ("SafeLoader", "CSafeLoader")
 RUNNING = ("eval", "exec", "compile", "__import__")
+# What asks at the terminal whether to run a model's code, unless it is told. (diffusers does not.)
+FETCHING = ("from_pretrained", "HFTokenizer", "SentenceTransformer")
 SHELLS = ("os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput")
 
 
@@ -54,6 +56,8 @@ class Guard(ast.NodeVisitor):
             self._check_module(node, alias.name)
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        if [alias.name for alias in node.names] == ["UnpicklingError"]:  # what torch.load raises
+            return
         self._check_module(node, node.module or "")
         for alias in node.names:
             if alias.name in PICKLES:
@@ -80,6 +84,9 @@ class Guard(ast.NodeVisitor):
             self._say(node, "torch.load() without weights_only=True")
         if name == "numpy.load" and not _is(given.get("allow_pickle"), False):
             self._say(node, "numpy.load() without allow_pickle=False")
+        fetching = _last(name) in FETCHING and not name.startswith("diffusers.")
+        if fetching and not _is(given.get("trust_remote_code"), False):
+            self._say(node, f"{_last(name)}() without trust_remote_code=False")
         if name.startswith("yaml."):
             self._check_yaml(node, _last(name), given)
         self.generic_visit(node)
@@ -151,6 +158,7 @@ UNSAFE = [
     "import pickle",
     "import pickle as p",
     "from pickle import loads",
+    "from pickle import UnpicklingError, loads",
     "from six.moves import cPickle",
     "import dill",
     "import cloudpickle",
@@ -185,6 +193,9 @@ UNSAFE = [
     "import subprocess as s\ns.getoutput('ls')",
     "model.from_pretrained('x', trust_remote_code=True)",
     "model.from_pretrained('x', trust_remote_code=flag)",
+    "from transformers import AutoConfig\nAutoConfig.from_pretrained('x', **about)",
+    "from open_clip.tokenizer import HFTokenizer\nHFTokenizer('x')",
+    "package.SentenceTransformer('x')",
     "options = {'trust_remote_code': True}",
     "model.from_pretrained('x', use_safetensors=False)",
     "Trainer.load(path, weights_only=False)",
@@ -211,11 +222,13 @@ SAFE = [
     "import torch\ntorch.load('x', map_location='cpu', weights_only=True)",
     "import numpy as np\nnp.load('x', allow_pickle=False)",
     "import json\njson.load(file)",
+    "from pickle import UnpicklingError",
     "import yaml\nyaml.safe_load(text)",
     "import yaml\nyaml.load(text, Loader=yaml.CSafeLoader)",
     "import yaml\nclass Mine(yaml.SafeLoader): pass\nyaml.load(text, Loader=Mine)",
     "import subprocess\nsubprocess.run(['ls'], shell=False)",
     "model.from_pretrained('x', trust_remote_code=False, use_safetensors=True)",
+    "import diffusers\ndiffusers.DiffusionPipeline.from_pretrained('x', use_safetensors=True)",
     "model.eval()\nframe.eval('a + b')",
     "import re\nre.compile('x')",
     "try:\n    f()\nexcept:\n    undo()\n    raise",

@@ -20,6 +20,7 @@ from model_code.vision.loading import (
     device,
     dtype_of,
     name_of,
+    place_of,
     quiet,
     revision_of,
     source_of,
@@ -49,7 +50,7 @@ class SentenceModel:
         package: Any = load("text")
         with quiet():
             model = package.SentenceTransformer(
-                self._choice.model,
+                place_of(self._choice),
                 device=str(device()),
                 trust_remote_code=False,
                 model_kwargs={"dtype": self._dtype},

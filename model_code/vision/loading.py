@@ -143,9 +143,16 @@ def name_of(choice: Pinned) -> str:
     )
 
 
+def place_of(choice: Pinned) -> str:
+    """What `from_pretrained` takes first: a name of the hub, or a folder in full."""
+    folder = Path(choice.model).expanduser()
+    return str(folder) if folder.is_absolute() else choice.model
+
+
 def source_of(choice: Pinned) -> dict[str, Any]:
     """Arguments of `from_pretrained`, beside its first: a hub's model at its commit, a folder without
-    the network."""
+    the network. `trust_remote_code=False` is written at every call: without it transformers asks at
+    the terminal."""
     local = Path(choice.model).expanduser().is_absolute()
     return {"local_files_only": True} if local else {"revision": choice.revision}
 

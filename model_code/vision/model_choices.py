@@ -19,6 +19,8 @@ from model_code.vision.clip_config import ClipConfig
 
 _BY_VIEW = "a mapping of satellite and street_view"
 VIEWS: tuple[View, ...] = ("satellite", "street_view")
+COMMIT = r"^[0-9a-f]{40}$"
+SHA256 = r"^[0-9a-f]{64}$"
 Scheduler = Literal[
     "DDIMScheduler", "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler",
     "EulerAncestralDiscreteScheduler", "EulerDiscreteScheduler", "HeunDiscreteScheduler",
@@ -60,7 +62,9 @@ class Pinned(Choice):
     absolute path) as `save_pretrained` writes it."""
 
     model: str = Field(min_length=1, description="a name of the hub, or an absolute folder")
-    revision: str | None = Field(None, description="the commit of a model of the hub")
+    revision: str | None = Field(
+        None, pattern=COMMIT, description="the commit of a model of the hub, in full"
+    )
 
     @model_validator(mode="after")
     def _is_pinned(self) -> Pinned:
@@ -94,7 +98,7 @@ class Mmsegmentation(Choice):
         description="an absolute path, or a path below mmsegmentation's own configs"
     )
     checkpoint: str = Field(description="an absolute path")
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the checkpoint")
+    sha256: str = Field(pattern=SHA256, description="of the checkpoint")
     classes: ClassNames = Field(description="a list of `vision/classes`, or the names in order")
     batch: int = Field(8, ge=1)
 
@@ -189,7 +193,7 @@ class WeightsAt(Choice):
     """A file of weights on this machine: safetensors, or a state as torch saves it."""
 
     path: str = Field(description="an absolute path")
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    sha256: str = Field(pattern=SHA256)
 
 
 class OpenClip(Choice):

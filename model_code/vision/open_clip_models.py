@@ -11,10 +11,10 @@ import copy
 import difflib
 import hashlib
 import json
-import pickle
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, cast
 
 import numpy as np
@@ -35,13 +35,16 @@ from model_code.vision.model_choices import OpenClip
 
 OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _KEY = "captions.clip"
+_HF_SETTINGS = ("clean", "strip_sep_token", "language", "tokenizer_mode")
+_OWN_SETTINGS = ("clean", "reduction_mask")
 
 
 def build(arguments: dict[str, Any]) -> nn.Module:
-    """A freshly initialised model of open_clip; nothing is downloaded.
+    """A freshly initialised model of open_clip; no weights are downloaded. The config of a text tower
+    of transformers is, by its name, where the hub's cache does not hold it.
 
     Raises:
-        DataError: open_clip has no such model, or it is no pair of towers.
+        DataError: open_clip has no such model, or it is no pair of towers; its text tower brings code.
     """
     settings = copy.deepcopy(arguments)
     if "multimodal_cfg" in settings:
@@ -51,8 +54,24 @@ def build(arguments: dict[str, Any]) -> nn.Module:
         settings["vision_cfg"]["timm_model_pretrained"] = False
     if "hf_model_name" in settings["text_cfg"]:
         settings["text_cfg"]["hf_model_pretrained"] = False
+        _refuse_code(settings["text_cfg"]["hf_model_name"])
     kind = open_clip.CustomTextCLIP if custom else open_clip.CLIP
     return cast(nn.Module, kind(**settings))
+
+
+def _refuse_code(name: str) -> None:
+    """open_clip does not tell transformers that no code may be run, so that it would ask at the
+    terminal; said beforehand."""
+    from transformers import AutoConfig
+
+    try:
+        AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"the text tower {name} cannot be opened: {error}",
+            fix=f"mend {_KEY}.model: name a model whose code is in transformers; without a network, one "
+            "that was fetched before",
+        ) from error
 
 
 def why_no_towers(arguments: dict[str, Any]) -> str:
@@ -158,7 +177,7 @@ def pretrained_checkpoint(
 def _take(model: nn.Module, path: Path) -> None:
     try:
         open_clip.load_checkpoint(model, str(path), strict=True, weights_only=True)
-    except pickle.UnpicklingError as error:
+    except UnpicklingError as error:
         raise DataError(
             f"the file {path.name} holds more than weights, and is not loaded",
             fix="save its `state_dict` alone, best as safetensors",
@@ -263,12 +282,15 @@ class PretrainedClip:
 
 @cache
 def _tokenizer(text_cfg: str) -> Any:
+    """How texts are cut into tokens. Of the settings, which a city's YAML can give, only those are
+    passed on that say how: no code of a tokenizer is ever run."""
     text = json.loads(text_cfg)
-    if name := text.get("hf_tokenizer_name"):
-        return HFTokenizer(name, context_length=text.get("context_length", 77),
-                           **text.get("tokenizer_kwargs", {}))  # fmt: skip
-    return SimpleTokenizer(context_length=text.get("context_length", 77),
-                           **text.get("tokenizer_kwargs", {}))  # fmt: skip
+    context, given = text.get("context_length", 77), text.get("tokenizer_kwargs", {})
+    name = text.get("hf_tokenizer_name")
+    kept = {key: given[key] for key in (_HF_SETTINGS if name else _OWN_SETTINGS) if key in given}
+    if name:
+        return HFTokenizer(name, context, trust_remote_code=False, **kept)
+    return SimpleTokenizer(context_length=context, **kept)
 
 
 def _pair(size: Any) -> tuple[int, int]:

@@ -27,6 +27,7 @@ from model_code.vision.loading import (
     device,
     dtype_of,
     name_of,
+    place_of,
     quiet,
     revision_of,
     source_of,
@@ -73,7 +74,7 @@ class SdxlPainter:
         diffusers: Any = load("sdxl")
         diffusers.utils.logging.disable_progress_bar()
         pipeline = diffusers.StableDiffusionXLPipeline.from_pretrained(
-            choice.model,
+            place_of(choice),
             torch_dtype=self._dtype,
             use_safetensors=True,
             variant=choice.variant,

@@ -6,11 +6,11 @@ B pictures of H x W pixels, K classes.
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from torch import Tensor
 from model_code.backends import Identity, Picture, Segmentation
 from model_code.errors import DataError
 from model_code.extras import load
+from model_code.fingerprint import digest
 from model_code.methods.base import Floats
 from model_code.vision import mmcv_ext
 from model_code.vision.loading import (
@@ -30,6 +31,7 @@ from model_code.vision.loading import (
     device,
     dtype_of,
     name_of,
+    place_of,
     quiet,
     revision_of,
     source_of,
@@ -107,15 +109,21 @@ class TransformersSegmenter(_Labelling):
         self._network = Loaded(name, self._load, memory or Memory(), lambda n: [n.model])
 
     def _load(self) -> _Network:
-        with quiet():
-            return self._opened()
+        try:
+            with quiet():
+                return self._opened()
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"the segmenter {self.identity.model} cannot be loaded: {error}",
+                fix="name a model in `captions.segmenter` whose weights are safetensors and whose code "
+                "is in transformers",
+            ) from error
 
     def _opened(self) -> _Network:
         import transformers
 
-        about = source_of(self._choice)
-        name = self._choice.model
-        config = transformers.AutoConfig.from_pretrained(name, **about)
+        about, name = source_of(self._choice), place_of(self._choice)
+        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False, **about)
         checked_length(class_list(self._choice.classes), config.num_labels, name)
         known: Any = transformers.models.auto.modeling_auto
         if config.model_type in known.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES:
@@ -127,9 +135,11 @@ class TransformersSegmenter(_Labelling):
                 f"{name} is no semantic segmenter but a model of the type {config.model_type!r}",
                 fix="name a SegFormer, a Mask2Former or the like in `captions.segmenter`",
             )
-        model = auto.from_pretrained(name, dtype=self._dtype, **about)
+        model = auto.from_pretrained(
+            name, trust_remote_code=False, use_safetensors=True, dtype=self._dtype, **about
+        )
         processors: Any = transformers.AutoImageProcessor
-        processor = processors.from_pretrained(name, **about)
+        processor = processors.from_pretrained(name, trust_remote_code=False, **about)
         return _Network(model.to(device()).eval(), processor)
 
     def label(self, pictures: Sequence[Picture]) -> list[NDArray[np.int64]]:
@@ -165,7 +175,7 @@ class MmsegSegmenter(_Labelling):
         self.classes, self.batch, self._choice = listed.names, choice.batch, choice
         settings = {
             "kind": choice.kind,
-            "config": Path(choice.config).name,
+            "config": config_digest(choice),
             "classes": len(listed.names),
         }
         self.identity = Identity(Path(choice.config).stem, choice.sha256[:16], settings)
@@ -230,6 +240,17 @@ def _config(name: str) -> Any:
     return Config.fromfile(str(path))
 
 
+def config_digest(choice: Mmsegmentation) -> str:
+    """What tells a config from another: its content, with all configs that it builds on.
+
+    Raises:
+        DataError: there is none.
+        MissingExtraError: mmsegmentation is not installed.
+    """
+    with quiet():
+        return digest(_config(choice.config).pretty_text)[:16]
+
+
 def _outputs(model: Any) -> int:
     head: Any = model.decode_head
     if isinstance(head, torch.nn.ModuleList):  # a cascade answers with its last
@@ -258,7 +279,7 @@ def safe_checkpoint(path: Path) -> dict[str, Any]:
     try:
         with torch.serialization.safe_globals(allowed):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except UnpicklingError as error:
         raise DataError(
             f"the checkpoint {path.name} holds more than weights, and is not loaded"
             + "".join(f": {name}" for name in re.findall(r"GLOBAL (\S+)", str(error))[:1]),
@@ -274,5 +295,5 @@ def _statistic(owner: Any, name: str) -> Any:
     from mmengine.logging.history_buffer import HistoryBuffer
 
     if owner is not HistoryBuffer or name not in ("min", "max", "current", "mean"):
-        raise pickle.UnpicklingError(f"GLOBAL getattr({owner!r}, {name!r})")
+        raise UnpicklingError(f"GLOBAL getattr({owner!r}, {name!r})")
     return getattr(HistoryBuffer, name)

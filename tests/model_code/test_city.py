@@ -233,6 +233,44 @@ def test_a_mistake_is_told_by_its_key_with_a_fix(tmp_path, path, value, key, wor
     assert set(found) - {key} <= (hanging if path.startswith("sources") else set())
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("indicators", {"Crime!": TOWN["indicators"]["crime"]}, "use a-z, 0-9 and _ only"),
+        (
+            "captions.painter",
+            {"kind": "sdxl", "model": "some/model", "revision": "main"},
+            "40 hex digits",
+        ),
+        (
+            "captions.captioner",
+            {"kind": "vllm", "model": "some/model", "revision": "main"},
+            "40 hex digits",
+        ),
+        (
+            "captions.clip",
+            {"kind": "open_clip", "model": "ViT-B-32", "weights": {"path": "/a", "sha256": "abc"}},
+            "64 hex digits",
+        ),
+        (
+            "captions.captioner",
+            {"kind": "custom", "object": "no module"},
+            "want package.module:Class",
+        ),
+        (
+            "captions.captioner",
+            {"kind": "transformers", "model": "/a", "device": "gpu"},
+            "change the value as said",
+        ),
+    ],
+)
+def test_each_form_of_a_text_has_its_own_advice(tmp_path, path, value, words):
+    told = problems(tmp_path, changed(path, value))
+    (message,) = (m for m in told.values() if "should match pattern" in m)
+    assert words in message
+    assert ("a-z, 0-9 and _" in message) == words.startswith("use a-z")
+
+
 def test_a_method_without_its_modality(tmp_path):
     raw = changed("sources.trips", ..., changed("methods.od_pca", {}))
     assert problems(tmp_path, raw) == {

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model_code.backends import View
+from model_code.backends import Identity, View
 from model_code.calibration import CalibrationConfig, score
-from model_code.city import Captions, CityView
+from model_code.city import Captions, City, CityView, load_city
 from model_code.errors import MissingTableError
+from model_code.fingerprint import code_digests
 from model_code.vision.loading import Memory
 from model_code.vision.open_clip_models import pretrained_checkpoint
 from resources import backends
@@ -117,9 +118,46 @@ def test_folders_of_models_are_a_part_of_what_results_rest_on(config: Captions) 
         weights.write_bytes(content)
     assert {Path(m).name for m in found if found[m] != again[m]} == {"sdxl"}
     plain = Captions()
+    assert backends.stamps(plain.captioner, plain.text_embedding) == {}
     assert backends.stamps(plain.segmenter, plain.painter, plain.clip) == {}
 
 
+@pytest.mark.parametrize(
+    ("key", "choice", "stage"),
+    [
+        ("captioner", {"kind": "vllm"}, "captions"),
+        ("captioner", {"kind": "transformers"}, "poi_descriptions"),
+        ("captioner", {"kind": "transformers"}, "region_descriptions"),
+        ("text_embedding", {"kind": "sentence_transformers"}, "description_features"),
+    ],
+)
+def test_a_stage_sees_weights_that_change_in_place(
+    key: str, choice: dict[str, str], stage: str, tmp_path: Path
+) -> None:
+    import pipelines.definitions  # noqa: F401
+    from assets.stage import STAGES
+
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.parent.mkdir()
+    given = {"captions": {key: {**choice, "model": str(weights.parent)}}}
+    city = load_city_with(given, tmp_path / "demo.yaml")
+    found = []
+    for content in (b"one", b"two", b"one"):
+        weights.write_bytes(content)
+        found.append(STAGES[stage].settings(city))
+    assert found[0] == found[2] != found[1]
+
+
+def load_city_with(changes: dict[str, Any], path: Path) -> City:
+    """The embedded city with other keys."""
+    import yaml
+
+    config = yaml.safe_load((ROOT / "cities" / "demo.yaml").read_text())
+    path.write_text(yaml.safe_dump({**config, **changes}))
+    return load_city(path)
+
+
+ROOT = Path(__file__).resolve().parents[2]
 VIEWS: tuple[View, ...] = ("satellite", "street_view")
 
 
@@ -144,8 +182,36 @@ def test_each_view_has_a_segmenter_and_a_painter_of_its_own() -> None:
 def test_the_code_of_kept_rows_can_be_found() -> None:
     for modules in backends.CODE.values():
         for name in modules:
-            spec = find_spec(name)
+            spec = find_spec(name.partition(":")[0])
             assert spec is not None and spec.origin is not None and Path(spec.origin).exists()
+
+
+@pytest.mark.parametrize(
+    "kind", ["segmenter", "painter", "clip", "image_encoder", "text_embedding"]
+)
+def test_a_row_rests_on_the_model_and_on_the_code_around_it(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Identity("model", "1", {"steps": 1})
+    first = backends.who(one, kind)
+    assert first == backends.who(Identity("model", "1", {"steps": 1}), kind)
+    others = [Identity("model", "2", {"steps": 1}), Identity("model", "1", {"steps": 2})]
+
+    def changed(roots: tuple[str, ...]) -> dict[str, str]:
+        """As if one symbol of the real wrapper had other code."""
+        found = code_digests(roots)
+        (name,) = (n for n in found if n.endswith(f":{WRAPPERS[kind]}"))
+        return found | {name: "other"}
+
+    keys = {first, *(backends.who(other, kind) for other in others)}
+    monkeypatch.setattr(backends, "code_digests", changed)
+    assert len(keys | {backends.who(one, kind)}) == 4
+
+
+WRAPPERS = {
+    "segmenter": "TransformersSegmenter", "painter": "SdxlPainter", "clip": "PretrainedClip",
+    "image_encoder": "BackboneFeatures", "text_embedding": "SentenceModel",
+}  # fmt: skip
 
 
 def test_towers_that_were_never_trained_are_asked_for(tmp_path: Path) -> None:

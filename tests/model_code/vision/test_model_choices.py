@@ -64,6 +64,7 @@ def test_a_segmenter_and_towers_for_each_view() -> None:
         ({"segmenter": {"street_view": {**COVER}}}, "segmenter", "mean nothing in pictures"),
         ({"segmenter": {"street_view": {**STREETS, "bach": 3}}}, "segmenter.street_view.bach", "batch"),
         ({"painter": {**SDXL, "revision": None}}, "painter", "add `revision:`"),
+        ({"painter": {**SDXL, "revision": "main"}}, "painter.revision", "40 hex digits"),
         ({"painter": {**SDXL, "size_px": [100, 100]}}, "painter.size_px.0", "multiple of 8"),
         ({"painter": {**SDXL, "scheduler": "Euler"}}, "painter.scheduler", "EulerDiscreteScheduler"),
         ({"painter": {"model": "x"}}, "painter.kind", "one of embedded, sdxl"),

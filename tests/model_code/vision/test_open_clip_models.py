@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from model_code.vision.clip import (
 from model_code.vision.model_choices import OpenClip
 from model_code.vision.open_clip_models import (
     PretrainedClip,
+    _tokenizer,
     arguments_of,
     build,
     clip_weight,
@@ -197,6 +200,29 @@ def test_a_file_can_run_nothing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds more than weights"):
         pretrained_checkpoint(own, pictures(), TEXTS)
     assert not (tmp_path / "trace").exists()
+
+
+def test_a_tokenizer_takes_no_leave_to_run_code(tmp_path: Path) -> None:
+    """Settings of a YAML say how it cuts, and nothing of where it comes from."""
+    from transformers import BertTokenizerFast
+
+    (tmp_path / "vocab.txt").write_text(
+        "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "road"])
+    )
+    BertTokenizerFast(vocab_file=str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    config |= {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    (tmp_path / "own.py").write_text(
+        f"open({str(tmp_path / 'trace')!r}, 'w')\nfrom transformers import BertTokenizer as Own\n"
+    )
+    given = {"trust_remote_code": True, "code_revision": "main", "clean": "lower"}
+    text = {"hf_tokenizer_name": str(tmp_path), "context_length": 8, "tokenizer_kwargs": given}
+    with contextlib.suppress(ValueError):
+        _tokenizer(json.dumps(text))
+    assert not (tmp_path / "trace").exists()
+    plain = _tokenizer(json.dumps({"tokenizer_kwargs": {"clean": "lower", "bpe_path": "/nowhere"}}))
+    assert plain(["A road"]).shape == (1, 77)
 
 
 def test_any_model_scores_and_some_are_towers(tmp_path: Path) -> None:

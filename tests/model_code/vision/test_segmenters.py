@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from model_code import extras
 from model_code.errors import DataError, MissingExtraError
@@ -19,6 +21,7 @@ from model_code.vision.segmenters import (
     label_shares,
     safe_checkpoint,
 )
+from resources import backends
 from tests.model_code.vision import tiny_models
 
 
@@ -69,6 +72,25 @@ def test_colours_reach_mmsegmentation_in_its_order(mmseg: dict[str, str]) -> Non
     mean, std = (model.cfg.model.data_preprocessor[k] for k in ("mean", "std"))
     expected = (np.array([255, 0, 0]) - mean) / std
     np.testing.assert_allclose(seen[0][0].mean(dim=(1, 2)), expected, rtol=1e-4)
+
+
+def test_a_config_that_changes_in_place_is_another_segmenter(
+    mmseg: dict[str, str], tmp_path: Path
+) -> None:
+    """Its own text and that of a config that it builds on count; where it lies does not."""
+    base, config = tmp_path / "base.py", tmp_path / "own.py"
+    base.write_text(Path(mmseg["config"]).read_text())
+    config.write_text("_base_ = './base.py'\n")
+    files = {**mmseg, "config": str(config)}
+    first = MmsegSegmenter(choice(files)).identity
+    assert first.settings == MmsegSegmenter(choice(mmseg)).identity.settings
+    assert backends.stamps(choice(files)) == {str(config): first.settings["config"]}
+    base.write_text(base.read_text() + "\ncomment = 'other'\n")
+    second = MmsegSegmenter(choice(files)).identity
+    config.write_text(config.read_text() + "comment = 'again another'\n")
+    third = MmsegSegmenter(choice(files)).identity
+    assert len({first.settings["config"], second.settings["config"], third.settings["config"]}) == 3
+    assert backends.stamps(choice(files)) == {str(config): third.settings["config"]}
 
 
 def test_a_wrong_class_list_names_the_key(mmseg: dict[str, str], tmp_path: Path) -> None:
@@ -144,6 +166,34 @@ def test_what_is_no_segmenter_is_refused(tmp_path: Path) -> None:
     named = Transformers(kind="transformers", model=str(tmp_path / "bert"), classes="ade20k")
     with pytest.raises(DataError, match="no semantic segmenter but a model of the type 'bert'"):
         TransformersSegmenter(named).segment([picture()])
+
+
+def test_a_model_that_brings_code_or_pickles_is_refused(tmp_path: Path) -> None:
+    """And nothing is asked at the terminal."""
+    folder = tiny_models.segformer(tmp_path / "segformer")
+    named = Transformers(kind="transformers", model=str(folder), classes="ade20k")
+    weights = folder / "model.safetensors"
+    torch.save(load_file(weights), folder / "pytorch_model.bin")
+    kept = weights.rename(tmp_path / "kept")
+    with pytest.raises(DataError, match="whose weights are safetensors"):
+        TransformersSegmenter(named).segment([picture()])
+    kept.rename(weights)
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'trace')!r}, 'w')")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(DataError, match="whose code is in transformers"):
+        TransformersSegmenter(named).segment([picture()])
+    assert not (tmp_path / "trace").exists()
+
+
+def test_a_folder_may_stand_in_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_models.segformer(tmp_path / "models" / "segformer")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    named = Transformers(kind="transformers", model="~/models/segformer", classes="ade20k")
+    found = TransformersSegmenter(named)
+    assert found.identity.model == "segformer"
+    assert found.segment([picture()]).shares.sum() == pytest.approx(1)
 
 
 def test_without_the_package_the_extra_is_named(
