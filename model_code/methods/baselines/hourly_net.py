@@ -100,7 +100,7 @@ class HourlyNet(ReadsModalities):
     ) -> Checkpoint:
         assert isinstance(config, HourlySequenceConfig)
         features = self.features(data, config)
-        tensors = fit_encoding(features, parts.train, config.width)
+        tensors = fit_encoding(features, parts.train, config.components)
         rows = encode(features, tensors)
         settings = Settings(
             epochs=config.epochs,
