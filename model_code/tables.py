@@ -103,7 +103,7 @@ _BOARD = (
     Column("value", "float64", "value; null when it is not estimable", nullable=True),
     Column("inputs", "string", "modalities that the method read, comma-separated"),
     Column("protocol", "string", "which regions pretraining saw",
-           choices=("transductive", "inductive", "supervised")),
+           choices=("transductive", "inductive", "supervised", "supervised, transductive")),
     Column("captioner", "string", "captioner behind the texts; empty without texts"),
     Column("target_in_inputs", "bool", "the target is contained in an input"),
     Column("left_out", "int64", "test values that the metric leaves out (true zeros of mape)",

@@ -42,7 +42,7 @@ def leaderboard_rows(
         city: name of the city.
         method: name of the method.
         inputs: by variant, the modalities that it read (an ablation reads fewer).
-        protocol: by variant, `transductive`, `inductive` or `supervised`.
+        protocol: by variant, what `methods.run.protocol` says.
         captioner: by variant, what wrote its texts; a variant without texts may be left out.
         contained_in: by task, the input tables that hold the target already (`contained_in` of the
             table `indicators`). They share their names with modalities; what is made from a source,

@@ -566,9 +566,9 @@ class LmemrClipConfig(LmemrConfig):
 
 
 class HourlyConfig(Encoded):
-    """`width` principal components of each modality are read."""
-
-    width: int = Field(256, ge=1)
+    components: int = Field(
+        256, ge=1, description="principal components of each modality that are read"
+    )
 
 
 class HourlyForestConfig(HourlyConfig):

@@ -61,6 +61,7 @@ from model_code.methods.modalities import ReadsModalities
 from model_code.methods.urbanmoe import Frozen
 from model_code.scaling import Scaler
 from model_code.training import Settings, evaluating, fit, load_arrays, seeded, state_arrays
+from model_code.transformers import hour_vectors, transformer
 
 HOURS = 24
 _REGIONS_AT_ONCE = 1024  # in the temporal Transformer outside training
@@ -232,7 +233,7 @@ class HourlyNet(nn.Module):
         self.kind = nn.Parameter(0.02 * torch.randn(count, width))
         self.modal: nn.Module
         if config.fusion == "transformer":
-            self.modal = _transformer(width, heads, config.fusion_layers, config.dropout)
+            self.modal = transformer(width, heads, config.fusion_layers, config.dropout)
             self.pool: nn.Module = Fusion("attention", count, width)
         elif config.fusion == "concat":
             self.modal = nn.Sequential(
@@ -240,9 +241,9 @@ class HourlyNet(nn.Module):
             )
         else:
             self.modal = Fusion("gate", count, width)
-        self.hour = nn.Parameter(torch.randn(HOURS, width))
+        self.hour = hour_vectors(HOURS, width)
         self.at_hour = nn.Sequential(nn.Linear(2 * width, width), nn.GELU())
-        self.temporal = _transformer(width, heads, config.temporal_layers, config.dropout)
+        self.temporal = transformer(width, heads, config.temporal_layers, config.dropout)
         outputs = 1 if config.objective == "regression" else config.n_bins
         self.head = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, outputs))
         for name in ("mean", "scale"):
@@ -334,7 +335,7 @@ class HourlyNet(nn.Module):
         """Eq 19 over the training regions `index` [B]."""
         config = self.config
         states, contrast = self.states(index)
-        logits, flows = self.hours(self.fuse(states)[index])
+        logits, flows = self.hours(self.fuse(states[index]))
         device = flows.device
         labels, codes = self.labels[index].to(device), self.codes[index].to(device)
         surprise, squared = task_losses(logits, flows, labels, codes)
@@ -368,20 +369,6 @@ class HourlyNet(nn.Module):
     def flows(self, fused: Tensor) -> Tensor:
         """Flows [B, 24] of z [B, D], on the standardised scale."""
         return torch.cat([self.hours(part)[1] for part in torch.split(fused, _REGIONS_AT_ONCE)])
-
-
-def _transformer(width: int, heads: int, layers: int, dropout: float) -> nn.TransformerEncoder:
-    layer = nn.TransformerEncoderLayer(
-        width,
-        heads,
-        4 * width,
-        dropout=dropout,
-        activation="gelu",
-        batch_first=True,
-        norm_first=True,
-    )
-    norm = nn.LayerNorm(width)  # a pre-normalised Transformer ends with one
-    return nn.TransformerEncoder(layer, layers, norm=norm, enable_nested_tensor=False)
 
 
 # --- on the rails --------------------------------------------------------------------------------

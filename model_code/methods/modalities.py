@@ -31,6 +31,8 @@ from model_code.vision.renders import height_pictures
 
 # In the order of their tokens.
 MODALITIES = ("satellite", "heights", "street_view", "pois")
+# Components of so small a part of the strongest one's deviation are rounding.
+_FLAT = 1e-4
 # A height map is seen from above, as a chip is.
 _VIEW: dict[str, View] = {
     "satellite": "satellite",
@@ -122,33 +124,48 @@ def _some_views(region: NDArray[np.int64], most: int) -> NDArray[np.int64]:
 # --- as one vector -------------------------------------------------------------------------------
 
 
-def fit_encoding(features: Mapping[str, Floats], seen: Mask, width: int) -> dict[str, NDArray[Any]]:
-    """What `encode` needs: of each modality the scales, and its `width` strongest principal axes (or as
-    many as there are), over the regions `seen` [N] that have it."""
+def fit_encoding(
+    features: Mapping[str, Floats], seen: Mask, components: int
+) -> dict[str, NDArray[Any]]:
+    """What `encode` needs: of each modality the scales, and its strongest `components` principal axes (or
+    as many as there are) with their deviations, over the regions `seen` [N] that have it."""
     found: dict[str, NDArray[Any]] = {}
     for name, values in features.items():
         rows = seen & np.isfinite(values).all(axis=1)
         scaler = Scaler.fit(values, rows)
         middle, axes = np.zeros(values.shape[1]), np.empty((0, values.shape[1]))
+        deviation = np.empty(0)
         if rows.any():
-            middle, axes = principal_axes(scaler.apply(values[rows]), width)
-        tensors = {"mean": scaler.mean, "scale": scaler.scale, "middle": middle, "axes": axes}
+            standard = scaler.apply(values[rows])
+            middle, axes = principal_axes(standard, components)
+            deviation = ((standard - middle) @ axes.T).std(axis=0)
+            kept = deviation > _FLAT * deviation.max(initial=0)
+            axes, deviation = axes[kept], deviation[kept]
+        tensors = {
+            "mean": scaler.mean,
+            "scale": scaler.scale,
+            "middle": middle,
+            "axes": axes,
+            "deviation": deviation,
+        }
         found |= {f"{name}.{key}": value.astype(np.float32) for key, value in tensors.items()}
     return found
 
 
 def encode(features: Mapping[str, Floats], tensors: Mapping[str, NDArray[Any]]) -> Floats:
-    """Raw encodings [N, W] without descriptions: the principal components of each modality (zeros
-    where a region has none) and whether it is there."""
+    """Raw encodings [N, W] without descriptions: the principal components of each modality, each
+    of deviation one over the regions that they were fitted on (zeros where a region has none), and whether
+    it is there."""
     parts = []
     for name, values in features.items():
         own = {
             key: tensors[f"{name}.{key}"].astype(np.float64)
-            for key in ("mean", "scale", "middle", "axes")
+            for key in ("mean", "scale", "middle", "axes", "deviation")
         }
         present = np.isfinite(values).all(axis=1, keepdims=True)
         standard = (np.where(present, values, own["mean"]) - own["mean"]) / own["scale"]
-        parts += [np.where(present, (standard - own["middle"]) @ own["axes"].T, 0), present]
+        found = (standard - own["middle"]) @ own["axes"].T / own["deviation"]
+        parts += [np.where(present, found, 0), present]
     return np.hstack(parts).astype(np.float32)
 
 

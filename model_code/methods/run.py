@@ -82,11 +82,13 @@ def fits(
 
 def protocol(
     spec: MethodSpec, config: MethodConfig
-) -> Literal["transductive", "inductive", "supervised"]:
+) -> Literal["transductive", "inductive", "supervised", "supervised, transductive"]:
     """Which regions a method's embedding knows: all without labels, the training and validation
-    regions without labels, or the training regions with their labels."""
+    regions without labels, or the training regions with their labels; the last with the inputs of
+    their neighbours, whichever part these are in, where it reads borders."""
     if spec.kind == "supervised":
-        return "supervised"
+        borders = "adjacency" in spec.needs and "adjacency" not in config.switched_off()
+        return "supervised, transductive" if borders else "supervised"
     assert isinstance(config, Probed)
     return "inductive" if config.inductive else "transductive"
 

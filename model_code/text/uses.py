@@ -7,8 +7,11 @@ at night. K uses.
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -31,26 +34,29 @@ _LEAVE = {
     "homes": (1, 0, 0, 0, 0, 1, 4, 9, 10, 6, 4, 3, 3, 3, 3, 3, 3, 3, 4, 4, 3, 2, 1, 1),
     "offices": (0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 2, 3, 5, 4, 3, 4, 6, 10, 9, 5, 3, 2, 1, 0),
     "shops": (0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 4, 5, 6, 6, 6, 7, 8, 9, 10, 8, 5, 3, 1, 0),
-    "going_out": (7, 5, 3, 1, 0, 0, 0, 1, 1, 1, 1, 2, 4, 5, 4, 3, 3, 4, 5, 5, 6, 8, 10, 9),
+    "going_out": (9, 8, 7, 5, 2, 1, 0, 0, 0, 0, 1, 1, 2, 4, 4, 2, 1, 1, 2, 3, 5, 7, 9, 10),
     "industry": (1, 0, 0, 0, 0, 0, 3, 1, 1, 1, 1, 2, 3, 3, 6, 7, 10, 8, 4, 2, 1, 1, 4, 1),
     "leisure": (0, 0, 0, 0, 0, 0, 1, 1, 2, 3, 4, 5, 6, 6, 7, 8, 9, 10, 8, 5, 3, 1, 1, 0),
     "open_land": (1, 1, 1, 1, 1, 2, 4, 6, 6, 6, 7, 8, 9, 9, 9, 10, 10, 10, 8, 6, 4, 3, 2, 1),
 }
 CURVES: NDArray[np.float64] = np.array([_LEAVE[use] for use in USES]) / 10  # [K, 24]
 
-# Parts of the names of POI categories, and the use that they speak of; the first that fits counts.
-_OF_CATEGORY: Sequence[tuple[str, tuple[str, ...]]] = (
-    ("going_out", ("bar", "club", "pub", "restaurant", "cinema", "theat", "music", "nightlife", "beer")),
-    ("industry", ("factory", "warehouse", "industr", "repair", "fuel", "storage", "works", "depot")),
-    ("homes", ("kindergarten", "school", "playground", "worship", "church", "mosque", "residen",
-               "home", "apartment", "childcare", "dentist", "doctor", "laundry", "library")),
-    ("offices", ("office", "bank", "coworking", "company", "government", "embassy", "univers",
-                 "college", "conference", "court", "town_hall", "atm")),
-    ("leisure", ("park", "garden", "museum", "sport", "gym", "pitch", "beach", "attraction",
-                 "viewpoint", "hotel", "stadium", "fountain", "monument", "art")),
-    ("shops", ("shop", "store", "market", "mall", "cafe", "coffee", "bakery", "pharmac", "convenience",
-               "hair", "beauty", "salon", "food", "fast_food", "deli")),
-)  # fmt: skip
+# Words in the names of POI categories, and the use that they speak of: up to four letters as they are or
+# with an s, longer ones as a beginning. Two words of a name may stand here as one.
+_OF_WORD: Mapping[str, tuple[str, ...]] = {
+    "going_out": ("bar", "club", "pub", "restaurant", "cinema", "theat", "music", "nightlife",
+                  "nightclub", "beergarden", "biergarten", "barbecue", "bbq", "joint", "diner"),
+    "industry": ("factor", "warehouse", "industr", "repair", "fuel", "storage", "works", "depot"),
+    "homes": ("kindergarten", "school", "preschool", "playground", "worship", "church", "mosque",
+              "residen", "home", "housing", "apartment", "childcare", "dentist", "doctor", "laundry",
+              "library"),
+    "offices": ("office", "bank", "coworking", "company", "government", "embassy", "univers",
+                "college", "conference", "courthouse", "townhall", "atm"),
+    "leisure": ("park", "garden", "museum", "sport", "tennis", "gym", "pitch", "beach", "attraction",
+                "viewpoint", "hotel", "stadium", "fountain", "monument", "art", "artwork"),
+    "shops": ("shop", "store", "market", "marketplace", "supermarket", "mall", "cafe", "coffee",
+              "bakery", "pharmac", "convenience", "hair", "barber", "beauty", "salon", "food", "deli"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -122,9 +128,8 @@ def from_street(shares: Mapping[str, float]) -> Guess:
 
 
 def from_pois(pois: Sequence[tuple[str, str]]) -> Guess:
-    """From the categories of POIs (name, category)."""
-    uses = [_use_of(category) for _, category in pois]
-    counts = {use: float(uses.count(use)) for use in set(uses)}
+    """From the categories of POIs (name, category); one that no word tells of counts for no use."""
+    counts = Counter(use for _, category in pois if (use := use_of(category)))
     # Few places stand for a home or a workplace, many for a shop.
     rarity = {"homes": 2.0, "offices": 2.0, "industry": 2.0, "going_out": 0.8, "shops": 0.8}
     return _guess(
@@ -133,19 +138,34 @@ def from_pois(pois: Sequence[tuple[str, str]]) -> Guess:
     )
 
 
-def _use_of(category: str) -> str:
-    name = category.lower().replace(" ", "_")
-    return next((use for use, parts in _OF_CATEGORY if any(p in name for p in parts)), "shops")
+@lru_cache(maxsize=4096)
+def use_of(category: str) -> str | None:
+    """The use that the name of a category speaks of, None if of none. The last word that speaks of one
+    counts: a music store is a store."""
+    words = re.findall(r"[a-z]+", category.lower())
+    before = ["", *words]
+    for word, last in zip(reversed(words), reversed(before[: len(words)]), strict=True):
+        for use, known in _OF_WORD.items():
+            if last + word in known or any(_speaks_of(word, part) for part in known):
+                return use
+    return None
+
+
+def _speaks_of(word: str, part: str) -> bool:
+    return word in (part, f"{part}s") if len(part) <= 4 else word.startswith(part)
 
 
 def departures(guess: Guess) -> NDArray[np.float64]:
-    """How strongly people leave in each hour [24], the busiest being 1."""
-    curve = guess.weights @ CURVES
-    return np.asarray(curve / max(float(curve.max()), 1e-9))
+    """How strongly people leave in each hour [24], the busiest being 1; as anywhere, where no use is
+    known."""
+    curve = guess.weights @ CURVES if guess.weights.any() else CURVES.mean(axis=0)
+    return np.asarray(curve / curve.max())
 
 
 def sentence(guess: Guess, pick: Callable[[Sequence[str]], str]) -> str:
     """What the place is for, in words."""
+    if not guess.weights.any():
+        return "It is not plain what the place is for."
     order = np.argsort(-guess.weights, kind="stable")
     first, *others = (USES[i] for i in order if guess.weights[i] > 0.15)
     words = f"{pick(('Mainly', 'Mostly', 'Above all'))} {pick(_SAID[first])}"

@@ -26,7 +26,7 @@ def with_descriptions(config: dict[str, Any]) -> dict[str, Any]:
     small = {"width": 8, "heads": 2, "blocks": 1, "temporal_layers": 1, "epochs": 1}
     methods = {
         "lmemr": {"config": small, "variants": {"lite": {"prompt": "lite"}}},
-        "hourly_linear": {"config": {"width": 2}},
+        "hourly_linear": {"config": {"components": 2}},
     }
     indicators = {k: config["indicators"][k] for k in ("population", "hourly_outflow")}
     return {

@@ -3,7 +3,7 @@ a 2D convolutional model of local spatial correlations without temporal reasonin
 
 Regions are no pixels, so a kernel has a weight for the region itself and one for each of eight compass
 directions; a neighbour (a shared border) counts in the direction in which its centre lies, and several in
-one direction are averaged. On squares these are the taps of an ordinary convolution.
+one direction are averaged. On squares, whose corners share no border, this is a plus of five taps.
 
 N regions, E pairs of neighbours, D width.
 """

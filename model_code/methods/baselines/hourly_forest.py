@@ -80,7 +80,7 @@ class HourlyForest(ReadsModalities):
     ) -> Checkpoint:
         assert isinstance(config, HourlyForestConfig)
         features = self.features(data, config)
-        tensors = fit_encoding(features, parts.train, config.width)
+        tensors = fit_encoding(features, parts.train, config.components)
         rows = encode(features, tensors)
         for task in targets.tasks:
             values = targets.values[task.name]

@@ -35,7 +35,7 @@ class HourlyLinear(ReadsModalities):
     ) -> Checkpoint:
         assert isinstance(config, HourlyConfig)
         features = self.features(data, config)
-        tensors = fit_encoding(features, parts.train, config.width)
+        tensors = fit_encoding(features, parts.train, config.components)
         rows = encode(features, tensors).astype(np.float64)
         for task in targets.tasks:
             values = targets.values[task.name]

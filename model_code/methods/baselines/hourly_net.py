@@ -27,6 +27,7 @@ from model_code.methods.base import (
 )
 from model_code.methods.modalities import ReadsModalities, encode, fit_encoding
 from model_code.training import Settings, seeded
+from model_code.transformers import hour_vectors
 
 HOURS = 24
 _ENCODING = "encoding."  # what the names of its arrays start with
@@ -56,7 +57,7 @@ class SequenceHeads(TaskOutputs):
 
     def __init__(self, tasks: Sequence[Task], width: int, sequence: nn.Module) -> None:
         super().__init__(tasks)
-        self.hour = nn.Parameter(torch.randn(HOURS, width) * width**-0.5)
+        self.hour = hour_vectors(HOURS, width)
         self.sequence = sequence
         self.output = nn.Linear(width, len(self.tasks))
 
@@ -99,7 +100,7 @@ class HourlyNet(ReadsModalities):
     ) -> Checkpoint:
         assert isinstance(config, HourlySequenceConfig)
         features = self.features(data, config)
-        tensors = fit_encoding(features, parts.train, config.width)
+        tensors = fit_encoding(features, parts.train, config.components)
         rows = encode(features, tensors)
         settings = Settings(
             epochs=config.epochs,

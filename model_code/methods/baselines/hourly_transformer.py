@@ -6,22 +6,14 @@ from torch import nn
 
 from model_code.methods import HourlySequenceConfig
 from model_code.methods.baselines.hourly_net import HourlyNet
+from model_code.transformers import transformer
 
 
 class HourlyTransformer(HourlyNet):
     """See the module."""
 
     def sequence(self, config: HourlySequenceConfig) -> nn.Module:
-        layer = nn.TransformerEncoderLayer(
-            config.hidden,
-            4,
-            4 * config.hidden,
-            dropout=config.dropout,
-            activation="gelu",
-            batch_first=True,
-            norm_first=True,
-        )
-        return nn.TransformerEncoder(layer, config.layers, enable_nested_tensor=False)
+        return transformer(config.hidden, 4, config.layers, config.dropout)
 
 
 METHOD = HourlyTransformer()

@@ -40,7 +40,7 @@ LMEMR = {
     "temporal_layers": 1,
     "epochs": 2,
 }
-HOURLY = {"image_px": 16, "tower": TOWER, "width": 4}
+HOURLY = {"image_px": 16, "tower": TOWER, "components": 4}
 HOURLY_NET = {**HOURLY, "hidden": 8, "epochs": 2}
 SMALL = {
     "vit": {"image_px": 16, "patch_px": 8, "width": 8, "heads": 2, "depth": 1, "epochs": 2},

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -63,6 +64,27 @@ def test_a_transductive_method_is_fitted_once_and_others_by_fold(splits: pd.Data
     assert protocol(poi, PoiConfig()) == "transductive"
     assert protocol(poi, PoiConfig(inductive=True)) == "inductive"
     assert protocol(vit, VitConfig()) == "supervised"
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "expected"),
+    [
+        ("lmemr", {}, "supervised, transductive"),
+        ("lmemr", {"spatial": "gcn"}, "supervised, transductive"),
+        ("lmemr", {"spatial": "none"}, "supervised"),
+        ("lmemr_clip", {}, "supervised, transductive"),
+        ("hourly_cnn", {}, "supervised, transductive"),
+        ("hourly_transformer", {}, "supervised"),
+    ],
+)
+def test_who_reads_borders_sees_the_inputs_of_test_regions(
+    splits: pd.DataFrame, name: str, changes: dict[str, Any], expected: str
+) -> None:
+    config = method_config(name, changes)
+    assert protocol(METHODS[name], config) == expected
+    (column,) = (c for c in tables.contract("leaderboard").columns if c.name == "protocol")
+    assert expected in column.choices
+    assert len(fits(METHODS[name], config, splits)) == 3  # one a fold: labels are read
 
 
 def test_variants_change_the_overrides_of_the_city() -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model_code.demo import trips
+from model_code.demo.pois import CATEGORIES
 from model_code.text import captioner, levels, uses
 
 
@@ -54,12 +56,83 @@ def test_more_of_it_is_busier() -> None:
 
 
 def test_an_empty_place_has_a_guess() -> None:
-    assert np.isfinite(uses.departures(uses.from_above({}))).all()
+    nothing = uses.from_above({})
+    assert uses.departures(nothing).max() == 1
+    assert (
+        uses.sentence(nothing, lambda words: words[0]) == "It is not plain what the place is for."
+    )
+
+
+@pytest.mark.parametrize(
+    ("category", "use"),
+    [
+        ("Department Store", "shops"),
+        ("Music Store", "shops"),
+        ("Barbershop", "shops"),
+        ("Food Court", "shops"),
+        ("fast_food", "shops"),
+        ("supermarket", "shops"),
+        ("Barbecue Joint", "going_out"),
+        ("Bars", "going_out"),
+        ("Night Club", "going_out"),
+        ("Beer Garden", "going_out"),
+        ("Tennis Court", "leisure"),
+        ("park", "leisure"),
+        ("Art Gallery", "leisure"),
+        ("town_hall", "offices"),
+        ("Courthouse", "offices"),
+        ("atm", "offices"),
+        ("place_of_worship", "homes"),
+        ("car_repair", "industry"),
+        ("parking", None),
+        ("Treatment Center", None),
+        ("Medical Center", None),
+        ("Subway", None),
+        ("Bus Station", None),
+        ("Neighborhood", None),
+        ("4bf58dd8d48988d103941735", None),
+        ("", None),
+    ],
+)
+def test_words_of_a_category_tell_its_use(category: str, use: str | None) -> None:
+    assert uses.use_of(category) == use
+
+
+def test_every_category_of_the_embedded_city_has_a_use() -> None:
+    assert not [category for category in CATEGORIES if uses.use_of(category) is None]
+
+
+def test_what_has_no_use_counts_for_none() -> None:
+    some = [("", "cafe")] * 3 + [("", "school")]
+    more = uses.from_pois([*some, *[("", "bench")] * 50])
+    np.testing.assert_array_equal(more.weights, uses.from_pois(some).weights)
+    assert more.activity > uses.from_pois(some).activity
+    assert not uses.from_pois([("", "bench")]).weights.any()
 
 
 def test_the_captioner_knows_nothing_of_the_simulator() -> None:
     """Neither it nor what it imports is of the simulator, whose rules of trips it may not know."""
     for module in (captioner, uses, levels):
-        tree = ast.parse(Path(module.__file__).read_text())
-        named = [n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
+        named = []
+        for node in ast.walk(ast.parse(Path(module.__file__).read_text())):
+            if isinstance(node, ast.ImportFrom):
+                named += [node.module or "", *(f"{node.module}.{n.name}" for n in node.names)]
+            elif isinstance(node, ast.Import):
+                named += [name.name for name in node.names]
+        assert "numpy" in named or "pydantic" in named
         assert not [name for name in named if name.startswith("model_code.demo")], module.__name__
+
+
+@pytest.mark.parametrize(
+    ("use", "simulated"),
+    [
+        ("homes", trips.FROM_HOMES),
+        ("offices", trips.FROM_WORK),
+        ("shops", trips.FROM_NIGHT_LIFE),
+        ("going_out", trips.FROM_NIGHT_LIFE),
+    ],
+)
+def test_days_are_no_copy_of_the_simulator_s(use: str, simulated: np.ndarray) -> None:
+    """As shares of a day, at least a tenth of it falls into other hours."""
+    own = uses.CURVES[uses.USES.index(use)]
+    assert np.abs(own / own.sum() - simulated / simulated.sum()).sum() / 2 > 0.1

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import shapely
 import torch
 from sklearn.ensemble import RandomForestRegressor
 from torch.nn import functional as F
 
+from model_code.geo.regions import make_adjacency
 from model_code.methods import HourlyForestConfig, method_config, method_spec
 from model_code.methods.base import Parts, RegionData, Targets
 from model_code.methods.baselines.hourly_cnn import MapConvolution, directions
@@ -19,9 +21,10 @@ from model_code.methods.baselines.lmemr_clip import METHOD as CLIP
 from model_code.methods.baselines.lmemr_clip import poi_sentences
 from model_code.methods.modalities import encode, fit_encoding, modality_features
 from model_code.training import seeded
+from tests.model_code.geo.maps import frame_of
 from tests.model_code.methods.fake_city import fake_city, r2
 
-SIZE: dict[str, Any] = {"encoder": "small", "image_px": 16, "width": 8}
+SIZE: dict[str, Any] = {"encoder": "small", "image_px": 16, "components": 8}
 NETS = {"hidden": 16, "epochs": 60, "learning_rate": 1e-2}
 
 
@@ -43,6 +46,7 @@ def test_encodings_stand_on_training_regions_and_say_what_is_absent(city: tuple)
     assert rows.shape == (120, 8 + 1 + 8 + 1 + 8 + 1 + 3 + 1) and np.isfinite(rows).all()
     seen = parts.train & data.chip_present
     np.testing.assert_allclose(rows[seen, :8].mean(axis=0), 0, atol=1e-4)
+    np.testing.assert_allclose(rows[seen, :8].std(axis=0), 1, rtol=1e-4)
     assert (rows[~data.chip_present, :9] == 0).all() and (rows[data.chip_present, 8] == 1).all()
     for name, values in features.items():  # the others change nothing
         features[name] = np.where(parts.train[:, None], values, 9.0)
@@ -63,7 +67,7 @@ def test_a_modality_that_no_training_region_has_is_left_at_nothing(city: tuple) 
 @pytest.mark.parametrize(
     ("name", "changes", "least"),
     [
-        ("hourly_linear", {"width": 2}, 0.3),
+        ("hourly_linear", {"components": 2}, 0.3),
         ("hourly_forest", {"trees": 60}, 0.5),
         ("hourly_lstm", NETS, 0.25),
         ("hourly_transformer", NETS, 0.25),
@@ -92,13 +96,19 @@ def test_trees_as_arrays_are_the_forest() -> None:
     np.testing.assert_allclose(mine, forest.predict(new), rtol=1e-5, atol=1e-6)
 
 
-def test_the_convolution_is_an_ordinary_one_on_squares() -> None:
-    """All eight neighbours, on a map of 4 x 5."""
+@pytest.mark.parametrize("corners", [True, False])
+def test_the_convolution_on_squares(corners: bool) -> None:
+    """On a map of 4 x 5: an ordinary one with all eight neighbours, a plus of five taps with those that
+    share a border."""
     height, width = 4, 5
     row, column = np.divmod(np.arange(height * width), width)
     xy = np.column_stack([column, -row]) * 500.0
     apart = np.abs(xy[:, None] - xy[None]).max(axis=2)
     pairs = np.argwhere(apart == 500)
+    if not corners:
+        squares = frame_of([shapely.box(x, y, x + 500, y + 500) for x, y in xy])
+        bordering = make_adjacency(squares)
+        pairs = bordering[["region_id", "neighbour_id"]].to_numpy().astype(np.int64)
     slot = directions(xy, pairs)
     with seeded(0):
         layer = MapConvolution(3, 2)
@@ -114,7 +124,8 @@ def test_the_convolution_is_an_ordinary_one_on_squares() -> None:
     around = layer.around.weight.view(8, 2, 3)
     places = [(1, 2), (0, 2), (0, 1), (0, 0), (1, 0), (2, 0), (2, 1), (2, 2)]  # east, then round
     for direction, (y, x) in enumerate(places):
-        kernel[:, :, y, x] = around[direction]
+        if corners or 1 in (y, x):
+            kernel[:, :, y, x] = around[direction]
     image = state.T.reshape(1, 3, height, width)
     expected = F.conv2d(image, kernel, layer.own.bias, padding=1)[0].flatten(1).T
     torch.testing.assert_close(out, expected)
