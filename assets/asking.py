@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from hashlib import sha256
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from assets.stage import Context
@@ -309,6 +310,7 @@ class Forecast:
     prices: Prices | None = None
     budget: Budget | None = None
     retries: int = 0
+    again: str = ""  # why something may be asked again
 
     @property
     def missing(self) -> int:
@@ -320,7 +322,7 @@ class Forecast:
         told = [f"captioner: {self.captioner}"]
         for name, asks, cached in self.groups:
             told.append(
-                f"  {name:<12} {asks:>9,} in all, {cached:>9,} cached, {asks - cached:>9,} to ask"
+                f"  {name:<22} {asks:>9,} in all, {cached:>9,} cached, {asks - cached:>9,} to ask"
             )
         about = f"measured on {self.measured:,}" if self.measured else "an estimate"
         tokens_in, tokens_out = self.missing * self.tokens_in, self.missing * self.tokens_out
@@ -334,8 +336,7 @@ class Forecast:
         else:
             told.append(f"  cost: {self.prices.cost(tokens_in, tokens_out):.2f}")
         if self.retries:
-            told.append(f"  these are first tries; calibration asks again for what scores too low, at "
-                        f"most {self.retries} times each")  # fmt: skip
+            told.append(f"  these are first tries; {self.again}, at most {self.retries} times each")
         if self.budget is not None:
             limits = [f"{self.budget.money:g} money"] if self.budget.money else []
             limits += [f"{self.budget.tokens:,} tokens"] if self.budget.tokens else []
@@ -345,25 +346,35 @@ class Forecast:
 
 
 def forecast(
-    ctx: Context, captioner: Captioner, groups: dict[str, Sequence[Ask]], retries: int = 0
+    ctx: Context,
+    captioner: Captioner,
+    groups: Mapping[str, Iterable[Ask]],
+    retries: int = 0,
+    again: str = "calibration asks again for what scores too low",
 ) -> Forecast:
     """What a run would ask now; nothing is asked and no model is loaded.
 
     Args:
-        groups: asks by a name for a person.
+        groups: asks by a name for a person; pictures of `_TEMPLATE_BATCH` are held at a time.
+        retries: how often an ask may be made again, and `again` why.
     """
     from model_code.text.answers import estimated_tokens
 
     remembering = Remembering(ctx, captioner, "")
     real = remembering._real
-    asked = {name: prompted(asks) if real else list(asks) for name, asks in groups.items()}
-    counted, open_asks = [], []
-    for name, asks in asked.items():
-        new = set(remembering._unknown(keys := remembering.keys(asks)))
-        open_asks += [asks[i] for i in sorted(new)]
+    counted: list[tuple[str, int, int]] = []
+    estimates: list[int] = []
+    for name, asks in groups.items():
+        keys, tokens, left = [], [], iter(asks)
+        while part := list(islice(left, _TEMPLATE_BATCH)):
+            part = prompted(part) if real else part
+            keys += remembering.keys(part)
+            tokens += map(estimated_tokens, part)
+        new = remembering._unknown(keys)
+        estimates += [tokens[i] for i in new]
         counted.append((name, len(set(keys)), len(set(keys)) - len(new)))
     spent, choice = remembering.spent(), remembering._choice
-    tokens_in: float = sum(map(estimated_tokens, open_asks)) / max(len(open_asks), 1) if real else 0
+    tokens_in: float = sum(estimates) / max(len(estimates), 1) if real else 0
     tokens_out: float = choice.max_tokens if real else 0
     if spent.asks:
         tokens_in, tokens_out = spent.tokens_in / spent.asks, spent.tokens_out / spent.asks
@@ -378,4 +389,5 @@ def forecast(
         choice.price_per_million_tokens if real else None,
         choice.budget if real else None,
         retries,
+        again,
     )

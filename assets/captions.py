@@ -263,12 +263,7 @@ def captions(ctx: Context) -> Product:
     tries, best = ([each.assign(captioner=named_model(captioner.identity)) for each in part]
                    for part in zip(*pairs, strict=True))  # fmt: skip
     every, top = (pd.concat(part, ignore_index=True) for part in (tries, best))
-    if not (every["error"] == "").any():
-        raise DataError(
-            f"city {ctx.name!r}: no picture got a caption; the first failed with: "
-            f"{every['error'].iloc[0]}",
-            fix="look at captions.captioner, then run again",
-        )
+    must_hold_one(ctx, every, "picture got a caption")
     scored = contract("caption_scores")
     files: dict[str, Writer] = {
         "caption_scores.parquet": plain_table_writer(scored, every[scored.names()]),
@@ -279,7 +274,7 @@ def captions(ctx: Context) -> Product:
     if config.keep_painted:
         for view, (images, *_) in seen.items():
             files |= _sheets(ctx, images, judges[view].painter, top, every)
-    written = _told(every.drop(columns=list(SCORES)), captioner.identity)
+    written = told(every.drop(columns=list(SCORES)), captioner.identity)
     about = {"kept_share": round(float(top["kept"].mean()), 4), "tries": len(every)}
     about["errors"] = int((every["error"] != "").sum())
     unanswered = {view: left for view, w in writers.items() if (left := w.unanswered())}
@@ -328,7 +323,18 @@ def _shared(ctx: Context, seen: dict[View, tuple[_Images, Any, Any]], tries_of: 
     return ctx.crew.work(ctx.work, list(parts), do, partial(finished, ctx))
 
 
-def _told(tries: pd.DataFrame, identity: Identity) -> pd.DataFrame:
+def must_hold_one(ctx: Context, rows: pd.DataFrame, what: str) -> None:
+    """Raises:
+    DataError: there are rows, and all are errors.
+    """
+    if len(rows) and not (rows["error"] == "").any():
+        raise DataError(
+            f"city {ctx.name!r}: no {what}; the first failed with: {rows['error'].iloc[0]}",
+            fix="look at captions.captioner, then run again",
+        )
+
+
+def told(tries: pd.DataFrame, identity: Identity) -> pd.DataFrame:
     """Tries with the columns that say who wrote them, and how it went."""
     import numpy as np
 
@@ -608,7 +614,8 @@ def poi_descriptions(ctx: Context) -> Product:
             "requests": np.array([a.requests for a in answers], np.int32),
         }
     )
-    table = _told(table, captioner.identity)[contract("poi_descriptions").names()]
+    must_hold_one(ctx, table, "region is described by its POIs")
+    table = told(table, captioner.identity)[contract("poi_descriptions").names()]
     errors = {"errors": int((table["error"] != "").sum())}
     return Product(table, metadata=errors | writer.metadata(), unanswered=writer.unanswered())
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from assets.asking import Remembering, named_model, sha256_of
-from assets.captions import kept_rows, prompts_and_models, stamps_of
+from assets.asking import Forecast, Remembering, forecast, named_model, prompted, sha256_of
+from assets.captions import kept_rows, must_hold_one, prompts_and_models, stamps_of, told
 from assets.inputs import picture_arrays, region_data
 from assets.stage import Context, Product, stage
 from model_code.city import City
@@ -88,6 +88,8 @@ def _measured(ctx: Context, view: str, ids: np.ndarray) -> tuple[list[str], np.n
     """Classes [K], and shares [B, K] of the pictures `ids`; a row of NaN where nothing was judged."""
     import numpy as np
 
+    if not ctx.inputs["image_shares"].fingerprint:  # a forecast, before anything was measured
+        return [], np.empty((len(ids), 0))
     table = ctx.inputs["image_shares"].frame(["view", "image_id", "classes", "shares"])
     rows = table[table["view"] == view].set_index("image_id").loc[ids]
     classes = [str(name) for name in rows["classes"].iloc[0]] if len(rows) else []
@@ -98,14 +100,9 @@ def _measured(ctx: Context, view: str, ids: np.ndarray) -> tuple[list[str], np.n
     return classes, shares
 
 
-def _ranked(classes: list[str], shares: np.ndarray) -> dict[str, float]:
-    """Measured shares above zero, the largest first."""
-    found = {n: float(s) for n, s in zip(classes, shares, strict=True) if s > 0}
-    return dict(sorted(found.items(), key=lambda pair: -pair[1]))
-
-
 def _chips(ctx: Context) -> _Subjects:
     from model_code.backends import Ask
+    from model_code.vision.segment_classes import element_shares
 
     floor = ctx.city.chips.min_valid_share
     ids, regions, pixels = picture_arrays(ctx.inputs["region_chips"], "satellite", floor)
@@ -114,7 +111,7 @@ def _chips(ctx: Context) -> _Subjects:
         "satellite",
         regions,
         [sha256_of(picture) for picture in pixels],
-        lambda i: Ask("satellite", pixels[i], _ranked(classes, shares[i])),
+        lambda i: Ask("satellite", pixels[i], element_shares(classes, shares[i])),
     )
 
 
@@ -127,12 +124,15 @@ def _views(ctx: Context) -> _Subjects:
 
     from model_code.backends import Ask
     from model_code.vision.renders import sheet
+    from model_code.vision.segment_classes import element_shares
 
     config = ctx.city.captions
     ids, regions, pixels = picture_arrays(ctx.inputs["region_street_views"], "street_view", 0.0)
     classes, shares = _measured(ctx, "street_view", ids)
-    rng = np.random.default_rng(config.seed)
-    order = np.lexsort((rng.random(len(ids)), regions))
+    contents = [sha256_of(picture) for picture in pixels]
+    # By lot of each view's own content: one view more changes what its region shows, and no other.
+    draw = np.array([digest([content, config.seed]) for content in contents])
+    order = np.lexsort((draw, regions))
     named, first, count = np.unique(regions[order], return_index=True, return_counts=True)
     shown = [
         order[start : start + min(n, config.descriptions.views)]
@@ -143,11 +143,9 @@ def _views(ctx: Context) -> _Subjects:
         with warnings.catch_warnings():  # the mean of nothing is NaN, and means that
             warnings.simplefilter("ignore", RuntimeWarning)
             mean = np.nanmean(shares[shown[i]], axis=0)
-        return Ask("street_view", sheet(pixels[shown[i]]), _ranked(classes, mean))
+        return Ask("street_view", sheet(pixels[shown[i]]), element_shares(classes, mean))
 
-    return _Subjects(
-        "street_view", named, [[sha256_of(pixels[v]) for v in views] for views in shown], ask
-    )
+    return _Subjects("street_view", named, [[contents[v] for v in views] for views in shown], ask)
 
 
 def _heights(ctx: Context) -> _Subjects:
@@ -195,12 +193,15 @@ def _describe(
 ) -> dict[str, list[Any]]:
     """The columns of one modality in one form. An answer that holds no three levels is asked for
     again, with another seed and warmer."""
+    import numpy as np
+
     from model_code.text.levels import as_text, parse
 
     config = ctx.city.captions
-    seeds = [int(digest([c, config.seed])[:8], 16) for c in subjects.content]
+    seeds = _seeds(ctx, subjects)
     count = len(subjects.region_id)
     answers: list[Any] = [None] * count
+    made: list[Any] = [None] * count  # the last ask of each
     levels: list[Any] = [None] * count
     errors, tries = [""] * count, [0] * count
     captioner.about = f"{subjects.modality}: described ({form})"
@@ -209,11 +210,16 @@ def _describe(
         how = {"form": form, "temperature": _WARMER if attempt else 0.0}
         for start in range(0, len(waiting), _PART):
             part = waiting[start : start + _PART]
-            asks = [replace(subjects.ask(i), seed=seeds[i] + attempt, **how) for i in part]
-            for i, answer in zip(part, captioner.caption(asks), strict=True):
+            asks = [
+                _completed(ctx, replace(subjects.ask(i), seed=seeds[i] + attempt, **how))
+                for i in part
+            ]
+            for i, ask, answer in zip(part, asks, captioner.caption(asks), strict=True):
                 answers[i], tries[i] = answer, attempt + 1
+                # Of the ask what a row tells: pictures of all regions would not fit.
+                made[i] = (ask.prompt_id, ask.seed, ask.temperature)
                 levels[i], errors[i] = (None, answer.error) if answer.error else parse(answer.text)
-        waiting = [i for i in waiting if levels[i] is None]
+        waiting = [i for i in waiting if levels[i] is None and not answers[i].final]
     return {
         "form": [form] * count,
         "modality": [subjects.modality] * count,
@@ -224,10 +230,43 @@ def _describe(
         "departures": [found.departures if found else [] for found in levels],
         "text": [as_text(found) if found else "" for found in levels],
         "error": errors,
-        "captioner": [named_model(captioner.identity)] * count,
+        "prompt": [prompt for prompt, _, _ in made],
+        "seed": [seed for _, seed, _ in made],
+        "temperature": [temperature for _, _, temperature in made],
         "tokens_in": [answer.tokens_in for answer in answers],
         "tokens_out": [answer.tokens_out for answer in answers],
+        "took_s": [answer.seconds for answer in answers],
+        "requests": np.array([answer.requests for answer in answers], np.int32),
     }
+
+
+def _completed(ctx: Context, ask: Ask) -> Ask:
+    """The ask, of a real captioner with its prompt."""
+    return prompted([ask])[0] if "prompts" in ctx.settings else ask
+
+
+def forecast_of(ctx: Context) -> Forecast:
+    """What a run would ask of the captioner as the tables stand; no model is loaded. Second tries are
+    told, and not counted: they are for answers that hold no three levels."""
+    config = ctx.city.captions
+
+    def asks(subjects: _Subjects, form: Form) -> Iterator[Ask]:
+        for i, seed in enumerate(_seeds(ctx, subjects)):
+            yield _completed(ctx, replace(subjects.ask(i), seed=seed, form=form))
+
+    groups = {
+        f"{subjects.modality} {form}": asks(subjects, form)
+        for subjects in _subjects(ctx)
+        for form in ctx.settings["forms"]
+    }
+    again = "an answer that holds no three levels is asked for again"
+    tries = config.descriptions.tries
+    return forecast(ctx, backends.captioner(config), groups, tries - 1, again)
+
+
+def _seeds(ctx: Context, subjects: _Subjects) -> list[int]:
+    """Of the content, so that equal content is described equally wherever it is."""
+    return [int(digest([c, ctx.city.captions.seed])[:8], 16) for c in subjects.content]
 
 
 def _settings(city: City) -> dict[str, Any]:
@@ -259,7 +298,8 @@ def region_descriptions(ctx: Context) -> Product:
             "in a region",
             fix="look at `rejected`, or take the methods that read descriptions out",
         )
-    rows = pd.concat(parts, ignore_index=True)
+    rows = told(pd.concat(parts, ignore_index=True), captioner.identity)
+    must_hold_one(ctx, rows, "region is described")
     rows["activity"] = rows["activity"].astype("float64")
     about = {"described_share": round(float((rows["text"] != "").mean()), 4)}
     return Product(

@@ -79,7 +79,8 @@ def data_and_left_out(spec: MethodSpec, ctx: Context) -> tuple[RegionData, tuple
     from model_code.methods.run import needs_check
 
     here = [m for m in spec.needs if _there(ctx, m) and _there(ctx, MADE_FROM.get(m, m))]
-    if "towers" in _read(spec, ctx) and "towers" not in here:
+    read = _read(spec, ctx)
+    if "towers" in read and "towers" not in here:
         raise DataError(
             f"method {spec.name!r} starts from the towers of `captions`, which city {ctx.name!r} has "
             "not",
@@ -87,6 +88,7 @@ def data_and_left_out(spec: MethodSpec, ctx: Context) -> tuple[RegionData, tuple
         )
     data = region_data(ctx.inputs, here, ctx.city.chips.min_valid_share)
     thin = needs_check(spec, ctx.name, _shares(data), here, ctx.city.min_modality_share)
+    thin = tuple(modality for modality in thin if modality in read)
     gone = {name: None for modality in thin for name in _FIELDS[modality]}
     return (replace(data, **gone) if gone else data), thin
 

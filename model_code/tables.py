@@ -429,10 +429,10 @@ _ALL = (
         Column("departures", "vector", "how strongly people leave by hour from midnight, 0 to 1 [24]; "
                "empty where the answer is bad"),
         Column("text", "string", "the three levels as the sentences that are encoded; empty likewise"),
+        Column("status", "string", "`ok`, or `error`: the next run asks again",
+               choices=("ok", "error")),
         Column("error", "string", "what is wrong with the last answer; else empty"),
-        Column("captioner", "string", "model and revision"),
-        Column("tokens_in", "int64", "tokens read by the last try", low=0),
-        Column("tokens_out", "int64", "tokens that it wrote", low=0),
+        *_ANSWER,
     ),
     _table(
         "description_features",

@@ -98,6 +98,7 @@ def captions(
         execute("up_to_captions", city)
         return
     from assets.captions import forecasts
+    from assets.descriptions import forecast_of
     from assets.stage import STAGES, open_stage
 
     with _advice():
@@ -108,10 +109,13 @@ def captions(
         lake = Lake()
         contexts = {
             name: open_stage(STAGES[name], chosen, lake, data_root()).look(typer.echo, typer.echo)
-            for name in ("captions", "poi_descriptions")
+            for name in ("captions", "poi_descriptions", "region_descriptions")
             if not STAGES[name].why_absent(chosen)
         }
-        for name, found in forecasts(contexts).items():
+        looked = forecasts(contexts)
+        if ctx := contexts.get("region_descriptions"):
+            looked["region_descriptions"] = forecast_of(ctx)
+        for name, found in looked.items():
             typer.echo(f"{name} of {city}")
             typer.echo("\n".join(found.lines()))
 

@@ -28,8 +28,8 @@ THREADS = 8
 # An image with more is a bomb, or of no use at the size that methods read; just below what Pillow
 # warns of.
 MAX_PIXELS = 89_000_000
-# What Pillow raises on a file that is no picture, or only part of one.
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+# Pillow tells a format by content: without a list, an EPS by any name would start Ghostscript.
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "GIF", "BMP")
 
 
 class UnsuitableImage(ValueError):
@@ -153,7 +153,7 @@ def inspect_image(url: str) -> tuple[str, int, int] | Exception:
         content = _content(url)
         if not content:
             raise UnsuitableImage("empty image file")
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if flaw := _flaw(image):
                 raise UnsuitableImage(flaw)
             width, height = image.size
@@ -163,7 +163,7 @@ def inspect_image(url: str) -> tuple[str, int, int] | Exception:
             image.load()
     except Image.DecompressionBombError:
         return UnsuitableImage(_TOO_LARGE)
-    except UNREADABLE as error:
+    except Exception as error:  # struct.error, zlib.error: readers of formats raise what they like
         return error
     return hashlib.sha256(content).hexdigest(), width, height
 
@@ -259,7 +259,7 @@ def _load_image(url: str, digest: str, size: tuple[int, int]) -> NDArray[np.uint
         content = _content(url)
         if hashlib.sha256(content).hexdigest() != digest:
             raise ValueError("its content is not the one that was checked")
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             # A JPEG may be decoded at a fraction of its size that is still twice what is wanted.
             image.draft(None, (2 * max(size), 2 * max(size)))
             small = (
@@ -267,7 +267,7 @@ def _load_image(url: str, digest: str, size: tuple[int, int]) -> NDArray[np.uint
                 .convert("RGB")
                 .resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
             )
-    except UNREADABLE as error:
+    except Exception as error:
         raise DataError(
             f"sources.street_views.images: {url} cannot be read any more ({error})",
             fix="run the stage street_views again, so that it sees the images as they are now",

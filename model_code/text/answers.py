@@ -14,9 +14,13 @@ from model_code.text import levels
 from model_code.text.prompts import HEIGHT_WHITE_M
 
 _UNKNOWN = (0, 0, 160)  # colour where no height is known
-# 40.71234, 74.0060° W, 40° 42' N, and the words themselves.
+# 40.71234, 74.0060° W, 40° 42' N, 40 degrees north, and the words themselves; not 45° roofs or 20 °C.
 _COORDINATES = re.compile(
-    r"\b\d{1,3}\.\d{3,}|\d\s*°|\b(?:latitude|longitude|coordinates?)\b", re.IGNORECASE
+    r"\b\d{1,3}\.\d{4,}|\b(?:latitude|longitude|coordinates?)\b"
+    r"|\d\s*(?:°|º|\bdegrees?\b)\s*(?:\.?\d|[,:\s'\"′″’”]|minutes?|seconds?)*"
+    r"(?:[NSEW]\b|north\b|south\b|east\b|west\b)"
+    r"|\b(?-i:[NSEW])\s*\d{1,3}(?:\.\d+)?\s*°",
+    re.IGNORECASE,
 )
 _FENCE = re.compile(r"^```(?:json)?\s*(.*?)\s*```$", re.DOTALL)
 

@@ -89,9 +89,12 @@ def _url(text: str) -> str:
 
 
 def _variable(name: str) -> str:
-    # What was given is not repeated: it may be the key itself.
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name) or name.startswith("sk_"):
-        raise ValueError("want the name of an environment variable, never the key itself")
+    # What was given is not repeated: it may be the key itself. Keys hold small letters (hf_..., gsk_...,
+    # digits in base 16), so names of variables may not.
+    if not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,63}", name):
+        raise ValueError(
+            "want the name of an environment variable, in capitals, never the key itself"
+        )
     return name
 
 

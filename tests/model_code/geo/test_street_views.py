@@ -11,12 +11,17 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import shapely
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from pyproj import Transformer
 
 from model_code.city import StreetViewColumns, StreetViewImages, StreetViewSource
 from model_code.errors import DataError
-from model_code.geo.street_views import read_street_views, region_street_views, to_utc
+from model_code.geo.street_views import (
+    inspect_image,
+    read_street_views,
+    region_street_views,
+    to_utc,
+)
 from model_code.rejections import Rejections
 from tests.model_code.geo.rasters import CRS, Boxes, checked, pictures, regions_of
 
@@ -143,6 +148,15 @@ def test_images_that_could_do_harm_are_kept_out_with_a_reason(folder):
     }
     assert found == want
     assert rejected["detail"].str.contains("images/").all()
+
+
+def test_a_file_that_no_reader_expects_is_an_error_of_its_own(folder):
+    rgb, exif = Image.new("RGB", (4, 4)), folder / "exif.jpg"
+    rgb.save(exif, exif=b"Exif\x00\x00II*\x00")
+    rgb.save(folder / "real.eps")
+    (folder / "eps.jpg").write_bytes((folder / "real.eps").read_bytes())
+    assert isinstance(inspect_image(str(exif)), struct.error)
+    assert isinstance(inspect_image(str(folder / "eps.jpg")), UnidentifiedImageError)
 
 
 def test_columns_by_name_and_csv_url(folder):

@@ -23,6 +23,11 @@ GOOD = json.dumps({"land": "homes", "activity": 40, "departures": [0.5] * 24})
         "Around 40° north.",
         "The coordinates are given.",
         "Its Latitude is high.",
+        "It lies at 74.006° W.",
+        "At 40° 42' 46\" N there is a park.",
+        "About 40 degrees north of it all.",
+        "Near N 40.7°, by a river.",
+        "Between 40.7128 and 74.0060.",
     ],
 )
 def test_coordinates_do_not_come_back(text: str) -> None:
@@ -30,7 +35,15 @@ def test_coordinates_do_not_come_back(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["A wide street, 40.5 percent of it sky.", "About 1500 homes; 12 trees."]
+    "text",
+    [
+        "A wide street, 40.5 percent of it sky.",
+        "About 1500 homes; 12 trees.",
+        "Houses with 45° roofs stand along it.",
+        "It may be 20 °C, and 12.125 m wide.",
+        "The street turns by 90 degrees. West of it is a park.",
+        "Roofs at 45°, southern walls; one roof's 30° steep.",
+    ],
 )
 def test_a_caption_may_count(text: str) -> None:
     assert answers.problem(CAPTION, text) == ""

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from model_code.city import City, load_city
 from model_code.demo.city_yaml import city_yaml
 from model_code.errors import ConfigError
+from model_code.text.captioner_config import OpenAiChoice
 
 SERVER = {"kind": "openai", "base_url": "http://gpu:8000/v1", "model": "m", "revision": "r"}
 
@@ -68,11 +70,20 @@ def test_what_is_wrong_is_named(tmp_path: Path, captioner: Any, key: str, told: 
     assert [(p.key, told in p.what) for p in caught.value.problems] == [(key, True)]
 
 
-@pytest.mark.parametrize("key", ["sk-proj-S3NTINEL", "sk_live_S3NTINEL", "my key S3NTINEL"])
+@pytest.mark.parametrize("key", ["sk-proj-S3NTINEL", "hf_S3NTINEL", "a0b1S3NTINEL"])
 def test_a_key_in_place_of_its_name_is_not_repeated(tmp_path: Path, key: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, {**SERVER, "api_key_env": key})
     assert "S3NTINEL" not in str(caught.value) and "environment variable" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["sk_live_S3NTINEL", "my key", "gsk_0a", "0123456789ABCDEF", "A" * 65, "KEY\n", "KÉY", ""],
+)
+def test_only_names_in_capitals_name_a_key(key: str) -> None:
+    with pytest.raises(ValidationError, match="name of an environment variable"):
+        OpenAiChoice.model_validate({**SERVER, "api_key_env": key})
 
 
 def test_a_password_in_an_address_is_not_repeated(tmp_path: Path) -> None:

@@ -41,3 +41,10 @@ def test_levels_are_told_in_sentences():
     text = levels.as_text(levels.Levels.model_validate(GOOD))
     assert text.startswith("Houses and a park. Activity: 40 of 100. Departures by hour")
     assert text.count("0.50") == 24
+
+
+def test_strict_mode_gets_no_length_of_a_text():
+    strict, whole = levels.strict_schema(), json.loads(levels.schema())
+    assert "minLength" not in json.dumps(strict)
+    assert whole["properties"]["land"].pop("minLength") == 1
+    assert strict == whole
