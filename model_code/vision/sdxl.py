@@ -2,8 +2,9 @@
 
 CLIP's text encoders read 77 tokens, and captions are often longer. Nothing is cut: a text is split at
 its sentences (or words, or characters) into pieces that fit, each piece is read by both encoders, and
-what they say stands one after the other; a negative prompt likewise. The pooled vector, of which there can be one, is that of the first piece. B texts, P
-pieces, L = 77 tokens a piece, C channels of both encoders.
+what they say stands one after the other; a negative prompt likewise. The pooled vector, of which there
+can be one, is that of the first piece. B texts, P pieces, L = 77 tokens a piece, C channels of both
+encoders.
 """
 
 from __future__ import annotations

@@ -162,7 +162,9 @@ def test_a_pretrained_tag_brings_its_settings(
     weights = tiny_models.open_clip_state(tmp_path / "file.pt")
     asked = []
     monkeypatch.setattr(
-        open_clip_models, "arguments_of", lambda _: (CLIP_MODEL, {"mean": (0.1,) * 3})
+        open_clip_models,
+        "arguments_of",
+        lambda _: (CLIP_MODEL, {"mean": (0.1,) * 3, "std": (0.2,) * 3}),
     )
     monkeypatch.setattr(
         open_clip_models, "download_pretrained", lambda cfg: asked.append(cfg) or weights["path"]
