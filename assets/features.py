@@ -7,9 +7,9 @@ has to fit into memory, and a killed run goes on where it was.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
+from assets.asking import named_model, sha256_of
 from assets.inputs import TABLE_OF, picture_batches
 from assets.stage import Context, Product, stage
 from model_code.city import City
@@ -100,7 +100,7 @@ def kept_features(
     about: list[pd.DataFrame] = []
     done = 0
     for ids, regions, pixels in batches:
-        contents = [sha256(repr(p.shape).encode() + p.tobytes()).hexdigest() for p in pixels]
+        contents = [sha256_of(picture) for picture in pixels]
         keys = pd.Index([digest([content, who]) for content in contents])
         new = (~keys.isin(store.known(keys).index) & ~keys.duplicated()).nonzero()[0]
         if len(new):
@@ -115,5 +115,6 @@ def kept_features(
         return pd.DataFrame(columns=["image_id", "region_id", "sha256", "encoder", "feature"])
     table = pd.concat(about).sort_values("image_id", ignore_index=True)
     known = store.known(table["key"])["feature"].reindex(table["key"])
-    named = f"{encoder.identity.model} {encoder.identity.revision}"
-    return table.drop(columns="key").assign(encoder=named, feature=known.to_list())
+    return table.drop(columns="key").assign(
+        encoder=named_model(encoder.identity), feature=known.to_list()
+    )

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from model_code.backends import Identity, Picture
 from model_code.methods.base import Floats
 from model_code.vision.backbones import ImageEncoder
-from model_code.vision.loading import Loaded, Memory, device
+from model_code.vision.loading import Loaded, Memory, device, dtype_of
 from model_code.vision.model_choices import Backbone
 
 Forward = Callable[[Tensor], Tensor]
@@ -78,13 +78,17 @@ def normalised(
 class BackboneFeatures:
     """`model_code.backends.ImageEncoder` over a pretrained backbone."""
 
-    def __init__(self, choice: Backbone, memory: Memory | None = None) -> None:
+    def __init__(self, choice: Backbone) -> None:
         self._choice = choice
         self._size = (choice.size_px[0], choice.size_px[1])
-        settings = {"kind": choice.kind, "size_px": list(choice.size_px)}
+        settings = {
+            "kind": choice.kind,
+            "size_px": list(choice.size_px),
+            "dtype": str(dtype_of("auto")),
+        }
         self.identity = Identity(choice.model, choice.weights.sha256[:16], settings)
         name = f"backbone {choice.model}"
-        self._network = Loaded(name, self._load, memory or Memory(), lambda network: [network])
+        self._network = Loaded(name, self._load, Memory(), lambda network: [network])
 
     def _load(self) -> ImageEncoder:
         network = ImageEncoder(self._choice.model)

@@ -196,9 +196,16 @@ class WeightsAt(Choice):
     sha256: str = Field(pattern=SHA256)
 
 
+_Colours = Annotated[
+    tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=3, max_length=3)
+]
+
+
 class OpenClip(Choice):
     """A model of open_clip: its name (`ViT-B-32`) or its arguments (`embed_dim`, `vision_cfg`,
-    `text_cfg`), with a pretrained tag of that name or with weights on this machine.
+    `text_cfg`), with a pretrained tag of that name or with weights on this machine. `mean` and `std`
+    are those of the pictures that it was trained on; by default those of its tag, without one those of
+    most tags of that name, and of CLIP's own pictures for a model that is given by its arguments.
 
     `weight` is the w of CLIPScore; by default it is set such that `held_out` rendered pictures with
     their own sentences have the mean score `matched_score`.
@@ -208,6 +215,8 @@ class OpenClip(Choice):
     model: Union[str, dict[str, Any]]
     pretrained: str | None = Field(None, description="a tag of `open_clip.list_pretrained()`")
     weights: WeightsAt | None = None
+    mean: _Colours | None = Field(None, description="of red, green and blue, from 0 to 1")
+    std: _Colours | None = None
     weight: float | None = Field(None, gt=0)
     held_out: int = Field(200, ge=2)
     matched_score: float = Field(0.6, gt=0, lt=1)
@@ -217,6 +226,8 @@ class OpenClip(Choice):
     def _has_weights(self) -> OpenClip:
         if (self.pretrained is None) == (self.weights is None):
             raise ValueError("give either `pretrained: TAG` or `weights: {path, sha256}`")
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("give both `mean` and `std`, or neither")
         if self.pretrained is not None and not isinstance(self.model, str):
             raise ValueError("a pretrained tag goes with a model's name, not with its arguments")
         return self

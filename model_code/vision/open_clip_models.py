@@ -11,6 +11,7 @@ import copy
 import difflib
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -30,7 +31,7 @@ from model_code.backends import Identity, Picture
 from model_code.errors import DataError
 from model_code.methods.base import Checkpoint, Floats
 from model_code.vision import features
-from model_code.vision.loading import Loaded, Memory, checked, device
+from model_code.vision.loading import Loaded, Memory, checked, device, dtype_of
 from model_code.vision.model_choices import OpenClip
 
 OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -121,6 +122,21 @@ def arguments_of(choice: OpenClip) -> tuple[dict[str, Any], dict[str, Any]]:
     return arguments, known
 
 
+def colours(choice: OpenClip, known: dict[str, Any]) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and deviation of the pictures that the model was trained on: those of the config, of the
+    tag, or of most tags of its name."""
+    if choice.mean is not None and choice.std is not None:
+        return choice.mean, choice.std
+    tags = [known] if known else []
+    if not known and isinstance(choice.model, str):
+        names = open_clip.list_pretrained_tags_by_model(choice.model)
+        tags = [get_pretrained_cfg(choice.model, name) for name in names]
+    told = Counter(
+        (tuple(t["mean"]), tuple(t["std"])) for t in tags if t.get("mean") and t.get("std")
+    )
+    return told.most_common(1)[0][0] if told else (OPENAI_MEAN, OPENAI_STD)
+
+
 def pretrained_checkpoint(
     choice: OpenClip, pictures: NDArray[np.uint8], texts: Sequence[str]
 ) -> Checkpoint:
@@ -139,10 +155,11 @@ def pretrained_checkpoint(
     else:
         path = Path(download_pretrained(known))
     _take(model, path)
+    mean, std = colours(choice, known)
     about = {
         "open_clip": arguments,
-        "mean": list(known.get("mean") or OPENAI_MEAN),
-        "std": list(known.get("std") or OPENAI_STD),
+        "mean": list(mean),
+        "std": list(std),
     }
     tensors = {
         f"clip.{name}": value.detach().float().numpy()
@@ -229,7 +246,8 @@ class PretrainedClip:
         self._batch: int = record["batch"]
         self.weight: float = record["weight"]
         self.context: int = self._text.get("context_length", 77)
-        self.identity = Identity(record["name"], record["digest"], {"weight": self.weight})
+        settings = {"weight": self.weight, "dtype": str(dtype_of("auto"))}
+        self.identity = Identity(record["name"], record["digest"], settings)
         name = f"clip {record['name']}"
         self._model: Loaded[Any] = Loaded(name, self._load, memory or Memory(), lambda m: [m])
 

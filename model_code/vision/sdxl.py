@@ -1,15 +1,17 @@
 """Paints captions with Stable Diffusion XL through diffusers (Podell et al. 2023, arXiv:2307.01952).
 
 CLIP's text encoders read 77 tokens, and captions are often longer. Nothing is cut: a text is split at
-its sentences into pieces that fit, each piece is read by both encoders, and what they say stands one
-after the other. The pooled vector, of which there can be one, is that of the first piece. B texts, P
-pieces, L = 77 tokens a piece, C channels of both encoders.
+its sentences (or words, or characters) into pieces that fit, each piece is read by both encoders, and
+what they say stands one after the other; a negative prompt likewise. The pooled vector, of which there
+can be one, is that of the first piece. B texts, P pieces, L = 77 tokens a piece, C channels of both
+encoders.
 """
 
 from __future__ import annotations
 
+import bisect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -102,7 +104,9 @@ class SdxlPainter:
         if not len(texts):
             return []
         pipeline = self._pipeline()
-        pieces = [pieces_of(text, pipeline.tokenizer) for text in texts]
+        against = self._choice.negative_prompt if self._choice.guidance > 1 else ""
+        least = len(pieces_of(against, pipeline.tokenizer))
+        pieces = [_filled(pieces_of(text, pipeline.tokenizer), least) for text in texts]
         pictures: dict[int, Picture] = {}
         for batch in _batches([len(p) for p in pieces], self._choice.batch):
             with quiet(), torch.inference_mode():
@@ -147,8 +151,7 @@ class SdxlPainter:
         if not text and pipeline.config.force_zeros_for_empty_prompt:
             return torch.zeros_like(words), torch.zeros_like(pooled)
         length = words.shape[1] // pipeline.tokenizer.model_max_length
-        pieces = pieces_of(text, pipeline.tokenizer)[:length]
-        pieces += [""] * (length - len(pieces))
+        pieces = _filled(pieces_of(text, pipeline.tokenizer), length)
         own, own_pooled = encode(pipeline, [pieces])
         return own.expand_as(words), own_pooled.expand_as(pooled)
 
@@ -167,8 +170,9 @@ def painted_size(size_px: tuple[int, int]) -> tuple[int, int]:
 
 
 def pieces_of(text: str, tokenizer: Any) -> list[str]:
-    """A text in pieces that CLIP's text encoders read whole: as many sentences as fit in each, and a
-    sentence that does not fit alone in parts of as many words. At least one piece."""
+    """A text in pieces that CLIP's text encoders read whole: as many sentences as fit in each, a
+    sentence that does not fit alone in parts of as many words, and what has no words (such as Chinese)
+    in parts of as many characters. At least one piece."""
     room = tokenizer.model_max_length - 2  # start and end
 
     def fits(words: str) -> bool:
@@ -179,13 +183,32 @@ def pieces_of(text: str, tokenizer: Any) -> list[str]:
         return [text]
     pieces: list[str] = []
     for sentence in sentences(text):
-        for part in [sentence] if fits(sentence) else sentence.split():
+        for part in [sentence] if fits(sentence) else _parts(sentence, fits):
             joined = f"{pieces[-1]} {part}" if pieces else part
             if pieces and fits(joined):
                 pieces[-1] = joined
             else:
                 pieces.append(part)
     return pieces
+
+
+def _parts(sentence: str, fits: Callable[[str], bool]) -> Iterator[str]:
+    """Its words; of one that does not fit, beginnings that just do."""
+    for word in sentence.split():
+        while not fits(word):
+            # The first length at which it is too long, by bisection; one character always fits.
+            end = (
+                bisect.bisect_left(range(2, len(word)), True, key=lambda n: not fits(word[:n])) + 1
+            )
+            yield word[:end]
+            word = word[end:]
+        yield word
+
+
+def _filled(pieces: list[str], length: int) -> list[str]:
+    """With empty pieces, so that a text is as long as what guidance leads away from, and neither is
+    cut."""
+    return pieces + [""] * (length - len(pieces))
 
 
 def encode(pipeline: Any, pieces: Sequence[Sequence[str]]) -> tuple[Tensor, Tensor]:

@@ -56,6 +56,8 @@ class _Labelling:
         for batch in _batches(pictures, reasons, self.batch):
             for at, label in zip(batch, self.label([pictures[i] for i in batch]), strict=True):
                 shares[at] = label_shares(label, len(self.classes))
+                if np.isnan(shares[at]).any():
+                    reasons[at] = "no pixel is of a class"
         return Segmentation(self.classes, shares, tuple(reasons))
 
     def label(self, pictures: Sequence[Picture]) -> list[NDArray[np.int64]]:
@@ -64,9 +66,12 @@ class _Labelling:
 
 
 def label_shares(label: NDArray[np.int64], classes: int) -> Floats:
-    """Shares [K] of a map of labels; what is no class (such as `ignored`) is left out."""
+    """Shares [K] of a map of labels; what is no class (such as `ignored`) is left out. NaN where
+    nothing is left."""
     counts = np.bincount(label[(label >= 0) & (label < classes)].ravel(), minlength=classes)
-    return np.asarray(counts / max(int(counts.sum()), 1), np.float32)
+    if not counts.any():
+        return np.full(classes, np.nan, np.float32)
+    return np.asarray(counts / counts.sum(), np.float32)
 
 
 def _unfit(picture: Picture) -> str:

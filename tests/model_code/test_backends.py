@@ -11,10 +11,27 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model_code.backends import Clip, Painter, Picture, Segmenter
+from model_code.backends import (
+    Clip,
+    ImageEncoder,
+    Painter,
+    Picture,
+    Segmenter,
+    TextEmbedding,
+)
+from model_code.text.embedding import HashedEmbedding
+from model_code.text.sentence_model import SentenceModel
 from model_code.vision.clip import EmbeddedClip, train_clip
 from model_code.vision.clip_config import ClipConfig
-from model_code.vision.model_choices import Mmsegmentation, OpenClip, Sdxl, Transformers
+from model_code.vision.features import BackboneFeatures
+from model_code.vision.model_choices import (
+    Backbone,
+    Mmsegmentation,
+    OpenClip,
+    Sdxl,
+    SentenceTransformers,
+    Transformers,
+)
 from model_code.vision.open_clip_models import PretrainedClip, pretrained_checkpoint
 from model_code.vision.painter import ScenePainter
 from model_code.vision.sdxl import SdxlPainter
@@ -187,13 +204,76 @@ def test_what_is_beyond_the_context_is_counted_and_cut(clip: Clip) -> None:
     np.testing.assert_allclose(longer[0], longer[1], atol=1e-5)
 
 
+# --- frozen features, and sentences -------------------------------------------------------------
+
+
+def _backbone(folder: Path) -> ImageEncoder:
+    weights = tiny_models.backbone(folder / "backbone.safetensors", "test_resnet")
+    return BackboneFeatures(
+        Backbone.model_validate(
+            {"kind": "backbone", "model": "timm/test_resnet", "weights": weights,
+             "size_px": (48, 64), "batch": 2}
+        )
+    )  # fmt: skip
+
+
+# The towers of a `Clip` are image encoders too.
+ENCODERS: dict[str, Callable[[Path], ImageEncoder]] = {"backbone": _backbone, **CLIPS}
+
+
+@pytest.fixture(scope="module", params=ENCODERS)
+def encoder(request: pytest.FixtureRequest, folder: Path) -> ImageEncoder:
+    return ENCODERS[request.param](folder)
+
+
+def test_features_of_a_picture_are_its_own(encoder: ImageEncoder) -> None:
+    many = [*pictures(), *pictures(1, (64, 32))]
+    found = encoder.encode_images(many)
+    assert found.dtype == np.float32 and found.ndim == 2 and len(found) == 6
+    assert np.isfinite(found).all() and np.abs(found[0] - found[1]).max() > 1e-4
+    alone = np.concatenate([encoder.encode_images([picture]) for picture in many])
+    np.testing.assert_allclose(found, alone, atol=1e-4)
+    np.testing.assert_array_equal(encoder.encode_images(many), found)
+    assert encoder.encode_images([]).shape == (0, found.shape[1])
+
+
+def _sentences(folder: Path) -> TextEmbedding:
+    model = str(tiny_models.sentence_model(folder / "sentences"))
+    return SentenceModel(SentenceTransformers(kind="sentence_transformers", model=model, batch=2))
+
+
+EMBEDDINGS: dict[str, Callable[[Path], TextEmbedding]] = {
+    "hashed": lambda _: HashedEmbedding(),
+    "sentence-transformers": _sentences,
+}
+
+
+@pytest.fixture(scope="module", params=EMBEDDINGS)
+def embedding(request: pytest.FixtureRequest, folder: Path) -> TextEmbedding:
+    return EMBEDDINGS[request.param](folder)
+
+
+def test_sentences_are_unit_vectors_of_their_own(embedding: TextEmbedding) -> None:
+    texts = ["Trees along a road.", "", "Much water.", "Trees along a road."]
+    found = embedding.encode(texts)
+    assert found.shape == (4, embedding.width) and found.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), [1, 0, 1, 1], atol=1e-5)
+    np.testing.assert_allclose(found[0], found[3], atol=1e-5)
+    assert np.abs(found[0] - found[2]).max() > 1e-3
+    alone = np.concatenate([embedding.encode([text]) for text in texts])
+    np.testing.assert_allclose(found, alone, atol=1e-5)
+    assert embedding.encode([]).shape == (0, embedding.width)
+
+
 # --- all -----------------------------------------------------------------------------------------
 
 
 def test_rows_can_be_known_by_what_made_them(folder: Path) -> None:
     """Names and revisions are words, settings are JSON, and no folder of this machine is in them."""
     opened: list[Any] = [
-        make(folder / "again") for of in (SEGMENTERS, PAINTERS, CLIPS) for make in of.values()
+        make(folder / "again")
+        for of in (SEGMENTERS, PAINTERS, ENCODERS, EMBEDDINGS)
+        for make in of.values()
     ]
     for model in opened:
         assert model.identity.model and model.identity.revision

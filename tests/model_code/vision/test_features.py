@@ -6,14 +6,12 @@ import numpy as np
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
 
 from model_code.backends import ImageEncoder, Picture
 from model_code.errors import DataError
-from model_code.vision import features
 from model_code.vision.features import BackboneFeatures, computing, encoded, normalised
 from model_code.vision.model_choices import Backbone
-from tests.model_code.vision.tiny_models import file_sha256
+from tests.model_code.vision import tiny_models
 
 
 def pictures(count: int, size: tuple[int, int] = (40, 64)) -> list[Picture]:
@@ -23,10 +21,8 @@ def pictures(count: int, size: tuple[int, int] = (40, 64)) -> list[Picture]:
 
 @pytest.fixture(scope="module", params=["test_resnet", "test_vit"])
 def choice(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / f"{request.param}.safetensors"
-    save_file(timm.create_model(request.param, pretrained=False).state_dict(), path)
-    weights = {"path": str(path), "sha256": file_sha256(path)}
+    weights = tiny_models.backbone(path, request.param)
     given = {"kind": "backbone", "model": f"timm/{request.param}", "weights": weights}
     return Backbone.model_validate({**given, "size_px": (64, 64), "batch": 4})
 
@@ -101,16 +97,17 @@ def test_pictures_of_any_size_are_brought_to_one_as_a_whole() -> None:
     np.testing.assert_allclose(found.permute(1, 2, 0).numpy(), (same / 255 - 0.5) / 0.25, atol=1e-5)
 
 
-def test_half_precision_is_for_a_gpu_and_switches_come_back(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_without_a_gpu_precision_is_full_and_switches_come_back() -> None:
     cudnn = torch.backends.cudnn
     before = cudnn.deterministic, cudnn.benchmark
     with computing():
         assert cudnn.deterministic and not cudnn.benchmark
         assert not torch.is_autocast_enabled("cpu") and torch.is_inference_mode_enabled()
     assert (cudnn.deterministic, cudnn.benchmark) == before
-    monkeypatch.setattr(features, "device", lambda: torch.device("cuda"))
-    if torch.cuda.is_available():
-        with computing():
-            assert torch.is_autocast_enabled("cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="only a GPU computes in half precision")
+def test_half_precision_is_for_a_gpu() -> None:
+    with computing():
+        assert torch.is_autocast_enabled("cuda")
+        assert torch.get_autocast_dtype("cuda") == torch.float16

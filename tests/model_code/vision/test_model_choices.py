@@ -71,6 +71,7 @@ def test_a_segmenter_and_towers_for_each_view() -> None:
         ({"clip": {"pairs": 1}}, "clip.pairs", "greater than or equal to 2"),
         ({"clip": {**CLIP, "pretrained": None}}, "clip", "give either `pretrained: TAG`"),
         ({"clip": {**CLIP, "model": {"embed_dim": 8}}}, "clip", "goes with a model's name"),
+        ({"clip": {**CLIP, "mean": [0.5, 0.5, 0.5]}}, "clip", "give both `mean` and `std`"),
         ({"memory_gib": 0}, "memory_gib", "greater than 0"),
         (
             {"text_embedding": {"kind": "sentence_transformers", "model": "Qwen/Qwen3"}},

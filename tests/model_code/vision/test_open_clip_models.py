@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from model_code.errors import DataError
 from model_code.methods.base import Checkpoint
 from model_code.training import evaluating, load_arrays, state_arrays
+from model_code.vision import loading
 from model_code.vision.clip import (
     Towers,
     encode_image_tokens,
@@ -24,13 +25,17 @@ from model_code.vision.clip import (
     open_towers,
     token_counts,
 )
-from model_code.vision.model_choices import OpenClip
+from model_code.vision.features import BackboneFeatures
+from model_code.vision.model_choices import Backbone, OpenClip
 from model_code.vision.open_clip_models import (
+    OPENAI_MEAN,
+    OPENAI_STD,
     PretrainedClip,
     _tokenizer,
     arguments_of,
     build,
     clip_weight,
+    colours,
     pretrained_checkpoint,
     why_no_towers,
 )
@@ -157,7 +162,9 @@ def test_a_pretrained_tag_brings_its_settings(
     weights = tiny_models.open_clip_state(tmp_path / "file.pt")
     asked = []
     monkeypatch.setattr(
-        open_clip_models, "arguments_of", lambda _: (CLIP_MODEL, {"mean": (0.1,) * 3})
+        open_clip_models,
+        "arguments_of",
+        lambda _: (CLIP_MODEL, {"mean": (0.1,) * 3, "std": (0.2,) * 3}),
     )
     monkeypatch.setattr(
         open_clip_models, "download_pretrained", lambda cfg: asked.append(cfg) or weights["path"]
@@ -200,6 +207,36 @@ def test_a_file_can_run_nothing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds more than weights"):
         pretrained_checkpoint(own, pictures(), TEXTS)
     assert not (tmp_path / "trace").exists()
+
+
+def test_colours_are_those_that_the_model_was_trained_on() -> None:
+    def told(model: Any, known: dict[str, Any] | None = None, **given: Any) -> list[list[float]]:
+        weights = {"path": "/a", "sha256": "0" * 64}
+        own = {"kind": "open_clip", "model": model, "weights": weights, **given}
+        return [list(side) for side in colours(OpenClip.model_validate(own), known or {})]
+
+    assert told("ViT-B-16-SigLIP") == [[0.5] * 3] * 2
+    assert told("ViT-L-14") == told(CLIP_MODEL) == [list(OPENAI_MEAN), list(OPENAI_STD)]
+    known = {"mean": (0.1,) * 3, "std": (0.3,) * 3}
+    assert told("ViT-B-32", known) == [[0.1] * 3, [0.3] * 3]
+    given = {"mean": (0.2, 0.3, 0.4), "std": (0.5, 0.6, 0.7)}
+    assert told("ViT-B-32", known, **given) == [[0.2, 0.3, 0.4], [0.5, 0.6, 0.7]]
+
+
+def test_what_precision_it_computes_in_is_a_part_of_its_name(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = PretrainedClip(checkpoint.record, lambda: checkpoint).identity
+    on = "cpu" if torch.cuda.is_available() else "cuda"
+    monkeypatch.setattr(loading, "device", lambda: torch.device(on))
+    assert PretrainedClip(checkpoint.record, lambda: checkpoint).identity != plain
+    weights = {"path": "/a", "sha256": "0" * 64}
+    backbone = Backbone.model_validate(
+        {"kind": "backbone", "model": "resnet18", "weights": weights}
+    )
+    other = BackboneFeatures(backbone).identity
+    monkeypatch.undo()
+    assert BackboneFeatures(backbone).identity != other
 
 
 def test_a_tokenizer_takes_no_leave_to_run_code(tmp_path: Path) -> None:

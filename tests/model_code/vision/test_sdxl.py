@@ -81,6 +81,23 @@ def test_a_sentence_without_an_end_is_split_at_its_words(plain: SdxlPainter) -> 
     assert pieces_of("", tokenizer) == [""]
 
 
+def test_a_word_without_an_end_is_split_at_its_characters(plain: SdxlPainter) -> None:
+    tokenizer = plain._pipeline().tokenizer
+    for text in ("\u9053\u8def\u4e24\u65c1\u6709\u6811" * 30, f"A road. {'ab1' * 120} and trees."):
+        pieces = pieces_of(text, tokenizer)
+        lengths = [len(tokenizer(p, add_special_tokens=False).input_ids) for p in pieces]
+        assert len(pieces) > 2 and max(lengths) <= 75
+        assert "".join(pieces).replace(" ", "") == text.replace(" ", "")
+
+
+def test_nothing_of_a_long_negative_prompt_is_cut(model: Path) -> None:
+    one, other = (
+        painter(model, negative_prompt=f"{LONG}{end}").paint(["Roofs."], [1])[0]
+        for end in ("The end.", "A castle.")
+    )
+    assert (one != other).any()
+
+
 def test_pieces_stand_one_after_the_other_as_both_encoders_read_them(plain: SdxlPainter) -> None:
     pipeline = plain._pipeline()
     pieces = pieces_of(LONG, pipeline.tokenizer)[:2]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from model_code import extras
+from model_code.backends import Picture
 from model_code.errors import DataError, MissingExtraError
 from model_code.vision.model_choices import Mmsegmentation, Transformers
 from model_code.vision.segmenters import (
@@ -42,7 +45,19 @@ def picture() -> np.ndarray:
 def test_shares_count_pixels_of_known_classes() -> None:
     label = np.array([[0, 0, 2], [2, 2, 255]])
     np.testing.assert_allclose(label_shares(label, 3), [0.4, 0, 0.6])
-    assert not label_shares(np.full((2, 2), 255), 3).any()
+    assert np.isnan(label_shares(np.full((2, 2), 255), 3)).all()
+
+
+def test_a_picture_without_a_pixel_of_a_class_is_not_measured(tmp_path: Path) -> None:
+    class Ignoring(TransformersSegmenter):
+        def label(self, pictures: Sequence[Picture]) -> list[NDArray[np.int64]]:
+            return [np.full(p.shape[:2], 255 if p.any() else 1, np.int64) for p in pictures]
+
+    folder = tiny_models.segformer(tmp_path / "segformer")
+    named = Transformers(kind="transformers", model=str(folder), classes="ade20k")
+    found = Ignoring(named).segment([picture(), np.zeros((64, 64, 3), np.uint8)])
+    assert np.isnan(found.shares[0]).all() and found.shares[1].sum() == 1
+    assert found.reasons == ("no pixel is of a class", "")
 
 
 def test_segformer_labels_as_its_own_library_does(tmp_path: Path) -> None:

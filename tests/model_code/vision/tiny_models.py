@@ -160,6 +160,17 @@ def open_clip_state(path: Path, model: dict[str, Any] | None = None) -> dict[str
     return {"path": str(path), "sha256": file_sha256(path)}
 
 
+def backbone(path: Path, name: str) -> dict[str, str]:
+    """Weights of a network of timm, as a config names them."""
+    import timm
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(timm.create_model(name, pretrained=False).state_dict(), path)
+    return {"path": str(path), "sha256": file_sha256(path)}
+
+
 def sentence_model(folder: Path) -> Path:
     """A `SentenceTransformer` with a BERT of one layer."""
     from transformers import BertConfig, BertModel, BertTokenizer
