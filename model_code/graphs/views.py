@@ -25,6 +25,8 @@ from model_code.methods.base import Floats, Mask
 
 Ints = NDArray[np.int64]
 
+_TIE = 1e-6  # how far apart, on the unit sphere, places set two ends of a city
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -64,16 +66,23 @@ class Graph:
         return (root @ own @ root).tocsr()
 
 
-def function_graph(counts: Floats, k: int, visible: Mask) -> Graph:
-    """Cosines of POI counts [N, C]; a region without POIs has no neighbour.
+def function_graph(counts: Floats, k: int, visible: Mask, xy_m: Floats | None = None) -> Graph:
+    """Cosines of POI counts [N, C]; a region without POIs has no neighbour. Of regions that are alike to
+    about six digits the nearer ones by their centroids `xy_m` [N, 2] come first.
 
-    On the unit sphere the nearest points are those of the largest cosine, so a k-d tree finds them.
+    On the unit sphere the nearest points are those of the largest cosine, so a k-d tree finds them. It
+    would be slow where many points are equal, and without places the first rows would be everyone's
+    neighbours there.
     """
     length = np.linalg.norm(counts, axis=1)
     has = length > 0
     unit = np.zeros(counts.shape, np.float64)
     unit[has] = counts[has] / length[has, None]
-    row, column = _nearest(unit, k, has, visible)
+    points = unit
+    if xy_m is not None and visible.any():
+        low, high = xy_m[visible].min(axis=0), xy_m[visible].max(axis=0)
+        points = np.hstack([unit, _TIE * (xy_m - low) / max(float((high - low).max()), 1e-9)])
+    row, column = _nearest(points, k, has, visible)
     return _graph(row, column, np.einsum("ec,ec->e", unit[row], unit[column]), visible)
 
 

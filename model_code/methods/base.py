@@ -171,9 +171,12 @@ class Pretrained(Protocol):
 class Tunable(Pretrained, Protocol):
     """A pretrained method whose encoder can be trained on with labels."""
 
-    def encoder(self, data: RegionData, config: MethodConfig) -> nn.Module:
+    def encoder(
+        self, data: RegionData, config: MethodConfig, visible: Mask | None = None
+    ) -> nn.Module:
         """A freshly initialised `model_code.finetuning.RegionEncoder`; its state takes the tensors
-        of `pretrain`'s checkpoint."""
+        of `pretrain`'s checkpoint. What it takes from the data (scales, graphs, words) is of the
+        `visible` regions [N], or of all."""
 
 
 @runtime_checkable

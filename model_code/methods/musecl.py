@@ -612,7 +612,10 @@ class MuseCl:
         load_arrays(regions, checkpoint.tensors)
         return embed_all(regions, len(data))
 
-    def encoder(self, data: RegionData, config: MethodConfig) -> nn.Module:
+    def encoder(
+        self, data: RegionData, config: MethodConfig, visible: Mask | None = None
+    ) -> nn.Module:
+        """Fresh, it has taken nothing from any region, `visible` or not."""
         assert isinstance(config, MuseClConfig)
         return MuseRegions(data, config)
 

@@ -264,8 +264,9 @@ def fit_predictor(
 
     assert isinstance(config, Tuned) and data is not None
     method, tuning = cast(Tunable, spec.load()), config.tuning
+    visible = visible_for(config, parts, len(data))
     return tune(
-        lambda: method.encoder(data, config),
+        lambda: method.encoder(data, config, visible),
         targets,
         parts,
         Settings(

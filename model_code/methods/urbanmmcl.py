@@ -87,7 +87,7 @@ def city_graphs(data: RegionData, config: UrbanMmclConfig, visible: Mask) -> dic
     """The graphs that are on and that the city has, by name."""
     k, found = config.neighbours, {}
     if config.function and data.poi_counts is not None:
-        found["function"] = function_graph(data.poi_counts, k, visible)
+        found["function"] = function_graph(data.poi_counts, k, visible, data.xy_m)
     if config.mobility and data.flow_count is not None:
         assert data.flow_origin is not None and data.flow_destination is not None
         found["mobility"] = mobility_graph(
@@ -284,7 +284,7 @@ class MmclRegions(nn.Module):
         means over the walks that one seed gives."""
         graphs, config = self.graphs(), self.config
         if self.training:
-            walks = self.views.walks(graphs, self.features, index)
+            walks = self.new_walks(index)
             return cast(dict[str, Tensor], self.views(graphs, self.features, index, walks)[0])
         if "walks" not in self._kept:
             generator = torch.Generator().manual_seed(_WALK_SEED)
@@ -300,6 +300,17 @@ class MmclRegions(nn.Module):
             for walks in self._kept["walks"]
         ]
         return {name: torch.stack([v[name] for v in found]).mean(dim=0) for name in graphs}
+
+    def new_walks(self, index: Tensor) -> dict[str, Tensor] | None:
+        """By view, a walk [B, S] of each of the regions `index` [B] (None where walks are switched off),
+        drawn for all regions at once, and anew when a region comes again: once an epoch."""
+        if "drawn" not in self._kept or self._kept["drawn"][1][index].any():
+            everyone = torch.arange(len(self.data))
+            walks = self.views.walks(self.graphs(), self.features, everyone)
+            self._kept["drawn"] = walks, torch.zeros(len(self.data), dtype=torch.bool)
+        walks, used = self._kept["drawn"]
+        used[index] = True
+        return walks and {name: walk[index] for name, walk in walks.items()}
 
     def fuse(self, features: Tensor, vectors: Mapping[str, Tensor]) -> Tensor:
         """Z* [B, self.width] of node features [B, X] and subgraph vectors [B, G]."""
@@ -430,9 +441,9 @@ class Pretraining(nn.Module):
                 if _PLACE_OF[view] in regions.projections:
                     self.terms.append((view, _PLACE_OF[view]))
         self.temperatures = nn.ModuleList([Temperature() for _ in self.terms])
-        self.graphs = config.beta > 0 and len(regions.views.views) > 0
-        self._walks: dict[str, Tensor] | None = None
-        self._left = 0  # regions of this epoch that are still to come
+        views = len(regions.views.views)
+        learned = (config.vgae and views > 0) or (config.graph_contrast and views > 1)
+        self.graphs = config.beta > 0 and learned
 
     def loss(self, index: Tensor) -> Tensor:
         losses = [next(self.parameters()).sum() * 0]
@@ -461,15 +472,8 @@ class Pretraining(nn.Module):
     def graph_loss(self, index: Tensor) -> Tensor:
         """Eq 26 on the regions `index` [B]."""
         regions = self.regions
-        graphs = regions.graphs()
-        if self._left <= 0:
-            seen = regions.visible.cpu()
-            everyone = torch.arange(len(seen))
-            self._walks = regions.views.walks(graphs, regions.features, everyone)
-            self._left = int(seen.sum())
-        self._left -= len(index)
-        walks = self._walks and {name: walk[index] for name, walk in self._walks.items()}
-        return regions.views.loss(graphs, regions.features, index, walks)
+        walks = regions.new_walks(index)
+        return regions.views.loss(regions.graphs(), regions.features, index, walks)
 
 
 class UrbanMmcl:
@@ -528,13 +532,19 @@ class UrbanMmcl:
         seed: int,
         workspace: Workspace = NOWHERE,
     ) -> Checkpoint:
-        """Towers, places and projections are carried over and rest; the graph half starts anew and
-        learns from this city's graphs (4.3.3)."""
+        """Towers, projections and the axes of places are carried over and rest; the graph half starts
+        anew and learns from this city's graphs (4.3.3). Places keep this city's mean and scale: seen
+        from another city's they would all lie in one far spot."""
         assert isinstance(config, UrbanMmclConfig)
         with seeded(seed):
             regions = cast(MmclRegions, self.encoder(data, config))
         own = state_arrays(regions)
-        carried = {name for name in own if name.startswith(("towers.", "places.", "projections."))}
+        carried = {
+            name
+            for name in own
+            if name.startswith(("towers.", "projections."))
+            or (name.startswith("places.") and name.endswith(".axes"))
+        }
         given = checkpoint.tensors
         for name in sorted(carried):
             if name not in given or given[name].shape != own[name].shape:
@@ -562,10 +572,12 @@ class UrbanMmcl:
         load_arrays(regions, checkpoint.tensors)
         return embed_all(regions, len(data))
 
-    def encoder(self, data: RegionData, config: MethodConfig) -> nn.Module:
+    def encoder(
+        self, data: RegionData, config: MethodConfig, visible: Mask | None = None
+    ) -> nn.Module:
         assert isinstance(config, UrbanMmclConfig)
-        everyone = np.ones(len(data), bool)
-        return MmclRegions(data, config, _towers(data, config, everyone), everyone)
+        seen = np.ones(len(data), bool) if visible is None else visible
+        return MmclRegions(data, config, _towers(data, config, seen), seen)
 
 
 def _towers(data: RegionData, config: UrbanMmclConfig, visible: Mask) -> dict[View, Towers]:

@@ -311,10 +311,12 @@ class UrbanVlp:
         load_arrays(regions, checkpoint.tensors)
         return embed_all(regions, len(data))
 
-    def encoder(self, data: RegionData, config: MethodConfig) -> nn.Module:
+    def encoder(
+        self, data: RegionData, config: MethodConfig, visible: Mask | None = None
+    ) -> nn.Module:
         config = self.settings(config)
-        everywhere = np.ones(len(data), bool)
-        return PicturedRegions(data, config, make_towers(data, config, everywhere), everywhere)
+        seen = np.ones(len(data), bool) if visible is None else visible
+        return PicturedRegions(data, config, make_towers(data, config, seen), seen)
 
 
 def make_towers(data: RegionData, config: UrbanVlpConfig, visible: Mask) -> dict[View, Towers]:

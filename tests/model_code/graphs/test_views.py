@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from scipy.sparse.csgraph import connected_components
@@ -52,6 +54,27 @@ def test_regions_in_one_place_and_with_equal_pois() -> None:
     alike = function_graph(np.ones((30, 3), np.float32), 4, everyone)
     np.testing.assert_allclose(alike.weight, 1)
     assert (np.diff(alike.start) >= 4).all() and (alike.row != alike.column).all()
+
+
+def test_regions_of_equal_pois_are_linked_to_those_beside_them() -> None:
+    """Not to the first rows of the city, and no slower than others are."""
+    k, side = 10, 71
+
+    def made(n: int) -> tuple[Graph, float]:
+        row, column = np.divmod(np.arange(n), side)
+        xy_m = np.column_stack([column, row]) * 500.0
+        begun = time.process_time()
+        found = function_graph(np.ones((n, 5)), k, np.ones(n, bool), xy_m)
+        return found, time.process_time() - begun
+
+    made(side)  # imports
+    few, quick = made(1000)
+    graph, taken = made(5000)
+    for some in (few, graph):
+        assert np.diff(some.start).max() <= 2 * k and np.allclose(some.weight, 1)
+    steps = np.abs(graph.row - graph.column)
+    assert (np.abs(graph.row // side - graph.column // side) <= 6).all() and steps.max() < 7 * side
+    assert taken < 15 * quick + 0.1  # five times as many; all pairs would be 25 times
 
 
 def test_regions_with_no_category_in_common_are_not_linked() -> None:

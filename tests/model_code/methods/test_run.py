@@ -232,7 +232,7 @@ class Counts:
     def embed(self, checkpoint, data, config) -> np.ndarray:
         return np.log1p(data.poi_counts)
 
-    def encoder(self, data, config) -> nn.Module:
+    def encoder(self, data, config, visible=None) -> nn.Module:
         return CountEncoder(data.poi_counts)
 
 

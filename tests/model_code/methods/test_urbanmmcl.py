@@ -227,6 +227,8 @@ def test_pictures_and_captions_are_encoded_once(data: RegionData) -> None:
         ({"random_walk": False}, None, 3),
         ({"graph_contrast": False}, None, 3),
         ({"beta": 0}, None, 3),
+        ({"alpha": 0, "vgae": False, "graph_contrast": False}, None, 3),  # nothing is learned
+        ({"alpha": 0, "vgae": False, "mobility": False, "distance": False}, None, 1),
         ({"fusion": "mlp"}, None, 3),
     ],
     ids=str,
@@ -308,12 +310,48 @@ def test_test_regions_change_nothing_in_an_inductive_fit(city: tuple) -> None:
     pois[one] = [50, 0, 1]
     place = data.xy_m.copy()
     place[one] += 5_000
+    degrees = data.lonlat_deg.copy()
+    degrees[one] += 0.5
     moved = replace(
-        data, poi_counts=pois, xy_m=place, flow_count=np.where(touched, 99.0, data.flow_count)
+        data,
+        poi_counts=pois,
+        xy_m=place,
+        lonlat_deg=degrees,
+        flow_count=np.where(touched, 99.0, data.flow_count),
     )
     other = METHOD.embed(found, moved, changed)
     differ = np.abs(other - rows).max(axis=1) > 1e-5
     assert differ[one] and not differ[np.arange(REGIONS) != one].any()
+
+
+def test_test_regions_change_nothing_from_scratch(city: tuple) -> None:
+    data, targets, parts = city
+    changed = config(inductive=True, mode="scratch", tuning={"epochs": 1, "hidden": 8})
+    spec = METHODS["urbanmmcl"]
+    counts, degrees = data.poi_counts.copy(), data.lonlat_deg.copy()
+    counts[parts.test], degrees[parts.test] = [50, 0, 1], [100.0, 40.0]
+    other = replace(data, poi_counts=counts, lonlat_deg=degrees)
+    rows = np.zeros((REGIONS, 1), np.float32)
+    nothing = Checkpoint({})
+    one, two = (
+        fit_predictor(spec, changed, nothing, rows, seed=0, targets=targets, parts=parts, data=d)
+        for d in (data, other)
+    )
+    np.testing.assert_array_equal(one.tensors["encoder.visible"], ~parts.test)
+    assert equal(one, two)
+
+
+def test_walks_are_drawn_once_an_epoch(data: RegionData, monkeypatch) -> None:
+    regions = training(data).regions.train()
+    drawn = []
+    walks = regions.views.walks
+    monkeypatch.setattr(
+        regions.views, "walks", lambda *args: drawn.append(len(args[2])) or walks(*args)
+    )
+    for _ in range(3):
+        for some in torch.randperm(REGIONS).split(7):
+            regions.subgraph_vectors(some)
+    assert drawn == [REGIONS] * 3
 
 
 # --- embeddings ----------------------------------------------------------------------------------
@@ -411,7 +449,7 @@ def test_a_transfer_keeps_encoders_and_makes_graphs_anew(checkpoint: Checkpoint)
     other, *_ = fake_city(30, seed=5)
     moved = METHOD.adapt(checkpoint, other, CONFIG, seed=7)
     for name, value in moved.tensors.items():
-        carried = name.startswith(("towers.", "projections.", "places."))
+        carried = name.startswith(("towers.", "projections.")) or name.endswith(".axes")
         given = checkpoint.tensors[name]
         assert np.array_equal(given, value) == carried, name
     assert moved.tensors["visible"].shape == (30,) and len(moved.record["loss"]) == CONFIG.epochs
@@ -419,6 +457,24 @@ def test_a_transfer_keeps_encoders_and_makes_graphs_anew(checkpoint: Checkpoint)
     assert equal(METHOD.adapt(checkpoint, other, CONFIG, seed=7), moved)
     with pytest.raises(DataError, match="fitted on 40 regions and cannot embed 30"):
         METHOD.embed(checkpoint, other, CONFIG)
+
+
+def test_places_of_a_far_city_stay_apart(checkpoint: Checkpoint) -> None:
+    """Its own mean is taken off, and not that of the city that pretraining saw."""
+    other, *_ = fake_city(30, seed=5)
+    far = replace(
+        other,
+        lonlat_deg=other.lonlat_deg + np.array([70.0, -25.0]),
+        view_location_features=other.view_location_features + 5,
+    )
+    moved = METHOD.adapt(checkpoint, far, config(epochs=1), seed=0)
+    with seeded(0):
+        regions = METHOD.encoder(far, CONFIG)
+    load_arrays(regions, moved.tensors)
+    for name in ("centre", "view_places"):
+        values = regions.values()[name]
+        numbers = values.numbers[values.present]
+        assert numbers.mean(dim=0).norm() < 0.1 * numbers.std(dim=0).norm()
 
 
 def test_an_encoder_that_does_not_fit_is_refused(data: RegionData, checkpoint: Checkpoint) -> None:
