@@ -607,7 +607,7 @@ TIMINGS = _table(
     ["asset"],
     Column("asset", "string", "asset of the city that stands in the lake"),
     Column("bytes", "int64", "size of its files; 0 where the city has no such asset", low=0),
-    Column("took_s", "float64", "how long the computation took; missing where nothing was computed "
+    Column("seconds", "float64", "how long the computation took; missing where nothing was computed "
            "here", nullable=True, low=0),
     Column("process_peak_mib", "float64", "peak memory of the process until then, all earlier steps "
            "of the run included", nullable=True, low=0),

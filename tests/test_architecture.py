@@ -175,8 +175,24 @@ def test_opaque_modules_exist():
 DECLARING = {
     "model_code/vision/clip_config.py": "settings; test_clip trains by them",
 }
-# A package's own code is tested under the name of what it is.
-MIRROR_OF = {"model_code/methods/__init__.py": "tests/model_code/methods/test_registry.py"}
+# A package's own code is tested under the name of what it is; implementations of one protocol, which
+# must pass one contract, are tested in one file.
+MIRROR_OF = {
+    "model_code/methods/__init__.py": "tests/model_code/methods/test_registry.py",
+    "model_code/graphs/layers.py": "tests/model_code/graphs/test_autoencoder.py",
+    "resources/captioners/server.py": "tests/resources/test_captioners.py",
+    **{
+        f"resources/captioners/{name}.py": "tests/resources/test_captioner_contract.py"
+        for name in ("batches", "custom", "hugging_face", "identity", "tries", "vllm_engine")
+    },
+    **{
+        f"model_code/methods/baselines/{name}.py": "tests/model_code/methods/baselines/test_hourly.py"
+        for name in (
+            *("hourly_cnn", "hourly_forest", "hourly_linear", "hourly_lstm", "hourly_net"),
+            *("hourly_transformer", "lmemr_clip"),
+        )
+    },
+}
 
 
 def does_nothing(tree: ast.Module) -> bool:

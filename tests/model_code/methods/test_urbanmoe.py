@@ -523,7 +523,7 @@ def test_settings_that_cannot_work(city: tuple) -> None:
         config(n_specific=0, n_pair=0, n_shared=0)
     with pytest.raises(DataError, match=r"threshold.*below 0.143"):
         fitted(city, config(threshold=0.15))
-    with pytest.raises(DataError, match="no pretrained towers of satellite"):
+    with pytest.raises(DataError, match="no pretrained towers of the view satellite"):
         read(replace(city[0], towers={"street_view": Checkpoint({})}), CONFIG)
 
 
