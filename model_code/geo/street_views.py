@@ -28,8 +28,9 @@ THREADS = 8
 # An image with more is a bomb, or of no use at the size that methods read; just below what Pillow
 # warns of.
 MAX_PIXELS = 89_000_000
-# Pillow tells a format by content: without a list, an EPS by any name would start Ghostscript.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "GIF", "BMP")
+# Pillow tells a format by content: without a list, an EPS by any name would start Ghostscript. Its reader
+# of JPEG also reads MPO.
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
 
 
 class UnsuitableImage(ValueError):

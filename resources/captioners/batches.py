@@ -39,7 +39,7 @@ class Halving:
             try:
                 found += do(batch)
             except Exception as error:
-                if not out_of_memory(error):
+                if not out_of_memory(error) and not (len(batch) > 1 and engine_died(error)):
                     raise
                 if self.size == 1 or len(batch) == 1:
                     found.append(Answer(error="out of memory with this ask alone", final=True))
@@ -66,6 +66,13 @@ def out_of_memory(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def engine_died(error: BaseException) -> bool:
+    """Whether vLLM's engine is gone: it runs in a process of its own, which seldom says why, and mostly
+    for want of memory."""
+    said = str(error).lower()
+    return type(error).__name__ == "EngineDeadError" or "engine core initialization failed" in said
 
 
 def release() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ import pandas as pd
 import pytest
 
 import pipelines.definitions  # noqa: F401 (fills the registry of stages)
+from assets import descriptions
 from assets.inputs import region_data
 from assets.stage import STAGES
+from model_code.city import Captions
 from model_code.methods import METHODS
 from model_code.text.levels import HOURS
 from resources.lake import Lake, read
@@ -166,3 +169,28 @@ def test_the_walk_finds_trips_where_they_are() -> None:
     assert upstream("musecl_checkpoint") >= {"trips", "flows"}
     assert upstream("lmemr_finetuned") >= TRIPS  # through the target
     assert "description_features" in upstream("lmemr_finetuned", frozenset({"targets"}))
+
+
+def test_a_view_more_changes_what_its_region_shows_and_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 255, (21, 4, 4, 3)).astype(np.uint8)
+    regions = np.array([f"r{i // 5}" for i in range(20)] + ["r0"], object)
+    captions = Captions.model_validate({"descriptions": {"views": 2}})
+    ctx: Any = SimpleNamespace(
+        city=SimpleNamespace(captions=captions), inputs={"region_street_views": None}
+    )
+    nothing = ([], np.empty((21, 0)))
+    monkeypatch.setattr(descriptions, "_measured", lambda *given: nothing)
+
+    def shown(count: int) -> dict[str, Any]:
+        ids = np.arange(count).astype(str)
+        found = (ids, regions[:count], pixels[:count])
+        monkeypatch.setattr(descriptions, "picture_arrays", lambda *given: found)
+        told = descriptions._views(ctx)
+        return dict(zip(told.region_id, told.content, strict=True))
+
+    before, after = shown(20), shown(21)
+    assert {region for region in before if before[region] != after[region]} <= {"r0"}
+    assert all(len(views) == 2 for views in after.values()) and len(after) == 4

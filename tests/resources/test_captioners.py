@@ -8,6 +8,7 @@ import logging
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from PIL import Image
 from model_code.backends import Answer, Ask, CaptionerStopped
 from model_code.text import levels
 from model_code.text.captioner_config import OpenAiChoice
+from resources.captioners.batches import Halving
 from resources.captioners.server import ServerCaptioner, _retry_after
 from tests.resources.captioners_server import FAULTS, LEVELS, now_and_then, serving
 
@@ -292,3 +294,19 @@ def test_a_server_that_is_not_there_stops_the_run() -> None:
     ):
         gone.caption(asks(4))
     assert [bool(answer.error) for answer in gone.caption(asks(3))] == [True] * 3
+
+
+def test_an_engine_that_died_is_tried_with_half_and_told_when_that_does_not_help() -> None:
+    sizes: list[int] = []
+
+    def do(asked: Sequence[Ask]) -> list[Answer]:
+        sizes.append(len(asked))
+        if len(asked) > least:
+            raise RuntimeError("Engine core initialization failed. See root cause above.")
+        return [Answer("A street.") for _ in asked]
+
+    least = 2
+    assert len(Halving(8).run(asks(8), do)) == 8 and sizes == [8, 4, 2, 2, 2, 2]
+    least = 0
+    with pytest.raises(RuntimeError, match="Engine core"):
+        Halving(2).run(asks(2), do)

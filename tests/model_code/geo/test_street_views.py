@@ -151,7 +151,7 @@ def test_images_that_could_do_harm_are_kept_out_with_a_reason(folder):
 
 
 def test_a_file_that_no_reader_expects_is_an_error_of_its_own(folder):
-    rgb, exif = Image.new("RGB", (4, 4)), folder / "exif.jpg"
+    rgb, exif = Image.new("RGB", (4, 4)), folder / "exif.png"
     rgb.save(exif, exif=b"Exif\x00\x00II*\x00")
     rgb.save(folder / "real.eps")
     (folder / "eps.jpg").write_bytes((folder / "real.eps").read_bytes())
