@@ -16,8 +16,6 @@ from model_code.demo.fields import Doubles, gaussian_field, stream
 from model_code.demo.latents import Latents
 from model_code.demo.place import Place
 
-HOURS = 24
-
 
 @dataclass(frozen=True)
 class By:

@@ -13,7 +13,6 @@ import pyarrow as pa
 from model_code.demo.fields import Doubles, stream
 from model_code.demo.files import degrees
 from model_code.demo.indicators import (
-    HOURS,
     TRIPS_RANGE_M,
     TRIPS_SHARE,
     Target,
@@ -23,6 +22,7 @@ from model_code.demo.indicators import (
 )
 from model_code.demo.latents import Latents
 from model_code.demo.place import Ints, Place
+from model_code.hours import HOURS
 
 FIRST_DAY = np.datetime64("2023-10-02")  # Monday; five working days without a clock change
 DAYS = 5

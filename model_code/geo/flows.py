@@ -30,6 +30,7 @@ from model_code.geo.vector import (
     suffix,
     table_columns,
 )
+from model_code.hours import HOURS
 from model_code.rejections import Rejections
 from model_code.tables import contract
 
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Ids = NDArray[np.object_]
-HOURS = 24
 
 
 @contextlib.contextmanager

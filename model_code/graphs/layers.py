@@ -6,6 +6,6 @@ import warnings
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    from torch_geometric.nn import DenseGCNConv, GCNConv
+    from torch_geometric.nn import DenseGCNConv, GATConv, GCNConv
 
-__all__ = ["DenseGCNConv", "GCNConv"]
+__all__ = ["DenseGCNConv", "GATConv", "GCNConv"]

@@ -40,11 +40,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch_geometric.nn import GATConv, GCNConv
 
 from model_code.bins import Bins
 from model_code.errors import DataError
 from model_code.fusion import Fusion
+from model_code.graphs.layers import GATConv, GCNConv
+from model_code.hours import HOURS
 from model_code.losses import mean_info_nce
 from model_code.methods import LmemrConfig, MethodConfig
 from model_code.methods.base import (
@@ -63,7 +64,6 @@ from model_code.scaling import Scaler
 from model_code.training import Settings, evaluating, fit, load_arrays, seeded, state_arrays
 from model_code.transformers import hour_vectors, transformer
 
-HOURS = 24
 _REGIONS_AT_ONCE = 1024  # in the temporal Transformer outside training
 
 

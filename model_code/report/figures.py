@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 150_000
 SHEET_BYTES = 800_000  # of pictures beside texts that have to be read
 _DPI = 110
-_SEQUENTIAL = LinearSegmentedColormap.from_list("sequential", list(palette.SEQUENTIAL))
+SEQUENTIAL = LinearSegmentedColormap.from_list("sequential", list(palette.SEQUENTIAL))
 _PALE = LinearSegmentedColormap.from_list("pale", list(palette.PALE))
 _DIVERGING = LinearSegmentedColormap.from_list("diverging", list(palette.DIVERGING))
 _STYLE: Any = {
@@ -83,7 +83,7 @@ _STYLE: Any = {
 _P = ParamSpec("_P")
 
 
-def _picture(draw: Callable[_P, Figure], limit: int = MAX_BYTES) -> Callable[_P, bytes]:
+def as_picture(draw: Callable[_P, Figure], limit: int = MAX_BYTES) -> Callable[_P, bytes]:
     """Draw in the house style and encode in at most `limit` bytes, whatever the user's own
     matplotlib settings are."""
 
@@ -122,11 +122,12 @@ def _png(image: Image.Image) -> bytes:
     return out.getvalue()
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches."""
     return Figure(figsize=(width, height), layout="compressed")
 
 
-def _headed(figure: Figure, title: str) -> None:
+def headed(figure: Figure, title: str) -> None:
     """A title in a strip of its own above all panels."""
     height = figure.get_figheight()
     strip = 0.32 / height
@@ -143,7 +144,8 @@ def _edge_width(regions: int) -> float:
     return float(np.clip(12 / np.sqrt(max(regions, 1)), 0.0, 0.6)) if regions < 20_000 else 0.0
 
 
-def _map_axes(axes: Axes, regions: gpd.GeoDataFrame, title: str, *, bar: bool = True) -> None:
+def map_axes(axes: Axes, regions: gpd.GeoDataFrame, title: str, *, bar: bool = True) -> None:
+    """Axes over all regions, on one scale both ways, with a scale bar unless it is off."""
     west, south, east, north = regions.total_bounds
     pad = 0.02 * max(east - west, north - south)
     axes.set_xlim(west - pad, east + pad)
@@ -165,7 +167,7 @@ def _round_down(value: float) -> float:
     return float(power * max(step for step in (1, 2, 5) if step * power <= value * (1 + 1e-9)))
 
 
-def _fill(
+def fill_map(
     axes: Axes,
     regions: gpd.GeoDataFrame,
     values: NDArray[Any],
@@ -261,27 +263,27 @@ def _short(label: object, limit: int = 32) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def _map_size(regions: gpd.GeoDataFrame, width: float) -> tuple[float, float]:
+def map_size(regions: gpd.GeoDataFrame, width: float) -> tuple[float, float]:
     """Figure size in inches that fits the city's shape between a strip and a tower."""
     west, south, east, north = regions.total_bounds
     ratio = (north - south) / max(east - west, 1e-9)
     return width, float(np.clip(width * ratio, width * 0.5, width * 1.5)) + 0.8
 
 
-def _of_regions(regions: gpd.GeoDataFrame, values: pd.Series[Any]) -> NDArray[np.float64]:
+def of_regions(regions: gpd.GeoDataFrame, values: pd.Series[Any]) -> NDArray[np.float64]:
     """Values [N] in the order of the regions; NaN where a region has none."""
     return values.reindex(regions["region_id"]).to_numpy(float, copy=True)
 
 
-@_picture
+@as_picture
 def partition_map(
     regions: gpd.GeoDataFrame, adjacency: pd.DataFrame | None = None, *, title: str = "Regions"
 ) -> Figure:
     """The regions; with `adjacency`, coloured by the number of neighbours, its links on top while
     the regions are few enough to see them."""
-    figure = _figure(*_map_size(regions, 6))
+    figure = new_figure(*map_size(regions, 6))
     axes = figure.add_subplot()
-    _map_axes(axes, regions, f"{title}: {len(regions):,} over {regions['area_km2'].sum():,.0f} km²")
+    map_axes(axes, regions, f"{title}: {len(regions):,} over {regions['area_km2'].sum():,.0f} km²")
     if adjacency is None:
         rings, _ = outlines(regions.geometry.to_numpy())
         width = _edge_width(len(regions))
@@ -295,7 +297,7 @@ def partition_map(
     values = counts.to_numpy(float)
     top = max(int(values.max()), 1)
     norm = BoundaryNorm(np.arange(-0.5, top + 1.5), 256)
-    filled = _fill(axes, regions, values, _SEQUENTIAL, norm)
+    filled = fill_map(axes, regions, values, SEQUENTIAL, norm)
     _colour_bar(axes, filled, "neighbours", ticks=range(0, top + 1, max(1, top // 8)))
     if len(regions) <= 1000:
         index = pd.Index(regions["region_id"])
@@ -309,7 +311,7 @@ def partition_map(
     return figure
 
 
-@_picture
+@as_picture
 def choropleth(
     regions: gpd.GeoDataFrame,
     values: pd.Series[Any],
@@ -330,9 +332,9 @@ def choropleth(
         log: logarithmic colours for positive values (log10(1 + value), labelled in values).
         diverging: colours spread from zero in both directions.
     """
-    figure = _figure(*_map_size(regions, 6))
+    figure = new_figure(*map_size(regions, 6))
     axes = figure.add_subplot()
-    _map_axes(axes, regions, title)
+    map_axes(axes, regions, title)
     if categorical:
         aligned = values.reindex(regions["region_id"])
         if not classes:
@@ -343,12 +345,12 @@ def choropleth(
             shown = aligned.to_numpy(float)
         colours = palette.qualitative(len(classes))
         norm: Normalize = BoundaryNorm(np.arange(-0.5, len(colours)), len(colours))
-        _fill(axes, regions, shown, ListedColormap(colours), norm)
+        fill_map(axes, regions, shown, ListedColormap(colours), norm)
         _class_legend(axes, classes, colours[: len(classes)], bool(np.isnan(shown).any()))
         return figure
-    shown = _of_regions(regions, values)
+    shown = of_regions(regions, values)
     norm = _norm(shown, log=log, diverging=diverging)
-    filled = _fill(axes, regions, shown, _DIVERGING if diverging else _SEQUENTIAL, norm)
+    filled = fill_map(axes, regions, shown, _DIVERGING if diverging else SEQUENTIAL, norm)
     _colour_bar(axes, filled, unit, missing=bool(np.isnan(shown).any()))
     return figure
 
@@ -368,14 +370,14 @@ def _norm(values: NDArray[Any], *, log: bool = False, diverging: bool = False) -
     return LinearNorm(low, high if high > low else low + 1)
 
 
-@_picture
+@as_picture
 def split_map(
     regions: gpd.GeoDataFrame, splits: pd.DataFrame, *, fold: int | None = None
 ) -> Figure:
     """Which regions train, validate and test: one panel a split, of its first fold or of `fold`."""
     kinds = sorted(splits["split"].unique())
-    width, height = _map_size(regions, 4)
-    figure = _figure(width * len(kinds) + 1, height)
+    width, height = map_size(regions, 4)
+    figure = new_figure(width * len(kinds) + 1, height)
     parts, colours = ["train", "val", "test"], ["#9db7c9", "#e69f00", "#d55e00"]
     for number, kind in enumerate(kinds):
         axes = figure.add_subplot(1, len(kinds), number + 1)
@@ -383,15 +385,17 @@ def split_map(
         chosen = int(rows["fold"].min()) if fold is None else fold
         rows = rows[rows["fold"] == chosen]
         codes = pd.Series(pd.Index(parts).get_indexer(rows["part"]), rows["region_id"].to_numpy())
-        shown = _of_regions(regions, codes)
-        _map_axes(axes, regions, f"{kind}, fold {chosen}", bar=number == 0)
-        _fill(axes, regions, shown, ListedColormap(colours), BoundaryNorm([-0.5, 0.5, 1.5, 2.5], 3))
+        shown = of_regions(regions, codes)
+        map_axes(axes, regions, f"{kind}, fold {chosen}", bar=number == 0)
+        fill_map(
+            axes, regions, shown, ListedColormap(colours), BoundaryNorm([-0.5, 0.5, 1.5, 2.5], 3)
+        )
         if number == len(kinds) - 1:
             _class_legend(axes, parts, colours, bool(np.isnan(shown).any()))
     return figure
 
 
-@_picture
+@as_picture
 def points_map(
     regions: gpd.GeoDataFrame,
     x: NDArray[Any],
@@ -401,10 +405,10 @@ def points_map(
     limit: int = 5000,
 ) -> Figure:
     """Points `x`, `y` [P] in metres over the regions; above `limit` points, their density."""
-    figure = _figure(*_map_size(regions, 6))
+    figure = new_figure(*map_size(regions, 6))
     axes = figure.add_subplot()
     x, y = np.asarray(x, float), np.asarray(y, float)
-    _map_axes(axes, regions, f"{title}: {len(x):,}")
+    map_axes(axes, regions, f"{title}: {len(x):,}")
     rings, _ = outlines(regions.geometry.to_numpy())
     width = max(_edge_width(len(regions)) / 2, 0.1)
     axes.add_collection(
@@ -422,18 +426,18 @@ def points_map(
         edges[0],
         edges[1],
         np.where(counts > 0, counts, np.nan),
-        cmap=_SEQUENTIAL,
+        cmap=SEQUENTIAL,
         norm=LogNorm(1, max(counts.max(), 2)),
     )
     _colour_bar(axes, shown, f"points in a cell of {cell:,.0f} m")
     return figure
 
 
-@_picture
+@as_picture
 def flow_map(flows: pd.DataFrame, regions: gpd.GeoDataFrame, *, strongest: int = 300) -> Figure:
     """Trips that leave or reach each region, and the strongest flows between regions as arcs that
     bend to the left of their direction. Sources are never added up: the one with most rows shows."""
-    figure = _figure(*_map_size(regions, 6))
+    figure = new_figure(*map_size(regions, 6))
     axes = figure.add_subplot()
     source = flows["source"].mode()
     flows = flows[flows["source"] == source.iloc[0]] if len(source) else flows
@@ -443,14 +447,14 @@ def flow_map(flows: pd.DataFrame, regions: gpd.GeoDataFrame, *, strongest: int =
         .sum()
         .add(pairs.groupby("destination_id")["trip_count"].sum(), fill_value=0)
     )
-    shown = _of_regions(regions, volume)
+    shown = of_regions(regions, volume)
     shown[shown == 0] = np.nan
     title = f"Trips: {pairs['trip_count'].sum():,.0f}"
-    filled = _fill(axes, regions, shown, _PALE, _norm(shown, log=True))
+    filled = fill_map(axes, regions, shown, _PALE, _norm(shown, log=True))
     between = pairs[pairs["origin_id"] != pairs["destination_id"]]
     # A stable sort of rows that are ordered by key: ties are broken the same way each time.
     top = between.sort_values("trip_count", ascending=False, kind="stable").head(strongest)
-    _map_axes(axes, regions, f"{title}, {len(top):,} strongest pairs as arcs")
+    map_axes(axes, regions, f"{title}, {len(top):,} strongest pairs as arcs")
     if len(top):
         index = pd.Index(regions["region_id"])
         centres = regions[["x_m", "y_m"]].to_numpy(float)
@@ -482,7 +486,7 @@ def _arcs(start: NDArray[Any], end: NDArray[Any], steps: int = 17) -> NDArray[np
 # --- contact sheets ------------------------------------------------------------------------------
 
 
-@_picture
+@as_picture
 def chip_sheet(
     chips: pd.DataFrame, *, limit: int = 24, total: int = 0, title: str = "Satellite chips"
 ) -> Figure:
@@ -494,7 +498,7 @@ def chip_sheet(
     )
 
 
-@_picture
+@as_picture
 def view_sheet(
     views: pd.DataFrame, *, limit: int = 24, total: int = 0, title: str = "Street views"
 ) -> Figure:
@@ -506,7 +510,7 @@ def view_sheet(
     )
 
 
-@_picture
+@as_picture
 def height_sheet(
     heights: pd.DataFrame, *, limit: int = 24, total: int = 0, title: str = "Building heights"
 ) -> Figure:
@@ -516,7 +520,7 @@ def height_sheet(
     found = np.concatenate([g[np.isfinite(g)] for g in grids] or [np.zeros(1)])
     top = max(float(np.percentile(found, 99)) if len(found) else 1.0, 1.0)
     norm = LinearNorm(0, top)
-    cmap = _SEQUENTIAL.with_extremes(bad=palette.MISSING)
+    cmap = SEQUENTIAL.with_extremes(bad=palette.MISSING)
     pictures = [np.asarray(cmap(np.asarray(norm(g)), bytes=True))[..., :3] for g in grids]
     figure = _sheet(
         pictures,
@@ -529,7 +533,7 @@ def height_sheet(
     return figure
 
 
-@functools.partial(_picture, limit=SHEET_BYTES)
+@functools.partial(as_picture, limit=SHEET_BYTES)
 def triplet_sheet(triplets: pd.DataFrame, *, title: str = "Triplets") -> Figure:
     """Anchor, positive and negative pictures side by side, a triplet a row, the kinds of pictures one
     below the other; below a picture its region, and how similar that is to the anchor's.
@@ -549,7 +553,7 @@ def triplet_sheet(triplets: pd.DataFrame, *, title: str = "Triplets") -> Figure:
     lines = [-(-rows["triplet"].nunique() // blocks) for _, rows in views]
     total = 0.45 + sum(head + n * (h + text) for n, h in zip(lines, heights, strict=True))
     width = blocks * wide
-    figure = _figure(width, total)
+    figure = new_figure(width, total)
     figure.set_layout_engine("none")
     figure.text(0.01, 1 - 0.22 / total, title, weight="bold", fontsize=11, va="center")
     top = total - 0.45
@@ -604,8 +608,8 @@ def _sheet(
     gap, below = max(width // 20, 1), max(round(0.17 / scale), 2)
     cell_height, cell_width = height + below, width + gap
     canvas = np.full((rows * cell_height, columns * cell_width - gap, 3), 255, np.uint8)
-    figure = _figure(8.8, canvas.shape[0] * scale + 0.45 + (0.6 if bar else 0))
-    _headed(figure, title)
+    figure = new_figure(8.8, canvas.shape[0] * scale + 0.45 + (0.6 if bar else 0))
+    headed(figure, title)
     axes = figure.add_subplot()
     for number, (picture, name) in enumerate(zip(pictures, names, strict=True)):
         top, left = number // columns * cell_height, number % columns * cell_width
@@ -625,7 +629,7 @@ def _rows(table: pd.DataFrame) -> Iterator[Any]:
 
 
 def _nothing(title: str) -> Figure:
-    figure = _figure(5, 1.2)
+    figure = new_figure(5, 1.2)
     axes = figure.add_subplot()
     axes.set_axis_off()
     axes.set_title(title)
@@ -639,7 +643,7 @@ def _nothing(title: str) -> Figure:
 _LINE_CHARACTERS, _LINE_INCHES = 62, 0.135
 
 
-@functools.partial(_picture, limit=SHEET_BYTES)
+@functools.partial(as_picture, limit=SHEET_BYTES)
 def caption_gallery(entries: pd.DataFrame, *, title: str = "Captions") -> Figure:
     """A contact sheet: pictures, what a painter made of their captions, the captions, and how these
     were judged.
@@ -704,7 +708,7 @@ def _plain(text: object) -> str:
     return " ".join(str(text).split()).replace("$", r"\$")
 
 
-@_picture
+@as_picture
 def score_histograms(scores: pd.DataFrame, *, title: str = "Scores of captions") -> Figure:
     """How each score of the table `caption_scores` is spread, by view; every try counts."""
     columns = [
@@ -712,8 +716,8 @@ def score_histograms(scores: pd.DataFrame, *, title: str = "Scores of captions")
     ]
     if not columns:
         return _nothing(title)
-    figure = _figure(8.8, 2.6)
-    _headed(figure, title)
+    figure = new_figure(8.8, 2.6)
+    headed(figure, title)
     for axes, column in zip(
         figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True
     ):
@@ -730,7 +734,7 @@ def score_histograms(scores: pd.DataFrame, *, title: str = "Scores of captions")
 # --- charts --------------------------------------------------------------------------------------
 
 
-@_picture
+@as_picture
 def true_vs_predicted(
     predictions: pd.DataFrame, *, classes: Sequence[str] = (), title: str = "True and predicted"
 ) -> Figure:
@@ -741,8 +745,8 @@ def true_vs_predicted(
         return _nothing(title)
     columns = min(4, len(tasks))
     rows = -(-len(tasks) // columns)
-    figure = _figure(2.5 * columns, 2.6 * rows + 0.3)
-    _headed(figure, title)
+    figure = new_figure(2.5 * columns, 2.6 * rows + 0.3)
+    headed(figure, title)
     for number, task in enumerate(tasks):
         axes = figure.add_subplot(rows, columns, number + 1)
         axes.set_title(_short(task, 26), fontsize=8.5)
@@ -767,7 +771,7 @@ def _scatter(axes: Axes, true: NDArray[Any], pred: NDArray[Any]) -> None:
     axes.plot([low, high], [low, high], color=palette.FAINT, lw=0.8, zorder=3)
     if len(true) > 3000:
         axes.hexbin(
-            true, pred, gridsize=36, extent=(low, high, low, high), cmap=_SEQUENTIAL, mincnt=1,
+            true, pred, gridsize=36, extent=(low, high, low, high), cmap=SEQUENTIAL, mincnt=1,
             bins="log", linewidths=0,
         )  # fmt: skip
     else:
@@ -781,12 +785,12 @@ def _confusion(axes: Axes, true: NDArray[Any], pred: NDArray[Any]) -> None:
     matrix = np.bincount((true * count + pred).astype(int), minlength=count * count)
     matrix = matrix.reshape(count, count).T  # rows: predicted, as on the scatter's vertical axis
     share = matrix / np.maximum(matrix.sum(axis=0), 1)
-    axes.imshow(share, cmap=_SEQUENTIAL, vmin=0, vmax=1, origin="lower")
+    axes.imshow(share, cmap=SEQUENTIAL, vmin=0, vmax=1, origin="lower")
     axes.set_xticks(range(count) if count <= 12 else [])
     axes.set_yticks(range(count) if count <= 12 else [])
 
 
-@_picture
+@as_picture
 def error_map(
     regions: gpd.GeoDataFrame,
     predictions: pd.DataFrame,
@@ -820,7 +824,7 @@ def error_map(
     for task, axes in zip(tasks, every, strict=True):
         rows_of = means[means["task"] == task].set_index("region_id")
         spread = 1.0 if task in classes else float(rows_of["y_true"].std(ddof=0)) or 1.0
-        _fill(axes, regions, _of_regions(regions, rows_of["error"] / spread), _DIVERGING, norm)
+        fill_map(axes, regions, of_regions(regions, rows_of["error"] / spread), _DIVERGING, norm)
     bar = figure.colorbar(
         mpl.cm.ScalarMappable(norm, _DIVERGING),
         ax=every,
@@ -835,7 +839,7 @@ def error_map(
     return figure
 
 
-@_picture
+@as_picture
 def target_maps(
     regions: gpd.GeoDataFrame, targets: pd.DataFrame, *, title: str = "Indicators"
 ) -> Figure:
@@ -848,7 +852,7 @@ def target_maps(
     figure, every = _small_maps(regions, names, f"{title}: low (dark) to high (bright), by rank")
     for name, axes in zip(names, every, strict=True):
         rank = means[name].rank(pct=True)
-        _fill(axes, regions, _of_regions(regions, rank), _SEQUENTIAL, LinearNorm(0, 1))
+        fill_map(axes, regions, of_regions(regions, rank), SEQUENTIAL, LinearNorm(0, 1))
     return figure
 
 
@@ -860,18 +864,18 @@ def _small_maps(
     width = float(np.clip(2.2 * (east - west) / max(north - south, 1e-9), 1.4, 3.2))
     columns = min(int(9.6 / width), len(names))
     rows = -(-len(names) // columns)
-    figure = _figure(max(width * columns, 4.5), 2.5 * rows + 0.9)
-    _headed(figure, title)
+    figure = new_figure(max(width * columns, 4.5), 2.5 * rows + 0.9)
+    headed(figure, title)
     every = []
     for number, name in enumerate(names):
         axes = figure.add_subplot(rows, columns, number + 1)
-        _map_axes(axes, regions, "", bar=False)
+        map_axes(axes, regions, "", bar=False)
         axes.set_title(_short(name, int(9 * width)), fontsize=7.5)
         every.append(axes)
     return figure, every
 
 
-@_picture
+@as_picture
 def leaderboard_heatmap(summary: pd.DataFrame, *, split: str = "spatial") -> Figure:
     """Methods by tasks: R² on the transformed scale (macro F1 for classes), mean and deviation.
 
@@ -891,10 +895,10 @@ def leaderboard_heatmap(summary: pd.DataFrame, *, split: str = "spatial") -> Fig
     deviation = rows.pivot(index="name", columns="task", values="deviation")
     mean = mean.loc[mean.mean(axis=1).sort_values(ascending=False, kind="stable").index]
     deviation = deviation.reindex_like(mean)
-    figure = _figure(2.2 + 0.95 * mean.shape[1], 1.3 + 0.42 * mean.shape[0])
+    figure = new_figure(2.2 + 0.95 * mean.shape[1], 1.3 + 0.42 * mean.shape[0])
     axes = figure.add_subplot()
     values = mean.to_numpy(float)
-    cmap = _SEQUENTIAL.with_extremes(bad=palette.MISSING)
+    cmap = SEQUENTIAL.with_extremes(bad=palette.MISSING)
     shown = axes.imshow(values, cmap=cmap, vmin=0, vmax=1, aspect="auto")
     axes.set_title(title)
     axes.set_xticks(range(mean.shape[1]), [_short(t, 18) for t in mean.columns], rotation=30)
@@ -914,7 +918,7 @@ def leaderboard_heatmap(summary: pd.DataFrame, *, split: str = "spatial") -> Fig
     return figure
 
 
-@_picture
+@as_picture
 def ablation_bars(comparisons: pd.DataFrame, method: str, *, split: str = "") -> Figure:
     """What the default of a method gains over each of its variants, by indicator and on average.
 
@@ -930,7 +934,7 @@ def ablation_bars(comparisons: pd.DataFrame, method: str, *, split: str = "") ->
     return _gain_bars(panels, f"{method}: gain over its variants, {split} split")
 
 
-@_picture
+@as_picture
 def text_bars(comparisons: pd.DataFrame, method: str) -> Figure:
     """What text adds by indicator: the gain of a method over itself without text on each split,
     beside the control, its gain over the bare shares.
@@ -962,8 +966,8 @@ def _gain_bars(panels: Sequence[tuple[str, pd.DataFrame]], title: str) -> Figure
     places = dict(zip(tasks, np.arange(len(tasks)) + 1.4, strict=True)) | {ALL_TASKS: 0.0}
     columns = min(_PANELS, len(panels))
     rows_of = -(-len(panels) // columns)
-    figure = _figure(1.2 + 2.15 * columns, 0.5 + rows_of * (1.0 + 0.235 * len(tasks)))
-    _headed(figure, title)
+    figure = new_figure(1.2 + 2.15 * columns, 0.5 + rows_of * (1.0 + 0.235 * len(tasks)))
+    headed(figure, title)
     every = pd.concat([rows for _, rows in panels])
     ends = every[["gain", "low", "high"]].to_numpy(float)
     # A few wide intervals would press all bars together: they are cut.
@@ -1003,7 +1007,7 @@ def _said(axes: Axes, y: float, text: str, ink: str) -> None:
     axes.text(1.02, y, text, transform=where, va="center", fontsize=6.8, color=ink)
 
 
-@_picture
+@as_picture
 def transfer_matrix(table: pd.DataFrame, *, title: str = "Transfer") -> Figure:
     """How encoders do where they were not pretrained: rows are the cities that pretraining saw,
     columns those of heads and tests. The first panel is the mean over indicators, then one an
@@ -1022,7 +1026,7 @@ def transfer_matrix(table: pd.DataFrame, *, title: str = "Transfer") -> Figure:
     tasks = [_MEAN, *sorted(set(table["task"]) - {_MEAN})]
     names = sorted(table["row"].unique())
     if len(cities) == 1:
-        figure = _figure(2.6 + 0.72 * len(tasks), 1.6 + 0.34 * len(names))
+        figure = new_figure(2.6 + 0.72 * len(tasks), 1.6 + 0.34 * len(names))
         axes = figure.add_subplot()
         shown = _matrix(axes, table.assign(column=table["task"]), names, tasks)
         axes.set_title(f"{title}, tested on {_short(cities[0])}")
@@ -1031,8 +1035,8 @@ def transfer_matrix(table: pd.DataFrame, *, title: str = "Transfer") -> Figure:
         columns = min(4, len(tasks))
         rows = -(-len(tasks) // columns)
         wide, high = 0.62 * len(cities) + 0.7, 0.34 * len(names) + 1.0
-        figure = _figure(1.5 + max(wide, 1.7) * columns, 0.6 + high * rows)
-        _headed(figure, title)
+        figure = new_figure(1.5 + max(wide, 1.7) * columns, 0.6 + high * rows)
+        headed(figure, title)
         every = []
         for number, task in enumerate(tasks):
             axes = figure.add_subplot(rows, columns, number + 1)
@@ -1077,7 +1081,7 @@ def _matrix(axes: Axes, cells: pd.DataFrame, rows: list[str], columns: list[str]
     at = cells.assign(y=cells["row"].map(rows.index), x=cells["column"].map(columns.index))
     values = np.full((len(rows), len(columns)), np.nan)
     values[at["y"], at["x"]] = at["value"]
-    cmap = _SEQUENTIAL.with_extremes(bad=palette.MISSING)
+    cmap = SEQUENTIAL.with_extremes(bad=palette.MISSING)
     shown = axes.imshow(values, cmap=cmap, vmin=0, vmax=1, aspect="auto")
     for cell in _rows(at.dropna(subset="value")):
         ink = "white" if cell.value < 0.55 else palette.INK
@@ -1106,7 +1110,7 @@ def _headline(summary: pd.DataFrame, part: str) -> NDArray[np.float64]:
     return found
 
 
-@_picture
+@as_picture
 def loss_curves(records: pd.DataFrame, *, title: str = "Loss by epoch") -> Figure:
     """How trainings went: a panel a variant and split, a line a seed and fold; training is drawn
     through, validation dashed, with a dot at the epoch whose weights stay.
@@ -1120,8 +1124,8 @@ def loss_curves(records: pd.DataFrame, *, title: str = "Loss by epoch") -> Figur
     panels = list(records.groupby(["variant", "split"], sort=True))
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
-    figure = _figure(3.2 * columns + 0.9, 2.3 * rows + 0.5)
-    _headed(figure, title)
+    figure = new_figure(3.2 * columns + 0.9, 2.3 * rows + 0.5)
+    headed(figure, title)
     seeds = sorted(records["seed"].unique())
     colour = dict(zip(seeds, palette.qualitative(len(seeds)), strict=True))
     several = records["split"].nunique() > 1 or len(panels) > records["variant"].nunique()
@@ -1157,7 +1161,7 @@ def loss_curves(records: pd.DataFrame, *, title: str = "Loss by epoch") -> Figur
     return figure
 
 
-@_picture
+@as_picture
 def expert_map(table: pd.DataFrame, *, title: str = "Experts") -> Figure:
     """What each task (row) gives to its experts (columns, by group), a panel a branch; at the right,
     how many are on. A dot: never on. Grey: no such expert.
@@ -1171,8 +1175,10 @@ def expert_map(table: pd.DataFrame, *, title: str = "Experts") -> Figure:
     size = table.groupby("group")["number"].max().reindex(order) + 1
     start = dict(zip(order, np.cumsum([0, *size[:-1]]), strict=True))
     columns, branches = int(size.sum()), list(dict.fromkeys(table["branch"]))
-    figure = _figure(3.4 + max(0.2 * columns, 2.6), 0.6 + len(branches) * (0.9 + 0.2 * len(tasks)))
-    _headed(figure, title)
+    figure = new_figure(
+        3.4 + max(0.2 * columns, 2.6), 0.6 + len(branches) * (0.9 + 0.2 * len(tasks))
+    )
+    headed(figure, title)
     every, top = [], float(table["weight"].max()) or 1.0
     at = table.assign(y=table["task"].map(tasks.index), x=table["group"].map(start))
     at["x"] += at["number"]
@@ -1207,7 +1213,7 @@ def expert_map(table: pd.DataFrame, *, title: str = "Experts") -> Figure:
     return figure
 
 
-@_picture
+@as_picture
 def embedding_scatter(
     embedding_map: pd.DataFrame, regions: gpd.GeoDataFrame, *, title: str = "Embeddings"
 ) -> Figure:
@@ -1219,9 +1225,9 @@ def embedding_scatter(
     count = int(embedding_map["cluster"].max()) + 1
     colours = palette.qualitative(count)
     shade = np.array(colours)[embedding_map["cluster"].to_numpy(int)]
-    width, height = _map_size(regions, 3.4)
-    figure = _figure(width + 7.4, max(height, 3.8))
-    _headed(figure, title)
+    width, height = map_size(regions, 3.4)
+    figure = new_figure(width + 7.4, max(height, 3.8))
+    headed(figure, title)
     size = float(np.clip(4000 / max(len(embedding_map), 1), 1, 14))
     for number, (name, label) in enumerate((("pca", "PCA"), ("tsne", "t-SNE"))):
         axes = figure.add_subplot(1, 3, number + 1)
@@ -1231,20 +1237,20 @@ def embedding_scatter(
         axes.set_xticks([])
         axes.set_yticks([])
     axes = figure.add_subplot(1, 3, 3)
-    _map_axes(axes, regions, "clusters on the map")
+    map_axes(axes, regions, "clusters on the map")
     codes = embedding_map.set_index("region_id")["cluster"]
     norm = BoundaryNorm(np.arange(-0.5, count), count) if count > 1 else LinearNorm(0, 1)
-    _fill(axes, regions, _of_regions(regions, codes), ListedColormap(colours), norm)
+    fill_map(axes, regions, of_regions(regions, codes), ListedColormap(colours), norm)
     return figure
 
 
-@_picture
+@as_picture
 def rejected_bars(rejected: pd.DataFrame, *, title: str = "Rejected") -> Figure:
     """Items that were rejected, by stage and reason, on a logarithmic axis."""
     if rejected.empty:
         return _nothing(f"{title}: 0")
     counts = rejected.groupby(["stage", "reason"])["items"].sum().sort_values(kind="stable")
-    figure = _figure(7, 0.9 + 0.28 * len(counts))
+    figure = new_figure(7, 0.9 + 0.28 * len(counts))
     axes = figure.add_subplot()
     labels = [_short(f"{stage}: {reason}", 60) for stage, reason in counts.index]
     axes.barh(range(len(counts)), counts.to_numpy(), color=palette.ACCENT, height=0.62)
@@ -1262,14 +1268,14 @@ def _count(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 or float(value).is_integer() else f"{value:.2g}"
 
 
-@_picture
+@as_picture
 def hour_profile(mobility: pd.DataFrame, *, title: str = "Trips by hour") -> Figure:
     """Out- and inflow of all regions by local hour; the band is the middle half of the regions,
     each divided by its own mean."""
     hourly = mobility[mobility["hour"].notna()]
     if hourly.empty:
         return _nothing(f"{title}: no hours known")
-    figure = _figure(7, 2.8)
+    figure = new_figure(7, 2.8)
     for number, (column, colour) in enumerate((("outflow", palette.ACCENT), ("inflow", "#d55e00"))):
         axes = figure.add_subplot(1, 2, number + 1)
         table = hourly.pivot_table(index="region_id", columns="hour", values=column, aggfunc="sum")

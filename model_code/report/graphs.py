@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from model_code.graphs.views import Graph
 from model_code.report import palette
-from model_code.report.figures import _figure, _headed, _map_axes, _map_size, _picture
+from model_code.report.figures import as_picture, headed, map_axes, map_size, new_figure
 
 _TITLES = {
     "function": "Function: alike in POIs",
@@ -39,23 +39,23 @@ def strongest(graph: Graph, region_ids: NDArray[np.str_], count: int, view: str)
     )
 
 
-@_picture
+@as_picture
 def graph_maps(links: pd.DataFrame, regions: gpd.GeoDataFrame) -> Figure:
     """A map for each view, with its links from pale (weak) to dark (strong)."""
     views = [view for view in _TITLES if (links["view"] == view).any()]
     panels = max(len(views), 1)
-    width, height = _map_size(regions, 4)
-    figure = _figure(width * panels, height + 0.3)
-    _headed(figure, "Graphs of the city, their strongest links")
+    width, height = map_size(regions, 4)
+    figure = new_figure(width * panels, height + 0.3)
+    headed(figure, "Graphs of the city, their strongest links")
     centres = regions.set_index("region_id")[["x_m", "y_m"]]
     for panel in range(panels):
         axes = figure.add_subplot(1, panels, panel + 1)
         regions.plot(ax=axes, color=palette.PALE[0], edgecolor=palette.LINE, linewidth=0.3)
         if not views:
-            _map_axes(axes, regions, "no links")
+            map_axes(axes, regions, "no links")
             continue
         own = links[links["view"] == views[panel]].sort_values("weight", kind="stable")
-        _map_axes(axes, regions, f"{_TITLES[views[panel]]} ({len(own):,})")
+        map_axes(axes, regions, f"{_TITLES[views[panel]]} ({len(own):,})")
         ends = [centres.loc[own[name]].to_numpy(float) for name in ("region_a", "region_b")]
         rank = own["weight"].rank(pct=True, method="average").to_numpy()
         lines: Any = LineCollection(

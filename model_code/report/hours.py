@@ -15,16 +15,17 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 
 from model_code.bins import Bins
+from model_code.hours import HOURS
 from model_code.report import palette
 from model_code.report.figures import (
-    _SEQUENTIAL,
-    _figure,
-    _fill,
-    _headed,
-    _map_axes,
-    _map_size,
-    _of_regions,
-    _picture,
+    SEQUENTIAL,
+    as_picture,
+    fill_map,
+    headed,
+    map_axes,
+    map_size,
+    new_figure,
+    of_regions,
 )
 from model_code.report.labels import method_label
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     import geopandas as gpd
     from numpy.typing import NDArray
 
-HOURS = 24
 KINDS = 7  # of day, as in LMEMR's Fig. 11
 _WARD_REGIONS = 3000  # above, the tree of all pairs is too large
 _MARKS = 6  # words of a kind of day
@@ -156,7 +156,7 @@ def typical_regions(kinds: pd.Series[int], flows: pd.DataFrame, tested: pd.Index
     return chosen
 
 
-@_picture
+@as_picture
 def hourly_figures(metrics: pd.DataFrame, method: str, *, split: str) -> Figure:
     """Figures of all methods by hour on one split; `method` stands out, with the range over its folds
     and seeds.
@@ -169,8 +169,8 @@ def hourly_figures(metrics: pd.DataFrame, method: str, *, split: str) -> Figure:
     colours = dict(
         zip(sorted(set(names) - {method}), palette.qualitative(len(names)), strict=False)
     )
-    figure = _figure(7.4, 5.2)
-    _headed(figure, f"By hour of the day, {split} split")
+    figure = new_figure(7.4, 5.2)
+    headed(figure, f"By hour of the day, {split} split")
     for number, (metric, scale, label) in enumerate(_FIGURES):
         axes = figure.add_subplot(2, 2, number + 1)
         rows = own[(own["metric"] == metric) & (own["scale"] == scale)].dropna(subset="value")
@@ -205,13 +205,13 @@ def hourly_figures(metrics: pd.DataFrame, method: str, *, split: str) -> Figure:
     return figure
 
 
-@_picture
+@as_picture
 def day_curves(observed: pd.DataFrame, predicted: pd.DataFrame, regions: Sequence[str]) -> Figure:
     """Predicted and observed days of chosen regions (index of both tables)."""
     columns = min(4, max(len(regions), 1))
     rows = -(-len(regions) // columns)
-    figure = _figure(7.4, 0.5 + 1.6 * rows)
-    _headed(figure, "Observed (grey) and predicted (line) trips by hour")
+    figure = new_figure(7.4, 0.5 + 1.6 * rows)
+    headed(figure, "Observed (grey) and predicted (line) trips by hour")
     for number, region in enumerate(regions):
         axes = figure.add_subplot(rows, columns, number + 1)
         hours = range(HOURS)
@@ -222,7 +222,7 @@ def day_curves(observed: pd.DataFrame, predicted: pd.DataFrame, regions: Sequenc
     return figure
 
 
-@_picture
+@as_picture
 def kinds_map(
     regions: gpd.GeoDataFrame,
     kinds: pd.Series[int],
@@ -232,16 +232,16 @@ def kinds_map(
     """Kinds of day on the map, and the mean day of each with the words that mark it."""
     count = int(kinds.max()) + 1
     colours = palette.qualitative(count)
-    width, height = _map_size(regions, 3.4)
-    figure = _figure(width + 4.4, max(height, 0.62 * count + 0.6))
-    _headed(figure, "Kinds of day")
+    width, height = map_size(regions, 3.4)
+    figure = new_figure(width + 4.4, max(height, 0.62 * count + 0.6))
+    headed(figure, "Kinds of day")
     halves: Any = figure.subfigures(1, 2, width_ratios=[width, 4.4])
     left, right = halves
     axes = left.add_subplot()
-    _map_axes(axes, regions, "observed days, clustered")
+    map_axes(axes, regions, "observed days, clustered")
     norm = BoundaryNorm(np.arange(-0.5, count), count) if count > 1 else None
-    values = _of_regions(regions, kinds)
-    _fill(axes, regions, values, ListedColormap(colours), cast(Any, norm))
+    values = of_regions(regions, kinds)
+    fill_map(axes, regions, values, ListedColormap(colours), cast(Any, norm))
     panels = np.atleast_1d(right.subplots(count, 1, sharex=True))
     for kind, panel in enumerate(panels):
         mean = flows[kinds == kind].mean(axis=0).to_numpy(float)
@@ -261,15 +261,15 @@ def bin_counts(predictions: pd.DataFrame, bins: Bins) -> NDArray[np.int64]:
     return np.bincount(codes, minlength=count * count).reshape(count, count)
 
 
-@_picture
+@as_picture
 def bin_confusion(counts: Mapping[str, NDArray[np.int64]]) -> Figure:
     """By method, the share of each true bin (row) that was predicted as each bin (column)."""
-    figure = _figure(0.6 + 2.9 * len(counts), 3.4)
-    _headed(figure, "Bins of the flow, from low to high")
+    figure = new_figure(0.6 + 2.9 * len(counts), 3.4)
+    headed(figure, "Bins of the flow, from low to high")
     for number, (name, matrix) in enumerate(counts.items()):
         axes = figure.add_subplot(1, len(counts), number + 1)
         share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-        axes.imshow(share, cmap=_SEQUENTIAL, vmin=0, vmax=1)
+        axes.imshow(share, cmap=SEQUENTIAL, vmin=0, vmax=1)
         right = np.trace(matrix) / max(matrix.sum(), 1)
         axes.set_title(f"{name}: {right:.3f}", fontsize=8.5)
         axes.set(xticks=range(len(matrix)), yticks=range(len(matrix)), xlabel="predicted")

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from model_code.backends import Answer, Ask, Identity, Picture
 from model_code.fingerprint import code_digests, digest
+from model_code.hours import HOURS
 from model_code.text import uses
-from model_code.text.levels import HOURS
 from model_code.text.levels import Levels as ThreeLevels
 from model_code.vision.segmentation import LandCoverSegmenter, StreetSegmenter
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-HOURS = 24
+from model_code.hours import HOURS
 
 
 class Levels(BaseModel):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model_code.finetuning import MakeHeads, TaskOutputs, embed_all, predict_all, restore, tune
+from model_code.hours import HOURS
 from model_code.methods import HourlySequenceConfig, MethodConfig
 from model_code.methods.base import (
     NOWHERE,
@@ -29,7 +30,6 @@ from model_code.methods.modalities import ReadsModalities, encode, fit_encoding
 from model_code.training import Settings, seeded
 from model_code.transformers import hour_vectors
 
-HOURS = 24
 _ENCODING = "encoding."  # what the names of its arrays start with
 
 
