@@ -514,6 +514,17 @@ class Captions(Model):
     descriptions: Descriptions = Descriptions()
     seed: Seed = 0
 
+    @model_validator(mode="after")
+    def _fits_a_gpu(self) -> Captions:
+        both = self.captioner.kind == "vllm" and self.painter.kind == "sdxl"
+        if both and self.memory_gib is None:
+            raise ValueError(
+                "captioner: vllm keeps its share of the GPU (gpu_memory_utilization) beside painter: "
+                "sdxl; give memory_gib, what the judges may hold, and a gpu_memory_utilization that "
+                "leaves it free, or serve the captioner elsewhere (kind: openai)"
+            )
+        return self
+
 
 class RandomSplit(Model):
     train: float = Field(0.6, gt=0, lt=1)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from model_code.city import City, load_city
+from model_code.city import Captions, City, load_city
 from model_code.demo.city_yaml import city_yaml
 from model_code.errors import ConfigError
 from model_code.text.captioner_config import OpenAiChoice
@@ -90,3 +90,11 @@ def test_a_password_in_an_address_is_not_repeated(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, {**SERVER, "base_url": "http://me:S3NTINEL@gpu/v1"})
     assert "S3NTINEL" not in str(caught.value)
+
+
+def test_vllm_beside_sdxl_needs_a_limit() -> None:
+    vllm = {"kind": "vllm", "model": "a/b", "revision": "0" * 40}
+    sdxl = {"kind": "sdxl", "model": "c/d", "revision": "0" * 40}
+    with pytest.raises(ValidationError, match=r"memory_gib.*gpu_memory_utilization"):
+        Captions.model_validate({"captioner": vllm, "painter": sdxl})
+    Captions.model_validate({"captioner": vllm, "painter": sdxl, "memory_gib": 12})
