@@ -108,7 +108,10 @@ def test_the_leaderboard_says_what_was_read_and_predicted(described: Place) -> N
     assert set(own["inputs"].split(",")) == {
         "imagery", "buildings", "street_views", "pois", "descriptions",
     }  # fmt: skip
-    assert own["captioner"].startswith("TemplateCaptioner ") and own["protocol"] == "supervised"
+    assert (
+        own["captioner"].startswith("TemplateCaptioner ")
+        and own["protocol"] == "supervised, transductive"
+    )
     assert not board["target_in_inputs"].any()
     assert board.query("method == 'hourly_linear'")["captioner"].unique().tolist() == [""]
     metrics = set(board.query("scale == 'original'")["metric"])
