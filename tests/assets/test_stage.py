@@ -69,7 +69,8 @@ def test_a_heads_setting_touches_nothing_above_it(place: Place) -> None:
     config["methods"]["poi"]["config"] = {"head": "mlp"}
     place.write(config)
     assert rebuilt(place) == {
-        "poi_finetuned", "poi_predictions", "poi_metrics", "leaderboard", "comparisons", "report",
+        "poi_finetuned", "poi_predictions", "poi_metrics", "hourly_metrics", "leaderboard", "comparisons",
+        "report",
     }  # fmt: skip
 
 

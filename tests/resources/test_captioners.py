@@ -57,7 +57,7 @@ def test_no_row_is_lost_or_doubled_whatever_the_server_does() -> None:
 
     random_fault = now_and_then(0.35)
     with serving(fault) as server:
-        found = captioner(server.url).caption(asked)
+        found = captioner(server.url, max_tries=16).caption(asked)  # 0.35 ** 16: never used up
         met, requests = server.met(), len(server.requests)
     assert set(met) == {"", "poisoned", *FAULTS}
     assert len(found) == len(asked)
@@ -262,6 +262,8 @@ def test_what_was_under_way_when_the_run_stopped_is_charged() -> None:
 
 
 def test_an_interrupt_does_not_wait_for_the_batch() -> None:
+    # What starts in the background of a shell inherits that interrupts are ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with serving(lambda number, body: "slow") as server:
         one = captioner(server.url, concurrency=1, timeout_s=20)
         main = threading.main_thread().ident
@@ -271,6 +273,7 @@ def test_an_interrupt_does_not_wait_for_the_batch() -> None:
             one.caption(asks(20))
         assert time.monotonic() - began < 15  # a batch takes a minute
         assert len(server.requests) == 1
+    signal.signal(signal.SIGINT, before)
 
 
 def test_a_key_that_is_not_there_is_told_before_anything_is_asked(
