@@ -17,8 +17,8 @@ from scipy import sparse
 from torch import Tensor
 
 from model_code.errors import DataError
-from model_code.methods import Encoded
-from model_code.methods.base import Floats, Mask, RegionData
+from model_code.methods import Encoded, MethodConfig
+from model_code.methods.base import Checkpoint, Floats, Mask, RegionData
 from model_code.methods.urbanvlp import ImageTower, View
 from model_code.pca import principal_axes
 from model_code.scaling import Scaler
@@ -219,3 +219,12 @@ class ReadsModalities:
     def features(self, data: RegionData, config: Encoded) -> dict[str, Floats]:
         """See `modality_features`."""
         return modality_features(data, config)
+
+
+class RawEncoded(ReadsModalities):
+    """Base of those whose embedding is a region's raw encoding, as it was fitted."""
+
+    def embed(self, checkpoint: Checkpoint, data: RegionData, config: MethodConfig) -> Floats:
+        """See `encode`."""
+        assert isinstance(config, Encoded)
+        return encode(self.features(data, config), checkpoint.tensors)

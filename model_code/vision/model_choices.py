@@ -35,26 +35,25 @@ class Choice(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Embedded(Choice):
+class Word(Choice):
+    """A choice without settings, for which YAML may say the bare word of its kind."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
+
+
+class Embedded(Word):
     """What runs anywhere, without a download; in YAML the bare word `embedded`."""
 
     kind: Literal["embedded"] = "embedded"
 
-    @model_validator(mode="before")
-    @classmethod
-    def _bare(cls, value: Any) -> Any:
-        return {"kind": value} if isinstance(value, str) else value
 
-
-class Nothing(Choice):
+class Nothing(Word):
     """No model; in YAML the bare word `none`."""
 
     kind: Literal["none"] = "none"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _bare(cls, value: Any) -> Any:
-        return {"kind": value} if isinstance(value, str) else value
 
 
 class Pinned(Choice):
@@ -279,15 +278,10 @@ class Backbone(Choice):
         return self
 
 
-class ByClip(Choice):
+class ByClip(Word):
     """The image towers of `captions.clip`; in YAML the bare word `clip`."""
 
     kind: Literal["clip"] = "clip"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _bare(cls, value: Any) -> Any:
-        return {"kind": value} if isinstance(value, str) else value
 
 
 ImageEncoderChoice = Annotated[
@@ -309,15 +303,10 @@ class SentenceTransformers(Pinned):
     precision: Precision = "auto"
 
 
-class Hashed(Choice):
+class Hashed(Word):
     """Hashed words, which run anywhere; in YAML the bare word `hashed`."""
 
     kind: Literal["hashed"] = "hashed"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _bare(cls, value: Any) -> Any:
-        return {"kind": value} if isinstance(value, str) else value
 
 
 TextEmbeddingChoice = Annotated[

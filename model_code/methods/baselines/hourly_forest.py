@@ -21,7 +21,7 @@ from model_code.methods.base import (
     Targets,
     Workspace,
 )
-from model_code.methods.modalities import ReadsModalities, encode, fit_encoding
+from model_code.methods.modalities import RawEncoded, encode, fit_encoding
 
 
 def fit_trees(rows: Floats, values: Floats, config: HourlyForestConfig, seed: int) -> Any:
@@ -65,8 +65,8 @@ def predict_trees(rows: Floats, trees: dict[str, NDArray[Any]]) -> Floats:
     return np.asarray(total / len(trees["root"]))
 
 
-class HourlyForest(ReadsModalities):
-    """A region's embedding is its raw encoding."""
+class HourlyForest(RawEncoded):
+    """A forest from raw encodings."""
 
     def fit(
         self,
@@ -88,10 +88,6 @@ class HourlyForest(ReadsModalities):
             trees = fit_trees(rows[known], values[known], config, seed)
             tensors |= {f"{task.name}.{name}": array for name, array in trees.items()}
         return Checkpoint(tensors, {"tasks": [task.name for task in targets.tasks]})
-
-    def embed(self, checkpoint: Checkpoint, data: RegionData, config: MethodConfig) -> Floats:
-        assert isinstance(config, HourlyForestConfig)
-        return encode(self.features(data, config), checkpoint.tensors)
 
     def predict(
         self, checkpoint: Checkpoint, data: RegionData, config: MethodConfig

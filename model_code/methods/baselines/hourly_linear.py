@@ -17,11 +17,11 @@ from model_code.methods.base import (
     Targets,
     Workspace,
 )
-from model_code.methods.modalities import ReadsModalities, encode, fit_encoding
+from model_code.methods.modalities import RawEncoded, encode, fit_encoding
 
 
-class HourlyLinear(ReadsModalities):
-    """A region's embedding is its raw encoding."""
+class HourlyLinear(RawEncoded):
+    """A linear map from raw encodings."""
 
     def fit(
         self,
@@ -44,10 +44,6 @@ class HourlyLinear(ReadsModalities):
             weight = np.linalg.lstsq(design, values[known], rcond=1e-6)[0]
             tensors[f"weight.{task.name}"] = weight
         return Checkpoint(tensors, {"tasks": [task.name for task in targets.tasks]})
-
-    def embed(self, checkpoint: Checkpoint, data: RegionData, config: MethodConfig) -> Floats:
-        assert isinstance(config, HourlyConfig)
-        return encode(self.features(data, config), checkpoint.tensors)
 
     def predict(
         self, checkpoint: Checkpoint, data: RegionData, config: MethodConfig

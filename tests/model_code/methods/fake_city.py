@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from model_code.methods.base import Parts, RegionData, Targets, Task
+from model_code.methods.base import Checkpoint, Parts, RegionData, Targets, Task
 
 TASKS = (
     Task("income", "regression"),
@@ -164,3 +164,10 @@ def r2(predicted: np.ndarray, true: np.ndarray, rows: np.ndarray) -> float:
     known = rows & np.isfinite(true).all(axis=1)
     left = ((predicted - true)[known] ** 2).sum()
     return float(1 - left / ((true[known] - true[known].mean(axis=0)) ** 2).sum())
+
+
+def equal(first: Checkpoint, second: Checkpoint) -> bool:
+    """Whether two checkpoints hold the same numbers."""
+    return first.tensors.keys() == second.tensors.keys() and all(
+        np.array_equal(value, second.tensors[name]) for name, value in first.tensors.items()
+    )

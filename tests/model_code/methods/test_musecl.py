@@ -31,7 +31,7 @@ from model_code.training import evaluating, load_arrays, seeded, state_arrays
 from model_code.vision.backbones import ImageEncoder
 from model_code.vision.clip import model_arguments
 from model_code.vision.clip_config import ClipConfig
-from tests.model_code.methods.fake_city import fake_city, r2
+from tests.model_code.methods.fake_city import equal, fake_city, r2
 
 CONFIG = MuseClConfig.model_validate(
     {
@@ -69,12 +69,6 @@ def checkpoint(data: RegionData) -> Checkpoint:
 
 def pretrained(data: RegionData, changed: MuseClConfig = CONFIG, **kwargs: object) -> Checkpoint:
     return METHOD.pretrain(data, changed, **{"seed": 0, "visible": EVERYONE, **kwargs})
-
-
-def equal(first: Checkpoint, second: Checkpoint) -> bool:
-    return first.tensors.keys() == second.tensors.keys() and all(
-        np.array_equal(value, second.tensors[name]) for name, value in first.tensors.items()
-    )
 
 
 def regions_of(data: RegionData, changed: MuseClConfig = CONFIG) -> MuseRegions:

@@ -14,7 +14,7 @@ from model_code.methods.base import Adaptable, Checkpoint, RegionData, Workspace
 from model_code.methods.run import fit_checkpoint, fit_predictor, inputs_of, predict
 from model_code.methods.urbanmmcl import METHOD, MmclRegions, Pretraining, _region_texts, _towers
 from model_code.training import load_arrays, seeded
-from tests.model_code.methods.fake_city import fake_city, r2
+from tests.model_code.methods.fake_city import equal, fake_city, r2
 
 TOWER = {
     "shrink": 1, "patch_px": 8, "image_width": 32, "image_layers": 1, "text_width": 32, "text_layers": 1,
@@ -60,12 +60,6 @@ def training(data: RegionData, changed: UrbanMmclConfig = CONFIG) -> Pretraining
         towers = _towers(data, changed, EVERYONE)
         regions = MmclRegions(data, changed, towers, EVERYONE)
         return Pretraining(regions, _region_texts(data, changed, towers), changed)
-
-
-def equal(first: Checkpoint, second: Checkpoint) -> bool:
-    return first.tensors.keys() == second.tensors.keys() and all(
-        np.array_equal(value, second.tensors[name]) for name, value in first.tensors.items()
-    )
 
 
 # --- losses --------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from model_code.methods.run import fit_predictor, predict
 from model_code.methods.urbanvlp import METHOD, Alignment, PicturedRegions, make_towers
 from model_code.training import seeded, state_arrays
 from model_code.vision.pictures import resized
-from tests.model_code.methods.fake_city import fake_city, r2
+from tests.model_code.methods.fake_city import equal, fake_city, r2
 
 TOWER = {
     "shrink": 1, "patch_px": 8, "image_width": 32, "image_layers": 1, "text_width": 32, "text_layers": 1,
@@ -77,12 +77,6 @@ def pretrained_towers(data: RegionData) -> dict[str, Checkpoint]:
         view: Checkpoint(state_arrays(pair), {"model": model_of(pair)})
         for view, pair in make_towers(data, CONFIG, EVERYONE).items()
     }
-
-
-def equal(first: Checkpoint, second: Checkpoint) -> bool:
-    return first.tensors.keys() == second.tensors.keys() and all(
-        np.array_equal(value, second.tensors[name]) for name, value in first.tensors.items()
-    )
 
 
 # --- the loss ------------------------------------------------------------------------------------
