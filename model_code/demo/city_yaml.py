@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ def city_yaml(
     captions: bool = False,
     north_km: float = 0.0,
     hexagons: int = 0,
-    without: Collection[str] = (),
     ablations: bool = False,
     hourly: bool = False,
     methods: Mapping[str, Mapping[str, Any]] | None = None,
@@ -47,9 +46,8 @@ def city_yaml(
         north_km: how far north of the usual place it lies.
         hexagons: H3 resolution of its regions, which are the simulated square cells without it; then
             MuseCL runs, whose paper has hexagons, and the truth is left out, which is by square cell.
-        without: costly methods to leave out: `musecl`, `urbanmmcl`, `urbanmoe`, `lmemr`.
-        ablations: the papers' ablations of MuseCL and UrbanMoE too, for a city that is large enough to
-            tell.
+        ablations: the papers' ablations of all methods, and the baselines of the hourly outflow, for a
+            city that is large enough to tell.
         hourly: the hourly outflow alone, with LMEMR, its ablations and its baselines.
         methods: these and their settings, in place of those that such a city shows.
         seeds: training seeds.
@@ -91,7 +89,6 @@ def city_yaml(
         captions=captions,
         north_km=north_km,
         hexagons=hexagons,
-        without=without,
         ablations=ablations,
         hourly=hourly,
         methods=methods,

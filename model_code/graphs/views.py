@@ -26,6 +26,9 @@ from model_code.methods.base import Floats, Mask
 Ints = NDArray[np.int64]
 
 _TIE = 1e-6  # how far apart, on the unit sphere, places set two ends of a city
+_ALIKE = 2e-6  # difference of cosines that single precision does not tell
+_BLOCK = 512  # regions whose cosines with all others are looked at together
+_STRIP = 2048  # others at a time: a block's cosines with them stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,7 @@ def function_graph(counts: Floats, k: int, visible: Mask, xy_m: Floats | None = 
     """Cosines of POI counts [N, C]; a region without POIs has no neighbour. Of regions that are alike to
     about six digits the nearer ones by their centroids `xy_m` [N, 2] come first.
 
-    On the unit sphere the nearest points are those of the largest cosine, so a k-d tree finds them. It
-    would be slow where many points are equal, and without places the first rows would be everyone's
-    neighbours there.
+    On the unit sphere the nearest points are those of the largest cosine.
     """
     length = np.linalg.norm(counts, axis=1)
     has = length > 0
@@ -82,7 +83,7 @@ def function_graph(counts: Floats, k: int, visible: Mask, xy_m: Floats | None = 
     if xy_m is not None and visible.any():
         low, high = xy_m[visible].min(axis=0), xy_m[visible].max(axis=0)
         points = np.hstack([unit, _TIE * (xy_m - low) / max(float((high - low).max()), 1e-9)])
-    row, column = _nearest(points, k, has, visible)
+    row, column = _most_alike(unit, points, k, has, visible)
     return _graph(row, column, np.einsum("ec,ec->e", unit[row], unit[column]), visible)
 
 
@@ -117,13 +118,18 @@ def mobility_graph(origin: Ints, destination: Ints, count: Floats, k: int, visib
     return _graph(row[strong], column[strong], weight[strong], visible)
 
 
-def _nearest(points: Floats, k: int, usable: Mask, visible: Mask) -> tuple[Ints, Ints]:
-    """Pairs (region, one of the k visible regions nearest to it) among the `usable` ones."""
+def _nearest(
+    points: Floats, k: int, usable: Mask, visible: Mask, askers: Ints | None = None
+) -> tuple[Ints, Ints]:
+    """Pairs (region, one of the k visible regions nearest to it) among the `usable` ones, for all of
+    them or for the `askers`. A k-d tree: quick where neighbours are far nearer than others are, as in
+    the plane."""
     from scipy.spatial import cKDTree
 
-    members, askers = np.flatnonzero(usable & visible), np.flatnonzero(usable)
+    members = np.flatnonzero(usable & visible)
+    askers = np.flatnonzero(usable) if askers is None else askers
     k = min(k, len(members) - 1)
-    if k < 1:
+    if k < 1 or not len(askers):
         return np.empty(0, np.int64), np.empty(0, np.int64)
     # Cells of equal points cannot be split at their median.
     tree = cKDTree(points[members], balanced_tree=False)
@@ -131,6 +137,68 @@ def _nearest(points: Floats, k: int, usable: Mask, visible: Mask) -> tuple[Ints,
     own = found == askers[:, None]
     own[~own.any(axis=1), -1] = True  # or is beyond so many in its own place, or is not visible
     return np.repeat(askers, k), found[~own]
+
+
+def _most_alike(
+    unit: Floats, points: Floats, k: int, usable: Mask, visible: Mask
+) -> tuple[Ints, Ints]:
+    """As `_nearest` of `points` [N, C + 2], which lie within `_TIE` of the unit vectors [N, C].
+
+    Counts of many categories fill the space, where a k-d tree prunes nothing. So all cosines are
+    computed in single precision, a block of like regions with a strip of all others at a time, and the
+    few are kept that may be among the k largest: a region's window of like regions tells how large
+    these are at least. Double precision then chooses. Regions with k others that cannot be told from
+    them are few for a tree, and would be many here.
+    """
+    order = _alike_order(unit, np.flatnonzero(usable))
+    members = order[visible[order]]
+    k = min(k, len(members) - 1)
+    if k < 1:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    vectors = unit[members].astype(np.float32)
+    position = np.cumsum(visible[order])  # members up to each of `order`
+    rows, columns, equal = [], [], []
+    for first in range(0, len(order), _BLOCK):
+        block = order[first : first + _BLOCK]
+        middle = int(position[min(first + _BLOCK // 2, len(order) - 1)])
+        near = slice(max(0, middle - max(_STRIP // 2, k + 1)), middle + max(_STRIP // 2, k + 1))
+        own = unit[block].astype(np.float32)
+        at_least = np.partition(own @ vectors[near].T, -k - 1, axis=1)[:, -k - 1] - _ALIKE
+        unclear = at_least >= 1 - 2 * _ALIKE
+        equal.append(block[unclear])
+        block, own, at_least = block[~unclear], own[~unclear], at_least[~unclear, None]
+        found = []
+        for start in range(0, len(members), _STRIP):
+            strip = members[start : start + _STRIP]
+            maybe = own @ vectors[start : start + _STRIP].T >= at_least
+            row, column = np.divmod(np.flatnonzero(maybe), len(strip))
+            asker, other = block[row], strip[column]
+            away = ((points[asker] - points[other]) ** 2).sum(axis=1)
+            apart = asker != other
+            found.append((row[apart], other[apart], away[apart]))
+        row, column, away = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        best = np.lexsort((column, away, row))
+        row, column = row[best], column[best]
+        chosen = np.arange(len(row)) - np.searchsorted(row, row) < k
+        rows.append(block[row[chosen]])
+        columns.append(column[chosen])
+    more = _nearest(points, k, usable, visible, np.concatenate(equal))
+    return np.concatenate([*rows, more[0]]), np.concatenate([*columns, more[1]])
+
+
+def _alike_order(unit: Floats, regions: Ints) -> Ints:
+    """The regions so that like ones stand together: halved again and again at the median of the
+    category that tells them best apart."""
+    parts = [regions]
+    while len(parts[0]) > _BLOCK:
+        halves = []
+        for part in parts:
+            values = unit[part]
+            values = values[:, values.var(axis=0).argmax()]
+            split = np.argpartition(values, len(part) // 2)
+            halves += [part[split[: len(part) // 2]], part[split[len(part) // 2 :]]]
+        parts = halves
+    return np.concatenate(parts)
 
 
 def _graph(row: Ints, column: Ints, weight: Floats, visible: Mask) -> Graph:

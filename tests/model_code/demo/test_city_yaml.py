@@ -26,7 +26,6 @@ SHIPPED = {
     "demo_500m": {"regions": 400, "seed": 17, "cell_m": 500.0, "hourly": True, "seeds": (0,)},
     "demo_large": {
         "regions": 2500, "seed": 11, "spatial_repeats": 2, "captions": True, "ablations": True,
-        "without": ("urbanmmcl", "lmemr"),
     },
 }  # fmt: skip
 
