@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from model_code.city import Cities
@@ -19,7 +20,7 @@ from model_code.report.markdown import markdown
 from resources.lake import Lake, read
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
-CHAMPION = "urbanvlp"
+SYSTEMS = ("urbanvlp", "musecl", "urbanmmcl", "lmemr", "urbanmoe")
 RUN = ["split", "method", "variant", "fold", "seed"]
 
 
@@ -42,36 +43,83 @@ def verdict(gain: float, low: float, high: float) -> str:
     return f"{gain:+.3f} [{low:+.3f}, {high:+.3f}] {word}"
 
 
-def overview(
-    board: pd.DataFrame, comparisons: pd.DataFrame, catalogue: pd.DataFrame
-) -> pd.DataFrame:
-    """All methods by mean R2 on both splits, and what the champion gains over each."""
+def overview(board: pd.DataFrame, catalogue: pd.DataFrame) -> pd.DataFrame:
+    """All methods and variants by mean R2 on each split, what they read and what they may see."""
     mean = means(board, catalogue)
     about = board.groupby(["method", "variant"])[["inputs", "protocol"]].first()
-    gained = gains(comparisons, CHAMPION)
-    gained = gained[gained["task"] == ALL_TASKS].rename(columns={"over": "variant"})
-    table = pd.DataFrame(index=about.index)
+    table = pd.DataFrame(index=mean.set_index(["method", "variant"]).index.unique())
     for split in sorted(mean["split"].unique()):
-        own = mean[mean["split"] == split].set_index(["method", "variant"])
-        table[f"{split}: mean R²"] = [
-            f"{m:.3f} ± {s:.3f}" if pd.notna(m) else "" for m, s in own.reindex(table.index)[["mean", "std"]].to_numpy()
-        ]  # fmt: skip
-        told = gained[gained["split"] == split].set_index(["method", "variant"])
-        told = told.reindex(table.index)[["gain", "low", "high"]]
-        table[f"{split}: {METHODS[CHAMPION].title} gains"] = [
-            "" if pd.isna(g) else verdict(g, low, high) for g, low, high in told.to_numpy()
-        ]
+        own = mean[mean["split"] == split].set_index(["method", "variant"]).reindex(table.index)
+        table[f"{split}: mean R²"] = [shown(*row) for row in own[["mean", "std"]].to_numpy()]
     order = mean[mean["split"] == mean["split"].max()].set_index(["method", "variant"])["mean"]
-    table = table.assign(inputs=about["inputs"].str.replace(",", ", "), protocol=about["protocol"])
-    table = table.loc[order.reindex(table.index).sort_values(ascending=False).index]
+    table = table.join(about.assign(inputs=about["inputs"].str.replace(",", ", ")))
+    return labelled(table.loc[order.reindex(table.index).sort_values(ascending=False).index])
+
+
+def shown(mean: float, deviation: float) -> str:
+    """Mean ± deviation, or what there is of them."""
+    if pd.isna(mean):
+        return ""
+    return f"{mean:.3f}" if pd.isna(deviation) else f"{mean:.3f} ± {deviation:.3f}"
+
+
+def labelled(table: pd.DataFrame) -> pd.DataFrame:
+    """The index of method and variant as one column of names."""
     names = [method_label(m, v) for m, v in table.index]
     return table.reset_index(drop=True).assign(method=names)[["method", *table.columns]]
+
+
+def is_default(variant: str) -> bool:
+    """Whether a variant is its method's default, less what its city cannot give."""
+    return variant.split("_without_")[0] == "default"
+
+
+def versus(
+    board: pd.DataFrame, comparisons: pd.DataFrame, systems: list[str], split: str, task: str
+) -> pd.DataFrame:
+    """What the default of each system gains over the default of every other method on a task."""
+    at = comparisons[(comparisons["split"] == split) & (comparisons["task"] == task)]
+    names = board.loc[board["variant"].map(is_default), "method"].unique()
+    table = pd.DataFrame(index=pd.Index(sorted(names), name="over"))
+    for system in systems:
+        rows = gains(at, system)
+        rows = rows[rows["over"].map(is_default)].set_index("method")
+        told = [verdict(*row) for row in rows[["gain", "low", "high"]].to_numpy()]
+        table[f"{METHODS[system].title} gains"] = pd.Series(told, rows.index, dtype=object)
+    return table.dropna(how="all").fillna("").reset_index()
+
+
+def hourly(board: pd.DataFrame, comparisons: pd.DataFrame, task: str, system: str) -> pd.DataFrame:
+    """All methods and variants on an hourly task: R2 and mean absolute error over all hours by split,
+    and what the system's default gains over each in R2; a star where an input holds the target."""
+    own = board[board["task"] == task]
+    gained = gains(comparisons[comparisons["task"] == task], system)
+    gained = gained.rename(columns={"over": "variant"})
+    table = pd.DataFrame(index=own.set_index(["method", "variant"]).index.unique().sort_values())
+    for split in sorted(own["split"].unique()):
+        at = own[own["split"] == split]
+        for name, metric, scale in (("R²", "r2", "transformed"), ("MAE", "mae", "original")):
+            rows = at[(at["metric"] == metric) & (at["scale"] == scale)]
+            found = rows.groupby(["method", "variant"])["value"].agg(["mean", "std"])
+            found = found.reindex(table.index)
+            if metric == "r2":
+                order = found["mean"]
+            table[f"{split}: {name}"] = [shown(*row) for row in found.to_numpy()]
+        told = gained[gained["split"] == split].set_index(["method", "variant"])
+        told = told.reindex(table.index)[["gain", "low", "high"]]
+        table[f"{split}: {METHODS[system].title} gains"] = [
+            "" if pd.isna(g) else verdict(g, low, high) for g, low, high in told.to_numpy()
+        ]
+    order = order.sort_values(ascending=False)
+    held = own.groupby(["method", "variant"])["target_in_inputs"].any().reindex(order.index)
+    table = labelled(table.loc[order.index])
+    return table.assign(method=table["method"] + np.where(held, " *", ""))
 
 
 def scores(summarised: pd.DataFrame, reached: pd.DataFrame | None, split: str) -> pd.DataFrame:
     """Tasks by the defaults of all methods: headline metric, mean ± deviation over folds and seeds."""
     rows = summarised[(summarised["split"] == split)].copy()
-    rows = rows[rows["variant"].str.split("_without_").str[0] == "default"]
+    rows = rows[rows["variant"].map(is_default)]
     rows["method"] = [
         method_label(m, v) for m, v in zip(rows["method"], rows["variant"], strict=True)
     ]
@@ -111,11 +159,14 @@ def page(city: str) -> Iterator[str]:
     reached = read("reachable", city=city) if Lake().handle(city, "reachable").exists else None
     summarised = summary(board)
     about = Cities.load()[city]
-    default = next(
-        (v for m, v in zip(board["method"], board["variant"], strict=True)
-         if m == CHAMPION and v.split("_without_")[0] == "default"),
-        None,
-    )  # fmt: skip
+    systems = [
+        name
+        for name in SYSTEMS
+        if (
+            (comparisons["task"] == ALL_TASKS)
+            & (comparisons["method_a"].eq(name) | comparisons["method_b"].eq(name))
+        ).any()
+    ]
     free = [str(name) for name in catalogue.loc[(catalogue["contained_in"].map(len) == 0)
             & (catalogue["kind"] != "classification"), "indicator"]]  # fmt: skip
     yield f"# Results: {about.title}"
@@ -130,13 +181,29 @@ def page(city: str) -> Iterator[str]:
     yield ""
     yield f"![Leaderboard]({city}.png)"
     yield ""
-    if default is not None:
+    if free:
         yield f"## All methods, mean over {len(free)} indicators"
         yield ""
         yield f"The numbers that no modality contains: {', '.join(free)}."
         yield ""
-        yield markdown(overview(board, comparisons, catalogue))
+        yield markdown(overview(board, catalogue))
         yield ""
+    for split in sorted(board["split"].unique()) if systems else ():
+        yield f"## What the systems gain over other methods, {split} split, in this mean"
+        yield ""
+        yield markdown(versus(board, comparisons, systems, split, ALL_TASKS))
+        yield ""
+    for task in catalogue.loc[catalogue["kind"] == "hourly", "indicator"]:
+        if "lmemr" in set(board["method"]):
+            yield f"## Hours of the day: {task}"
+            yield ""
+            yield (
+                "R² over all hours on the transformed scale, mean absolute error in trips. "
+                "*: the target is contained in an input."
+            )
+            yield ""
+            yield markdown(hourly(board, comparisons, task, "lmemr"))
+            yield ""
     for split in sorted(board["split"].unique()):
         yield f"## By indicator, {split} split"
         yield ""

@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
+from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, r2_score
 from sklearn.model_selection import GroupKFold, KFold, cross_val_predict
@@ -48,6 +49,9 @@ TARGETS = ("checkin_count", "crime_count")
 CHOSEN_BY = ("service_call_count_311", "population_worldpop2020_areal")
 GOALS = {"checkin_count": 0.86, "crime_count": 0.78, "nmi_20": 0.80}
 SIZE = 1.0  # root of a block's variance in `volumes`, chosen by CHOSEN_BY
+# Of `compact`: factors a side of the unit pattern and how many times a block's size it has, by the
+# modularity of the trips within clusters; the size, by CHOSEN_BY.
+FACTORS, PATTERN, COMPACT_SIZE = 12, 4.0, 2.0
 
 # Measured once with the peers' own code on this machine's kind, and published figures: check-ins R2,
 # crime R2, NMI of land use.
@@ -149,6 +153,56 @@ def simple(city: Manhattan) -> dict[str, Floats]:
         "PPMI factors 48 + 48": ppmi_factors(city.trips, 48),
         "centroid": city.xy / 1e3,
         "POI counts": city.pois,
+        "`compact`": compact(city),
+        "`compact` without unit pattern": compact(city, pattern=0),
+        "`compact` without POIs": compact(city, without="POIs"),
+        "`compact` without volume": compact(city, without="volume"),
+        "`compact` without log volume": compact(city, without="log volume"),
+        "`compact` without log trips": compact(city, without="log trips"),
+    }
+
+
+def compact(
+    city: Manhattan,
+    *,
+    factors: int = FACTORS,
+    pattern: float = PATTERN,
+    size: float = COMPACT_SIZE,
+    without: str = "",
+) -> Floats:
+    """Few numbers of trips and POIs for regression, and beside them, `pattern` times as large so that
+    k-means goes by it, the direction of a region's PPMI factors: whom it is linked to, whatever the
+    strength."""
+    both = np.column_stack([city.trips.sum(axis=1), city.trips.sum(axis=0)])
+    parts = {
+        "log trips": pca(both_ways(np.log1p(city.trips)), 16),
+        "volume": volumes(city),
+        "log volume": np.log1p(both),
+        "POIs": pca(np.log1p(city.pois), 4),
+    }
+    kept = [block(part) for name, part in parts.items() if name != without]
+    if pattern:
+        pairs = ppmi_factors(city.trips, factors)
+        kept.append(pattern * block(pairs / np.linalg.norm(pairs, axis=1, keepdims=True)))
+    return size * np.hstack(kept)
+
+
+def regressions(city: Manhattan) -> dict[str, dict[str, dict[str, float]]]:
+    """What regressions reach that make no embedding, by name and target: figures of the peers' folds."""
+    trips, log = both_ways(city.trips), both_ways(np.log1p(city.trips))
+    ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 6, 13)))
+    forest = ExtraTreesRegressor(300, random_state=0)
+    given = {
+        "raw trips, strength by inner validation": (trips, ridge),
+        "raw and log trips, the same": (np.hstack([trips, log]), ridge),
+        "300 extra trees on roots of trips and POIs": (
+            np.hstack([np.sqrt(trips), city.pois]),
+            forest,
+        ),
+    }
+    return {
+        name: {target: blocks_of_five(values, city.targets[target], model) for target in TARGETS}
+        for name, (values, model) in given.items()
     }
 
 
@@ -253,9 +307,10 @@ def given_blocks(city: Manhattan) -> dict[str, Floats]:
 # --- protocols -----------------------------------------------------------------------------------
 
 
-def blocks_of_five(embedding: Floats, target: Floats) -> dict[str, float]:
-    """The peers' protocol for a number: MAE, RMSE, R2."""
-    found = cross_val_predict(Ridge(alpha=1.0), embedding, target, cv=KFold(5)).clip(min=0)
+def blocks_of_five(embedding: Floats, target: Floats, model: Any = None) -> dict[str, float]:
+    """The peers' protocol for a number, by Ridge(1) or another model: MAE, RMSE, R2."""
+    model = Ridge(alpha=1.0) if model is None else model
+    found = cross_val_predict(model, embedding, target, cv=KFold(5)).clip(min=0)
     error = found - target
     return {
         "mae": float(np.abs(error).mean()),
@@ -316,8 +371,22 @@ def scores(city: Manhattan, embedding: Floats, *, repeats: int, k_seeds: int) ->
 # --- the run -------------------------------------------------------------------------------------
 
 
+def modularity(trips: Floats, cluster: NDArray[np.int32]) -> float:
+    """Share of trips within clusters, less what it would be by chance (Newman 2004, eq 5)."""
+    links = (trips + trips.T) / trips.sum() / 2
+    member = np.eye(int(cluster.max()) + 1)[cluster]
+    between = member.T @ links @ member
+    return float(np.trace(between) - (between.sum(axis=1) ** 2).sum())
+
+
 def choose(city: Manhattan) -> None:
-    """R2 of calls and population by the parts of `volumes` and their size, without what is learned."""
+    """R2 of calls and population by the parts and the size of `volumes`, without what is learned, and
+    of `compact`, with the modularity of its clusters."""
+
+    def show(name: str, size: float, embedding: Floats, more: str = "") -> None:
+        r2 = [blocks_of_five(embedding, city.targets[name])["r2"] for name in CHOSEN_BY]
+        print(f"{name:40} x {size:<5} {r2[0]:7.3f} {r2[1]:7.3f} {np.mean(r2):7.3f}{more}")
+
     given = given_blocks(city)
     for names in (
         ("log trips", "volume"),
@@ -326,11 +395,18 @@ def choose(city: Manhattan) -> None:
         ("pattern", "log trips", "volume", "POIs"),
     ):
         for size in (0.3, 1.0, 3.0, 10.0, 30.0):
-            embedding = size * np.hstack([given[name] for name in names])
-            r2 = [blocks_of_five(embedding, city.targets[name])["r2"] for name in CHOSEN_BY]
-            print(
-                f"{' + '.join(names):40} x {size:<5} {r2[0]:7.3f} {r2[1]:7.3f} {np.mean(r2):7.3f}"
-            )
+            show(" + ".join(names), size, size * np.hstack([given[name] for name in names]))
+    for factors in (8, 12, 16, 24):
+        for pattern in (2.0, 4.0):
+            unit = compact(city, factors=factors, pattern=pattern, size=1.0)
+            found = [
+                KMeans(CLUSTERS, random_state=seed, n_init=10).fit_predict(unit)
+                for seed in range(5)
+            ]
+            share = np.mean([modularity(city.trips, cluster) for cluster in found])
+            for size in (0.3, 1.0, 2.0, 4.0):
+                name = f"compact, {factors} factors, pattern {pattern:g}"
+                show(name, size, size * unit, f"  modularity {share:.3f}")
 
 
 def embeddings(city: Manhattan) -> dict[str, Callable[[int], Floats]]:
@@ -342,6 +418,9 @@ def embeddings(city: Manhattan) -> dict[str, Callable[[int], Floats]]:
         if seed not in kept:
             kept[seed] = learned_blocks(city, seed)
         return kept[seed]
+
+    def views(seed: int, first: int = 3) -> Floats:
+        return np.hstack(learned(seed)[:first])
 
     def joined(*names: str, graphs: bool) -> Callable[[int], Floats]:
         def make(seed: int) -> Floats:
@@ -359,6 +438,10 @@ def embeddings(city: Manhattan) -> dict[str, Callable[[int], Floats]]:
         "`volumes` without pattern": joined("log trips", "volume", "POIs", graphs=True),
         "`volumes` without volume": joined("pattern", "log trips", "POIs", graphs=True),
         "`volumes` without POIs": joined("pattern", "log trips", "volume", graphs=True),
+        "`compact` + views": lambda seed: np.hstack([compact(city), COMPACT_SIZE * views(seed)]),
+        "`compact` + views without distance": lambda seed: np.hstack(
+            [compact(city), COMPACT_SIZE * views(seed, 2)]
+        ),
     }
 
 
@@ -409,10 +492,13 @@ def main() -> None:
     print(f"|{'---|' * (len(COLUMNS) + 2)}")
     for name, values in PEERS.items():
         print(f"| {name} | {values[0]} | {values[1]} | {values[2]} | | | | |")
-    for name, embedding in simple(city).items() if not asked.only else ():
-        row = scores(city, embedding, repeats=repeats, k_seeds=k_seeds)
-        print(line(name, [row], 0.0), flush=True)
     found = {}
+    for name, embedding in simple(city).items() if not asked.only else ():
+        found[name] = [scores(city, embedding, repeats=repeats, k_seeds=k_seeds)]
+        print(line(name, found[name], 0.0), flush=True)
+    for name, reached in regressions(city).items() if not asked.only else ():
+        cells = ["{mae:.0f} / {rmse:.0f} / {r2:.3f}".format(**reached[key]) for key in TARGETS]
+        print(f"| {name} | {cells[0]} | {cells[1]} | | | | | |", flush=True)
     for name, make in embeddings(city).items():
         if asked.only not in name:
             continue
@@ -428,10 +514,12 @@ def main() -> None:
         if asked.write:
             with asked.write.open("a") as file:
                 file.write(json.dumps({"name": name, "seconds": seconds, "rows": rows}) + "\n")
-    ours = found.get("`volumes`", [])
-    for key, goal in GOALS.items() if ours else ():
-        value = np.mean([row[key if key.startswith("nmi") else f"{key}_r2"] for row in ours])
-        print(f"{key}: {value:.3f}, goal {goal}: {'met' if value >= goal else 'missed'}")
+    for name in ("`compact`", "`volumes`"):
+        for key, goal in GOALS.items() if name in found else ():
+            column = key if key.startswith("nmi") else f"{key}_r2"
+            value = np.mean([row[column] for row in found[name]])
+            told = "met" if value >= goal else "missed"
+            print(f"{name}, {key}: {value:.3f}, goal {goal}: {told}")
 
 
 if __name__ == "__main__":

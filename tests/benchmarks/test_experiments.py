@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from benchmarks import experiments
-from benchmarks.experiments import means, verdict
+from benchmarks.experiments import hourly, means, verdict, versus
+from model_code.evaluation.compare import ALL_TASKS
 from resources.lake import read
 from tests.tiny import Place
 
@@ -40,6 +41,57 @@ def test_the_mean_is_over_what_no_modality_contains_and_its_deviation_over_runs(
     )
     (found,) = means(board, catalogue).to_dict("records")
     assert found["mean"] == pytest.approx(0.6) and found["std"] == pytest.approx(0.1 * 2**0.5)
+
+
+def compared(*rows: tuple[str, str, str, str, float]) -> pd.DataFrame:
+    columns = ["method_a", "variant_a", "method_b", "variant_b", "difference"]
+    found = pd.DataFrame(rows, columns=columns)
+    return found.assign(split="random", task=ALL_TASKS, metric="r2",
+                        low=found["difference"] - 0.1, high=found["difference"] + 0.1)  # fmt: skip
+
+
+def test_systems_are_compared_with_the_defaults_of_others_whichever_side_they_stand_on() -> None:
+    board = pd.DataFrame(
+        [("poi", "default"), ("urbanvlp", "default_without_street_views"), ("musecl", "default"),
+         ("musecl", "add")],
+        columns=["method", "variant"],
+    )  # fmt: skip
+    comparisons = compared(
+        ("poi", "default", "urbanvlp", "default_without_street_views", -0.3),
+        ("musecl", "default", "poi", "default", 0.05),
+        ("musecl", "add", "poi", "default", 0.4),
+        ("musecl", "default", "urbanvlp", "default_without_street_views", -0.2),
+    )
+    found = versus(board, comparisons, ["urbanvlp", "musecl"], "random", ALL_TASKS).set_index(
+        "over"
+    )
+    told = {"poi": "+0.300 [+0.200, +0.400] better", "musecl": "+0.200 [+0.100, +0.300] better"}
+    assert found["UrbanVLP gains"].to_dict() == told | {"urbanvlp": ""}
+    told = {"poi": "+0.050 [-0.050, +0.150] tie", "urbanvlp": "-0.200 [-0.300, -0.100] worse"}
+    assert found["MuseCL gains"].to_dict() == told | {"musecl": ""}
+
+
+def test_hours_stand_by_r2_with_what_lmemr_gains_and_a_star_where_the_target_is_read() -> None:
+    about = {"task": "out", "split": "random", "fold": 0, "seed": 0}
+    figures = {("lmemr", "default"): (0.7, 9.0), ("od_pca", "default"): (0.8, 8.0),
+               ("lmemr", "gcn"): (0.6, 9.5)}  # fmt: skip
+    board = pd.DataFrame(
+        about | {"method": method, "variant": variant, "scale": scale, "metric": metric,
+                 "value": value, "target_in_inputs": method == "od_pca"}
+        for (method, variant), values in figures.items()
+        for (metric, scale), value in zip(
+            (("r2", "transformed"), ("mae", "original")), values, strict=True
+        )
+    )  # fmt: skip
+    comparisons = compared(
+        ("od_pca", "default", "lmemr", "default", 0.15), ("lmemr", "default", "lmemr", "gcn", 0.05)
+    ).assign(task="out")
+    found = hourly(board, comparisons, "out", "lmemr")
+    assert found["random: R²"].to_list() == ["0.800", "0.700", "0.600"]
+    assert found["random: MAE"].to_list() == ["8.000", "9.000", "9.500"]
+    assert found["method"].str.endswith(" *").to_list() == [True, False, False]
+    told = ["-0.150 [-0.250, -0.050] worse", "", "+0.050 [-0.050, +0.150] tie"]
+    assert found["random: LMEMR gains"].to_list() == told
 
 
 def test_results_of_a_built_city(
