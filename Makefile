@@ -13,7 +13,7 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-fast run test lint format ui explain sizes clean experiments tables lock
+.PHONY: help setup demo demo-fast run test lint format ui explain sizes clean experiments results tables lock
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -67,11 +67,19 @@ sizes: setup ## what the lake holds, by city
 clean: setup ## delete a city from the lake: make clean CITY=demo
 	@$(RUN) cityloom clean $(CITY)
 
-experiments: setup ## build demo_large and write docs/results (over an hour; not in CI)
-	@$(MAKE) --no-print-directory run CITY=demo_large
-	$(RUN) python benchmarks/experiments.py
+experiments: setup ## build the cities of docs/results and write it (hours; not in CI)
+	@$(MAKE) --no-print-directory results CITY=demo_large
 	$(RUN) python benchmarks/calibration.py
 	$(RUN) python benchmarks/transfer.py
+	@$(MAKE) --no-print-directory results CITY=demo_500m
+	@if [ -d "$${CITYLOOM_DATA:-data}/nyc" ]; then \
+	  $(MAKE) --no-print-directory results CITY=manhattan && \
+	  $(MAKE) --no-print-directory results CITY=manhattan_zones; \
+	else echo "Manhattan is left out: its files are not in $${CITYLOOM_DATA:-data}/nyc"; fi
+
+results: setup ## build one city and write its page of docs/results: make results CITY=manhattan
+	@$(MAKE) --no-print-directory run CITY=$(CITY)
+	$(RUN) python benchmarks/experiments.py $(CITY)
 
 tables: setup ## docs/tables.md from the contracts
 	$(RUN) cityloom tables > docs/tables.md

@@ -104,7 +104,7 @@ def measured(n: int, threads: int) -> dict[str, float]:
             self.walks: dict[str, Tensor] = {}
 
         def features(self, index: Tensor, through: str | None) -> Tensor:
-            return (table if through is None else self.propagated[through])[index]
+            return (table if through is None else self.propagated[through]).index_select(0, index)
 
         def loss(self, index: Tensor) -> Tensor:
             if not self.walks:
