@@ -187,22 +187,18 @@ def compact(
     return size * np.hstack(kept)
 
 
-def regressions(city: Manhattan) -> dict[str, dict[str, dict[str, float]]]:
-    """What regressions reach that make no embedding, by name and target: figures of the peers' folds."""
+def regressions(city: Manhattan) -> dict[str, tuple[Floats, Any]]:
+    """Regressions that make no embedding: what they read [N, W], and the model."""
     trips, log = both_ways(city.trips), both_ways(np.log1p(city.trips))
     ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 6, 13)))
-    forest = ExtraTreesRegressor(300, random_state=0)
-    given = {
-        "raw trips, strength by inner validation": (trips, ridge),
-        "raw and log trips, the same": (np.hstack([trips, log]), ridge),
-        "300 extra trees on roots of trips and POIs": (
-            np.hstack([np.sqrt(trips), city.pois]),
-            forest,
-        ),
-    }
+    roots = np.hstack([np.sqrt(trips), city.pois])
     return {
-        name: {target: blocks_of_five(values, city.targets[target], model) for target in TARGETS}
-        for name, (values, model) in given.items()
+        "trips, strength by inner validation": (trips, ridge),
+        "trips and log trips, strength by inner validation": (np.hstack([trips, log]), ridge),
+        "300 extra trees on roots of trips and POIs": (
+            roots,
+            ExtraTreesRegressor(300, random_state=0),
+        ),
     }
 
 
@@ -473,7 +469,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5, help="of training")
     parser.add_argument("--quick", action="store_true", help="one seed, few repeats: does it run")
-    parser.add_argument("--only", default="", help="trained embeddings whose name holds this")
+    parser.add_argument("--only", default="", help="embeddings whose name holds this")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--choose", action="store_true", help="what `volumes` was chosen by")
     parser.add_argument("--write", type=Path, help="append each row to this file as JSON")
@@ -493,10 +489,15 @@ def main() -> None:
     for name, values in PEERS.items():
         print(f"| {name} | {values[0]} | {values[1]} | {values[2]} | | | | |")
     found = {}
-    for name, embedding in simple(city).items() if not asked.only else ():
+    for name, embedding in simple(city).items():
+        if asked.only not in name:
+            continue
         found[name] = [scores(city, embedding, repeats=repeats, k_seeds=k_seeds)]
         print(line(name, found[name], 0.0), flush=True)
-    for name, reached in regressions(city).items() if not asked.only else ():
+    for name, (values, model) in regressions(city).items():
+        if asked.only not in name:
+            continue
+        reached = {key: blocks_of_five(values, city.targets[key], model) for key in TARGETS}
         cells = ["{mae:.0f} / {rmse:.0f} / {r2:.3f}".format(**reached[key]) for key in TARGETS]
         print(f"| {name} | {cells[0]} | {cells[1]} | | | | | |", flush=True)
     for name, make in embeddings(city).items():
