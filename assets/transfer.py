@@ -14,6 +14,7 @@ from model_code.methods import HEAD_KEYS, METHODS, MethodConfig
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import nn
 
     from model_code.methods.base import Checkpoint, RegionData, Targets
 
@@ -133,7 +134,7 @@ def _scores(
     splits = ctx.inputs["splits"].frame()
     encoder: Any = spec.load()
     adaptable = isinstance(encoder, Adaptable)
-    shapes = None if adaptable else _shapes(encoder, data, config)
+    fresh = None if adaptable else _fresh(encoder, data, config)
     frames = []
     for fit, seed, whole in stored(checkpoints):
         if fit.fold >= 0 or fit.variant != "default":
@@ -141,7 +142,7 @@ def _scores(
         if adaptable:
             checkpoint = encoder.adapt(whole, data, config, seed=seed)
         else:
-            checkpoint = _branches(whole, shapes, ctx.name, source)
+            checkpoint = _branches(whole, fresh, ctx.name, source)
         embedding = encoder.embed(checkpoint, data, config)
         for split, fold in folds(splits):
             parts = parts_for(splits, data.region_ids, split, fold)
@@ -165,35 +166,34 @@ def _scores(
     return rows.assign(pretrained_on=source)
 
 
-def _shapes(
-    method: Any, data: RegionData, config: MethodConfig
-) -> dict[str, tuple[int, ...]] | None:
-    """Names and shapes of the weights that this city's encoder has; None for a method whose
-    checkpoints are no such encoder."""
+def _fresh(method: Any, data: RegionData, config: MethodConfig) -> nn.Module | None:
+    """This city's encoder, untrained; None for a method whose checkpoints are no such encoder."""
     from model_code.methods.base import Tunable
 
-    if not isinstance(method, Tunable):
-        return None
-    state = method.encoder(data, config).state_dict()
-    return {name: tuple(values.shape) for name, values in state.items()}
+    return method.encoder(data, config) if isinstance(method, Tunable) else None
 
 
 def _branches(
-    checkpoint: Checkpoint, shapes: dict[str, tuple[int, ...]] | None, city: str, source: str
+    checkpoint: Checkpoint, fresh: nn.Module | None, city: str, source: str
 ) -> Checkpoint:
     """The branches of an encoder that this city can feed. The features of the others would be the
     same in every region, that of their absent-token, and no head can learn from those."""
     from dataclasses import replace
 
-    if shapes is None:
+    from model_code.training import load_arrays
+
+    if fresh is None:
         return checkpoint
-    given = checkpoint.tensors
-    if differ := [n for n, shape in shapes.items() if n not in given or given[n].shape != shape]:
+    own = fresh.state_dict()
+    cut = {name: values for name, values in checkpoint.tensors.items() if name in own}
+    try:
+        load_arrays(fresh, cut)
+    except RuntimeError as error:
         raise DataError(
-            f"an encoder of {source!r} does not fit {city!r}: {differ[0]} has another shape",
+            f"an encoder of {source!r} does not fit {city!r}: {str(error).splitlines()[-1].strip()}",
             fix="give both cities the same `captions.clip`",
-        )
-    return replace(checkpoint, tensors={name: given[name] for name in shapes})
+        ) from error
+    return replace(checkpoint, tensors=cut)
 
 
 def _check_alike(ctx: Context, method: str, source: str, left_out: tuple[str, ...]) -> None:

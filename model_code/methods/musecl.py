@@ -52,7 +52,8 @@ from model_code.fusion import Aggregate, Fusion, Projection
 from model_code.losses import one_way_info_nce, triplet_loss
 from model_code.methods import MethodConfig, MuseClConfig
 from model_code.methods.base import NOWHERE, Checkpoint, Floats, Mask, RegionData, Workspace
-from model_code.methods.urbanvlp import ImageTower, given_towers
+from model_code.methods.resting import CityTower
+from model_code.methods.urbanvlp import given_towers
 from model_code.scaling import Scaler
 from model_code.text.word_vectors import sentences_of, word_vectors
 from model_code.training import (
@@ -255,9 +256,9 @@ class TowerEncoder(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, towers: Towers) -> None:
+    def __init__(self, tower: CityTower) -> None:
         super().__init__()
-        self.tower = ImageTower(towers)
+        self.tower = tower
         self.width, self.size_px = self.tower.width, self.tower.size_px
         self.register_buffer("mean", torch.zeros(self.width))
         self.register_buffer("scale", torch.ones(self.width))
@@ -278,7 +279,8 @@ def _backbone(data: RegionData, config: MuseClConfig, view: View) -> ImageEncode
     if name != "towers":
         return ImageEncoder(name, augment=config.augment, turned=satellite)
     given = given_towers(data.towers or {}, view)
-    return TowerEncoder(Towers(given.record["model"], given.tensors["vocabulary"]))
+    towers = Towers(given.record["model"], given.tensors["vocabulary"])
+    return TowerEncoder(CityTower(towers, given))
 
 
 class Joint(nn.Module):
@@ -526,11 +528,9 @@ class MuseCl:
             if weights is not None:
                 encoder.load_file(weights.path, weights.sha256)
             return
-        assert isinstance(encoder, TowerEncoder) and data.towers is not None
-        given = given_towers(data.towers, view)
-        pair = Towers(given.record["model"], given.tensors["vocabulary"])
-        load_arrays(pair, given.tensors)
-        encoder.tower.visual.load_state_dict(pair.clip.visual.state_dict())
+        assert isinstance(encoder, TowerEncoder)
+        encoder.tower.start()
+        encoder.tower.requires_grad_(not config.rest)
         key = ("tower vectors", view)
         if key not in data.memo:
             with evaluating(encoder):

@@ -17,6 +17,7 @@ city gives the same embedding.
 What the paper leaves open, or has otherwise:
 
 - The towers rest, so that each picture and caption is encoded once; the projections behind them train.
+  A checkpoint has no copy of a city's towers.
 - Location features are standardised on the regions that pretraining sees and kept on their principal
   axes: within one city GeoCLIP's features are nearly one vector.
 - Each term of the first contrast has a temperature of its own, learned, as CLIP's.
@@ -50,7 +51,15 @@ from model_code.graphs.views import Graph, distance_graph, function_graph, mobil
 from model_code.losses import Temperature, info_nce
 from model_code.methods import MethodConfig, UrbanMmclConfig, UrbanVlpConfig
 from model_code.methods.base import NOWHERE, Checkpoint, Floats, Mask, RegionData, Workspace
-from model_code.methods.urbanvlp import ImageTower, View, captions, make_towers, start_towers
+from model_code.methods.resting import CityTower, weights_digest
+from model_code.methods.urbanvlp import (
+    ImageTower,
+    View,
+    captions,
+    given_towers,
+    make_towers,
+    start_towers,
+)
 from model_code.pca import principal_axes
 from model_code.scaling import Scaler
 from model_code.training import Settings, evaluating, fit, load_arrays, seeded, state_arrays
@@ -106,10 +115,7 @@ def _once(data: RegionData, key: tuple[Any, ...], make: Callable[[], Tensor]) ->
 
 
 def _digest(module: nn.Module) -> str:
-    found = hashlib.sha256()
-    for name, values in sorted(state_arrays(module).items()):
-        found.update(name.encode() + values.tobytes())
-    return found.hexdigest()
+    return weights_digest(state_arrays(module)).hex()
 
 
 def _picture_vectors(data: RegionData, view: View, tower: ImageTower) -> Tensor:
@@ -217,7 +223,13 @@ class MmclRegions(nn.Module):
         super().__init__()
         self.data, self.config, self.absent_rate = data, config, config.absent_rate
         self.register_buffer("visible", torch.from_numpy(np.array(visible)))
-        self.towers = nn.ModuleDict({view: ImageTower(pair) for view, pair in towers.items()})
+        given = data.towers
+        self.towers = nn.ModuleDict(
+            {
+                view: CityTower(pair, given and given_towers(given, view))
+                for view, pair in towers.items()
+            }
+        )
         self.towers.requires_grad_(False)
         widths: dict[str, int] = {view: pair.embed_dim for view, pair in towers.items()}
         self.places = nn.ModuleDict()

@@ -9,17 +9,18 @@ import pytest
 import shapely
 
 from assets.stage import Context
-from assets.transfer import _branches, _check_apart, _shapes
+from assets.transfer import _branches, _check_apart, _fresh
 from model_code.city import load_city
 from model_code.contracts import Checker
 from model_code.errors import DataError
-from model_code.methods import UrbanVlpConfig
+from model_code.methods import MuseClConfig, UrbanVlpConfig
 from model_code.methods.base import Checkpoint, RegionData
 from model_code.methods.baselines.poi import METHOD as POI
+from model_code.methods.musecl import METHOD as MUSECL
 from model_code.methods.urbanvlp import METHOD
 from model_code.tables import contract
 from resources.lake import Lake, table_writer
-from tests.model_code.methods.fake_city import fake_city
+from tests.model_code.methods.fake_city import fake_city, with_towers
 from tests.tiny import ROOT
 
 TOWER = {
@@ -46,7 +47,7 @@ def carried() -> Checkpoint:
 
 
 def test_a_city_takes_the_branches_that_it_can_feed(here: RegionData, carried: Checkpoint) -> None:
-    cut = _branches(carried, _shapes(METHOD, here, CONFIG), "here", "there")
+    cut = _branches(carried, _fresh(METHOD, here, CONFIG), "here", "there")
     found = METHOD.embed(cut, here, CONFIG)
     assert found.shape == (20, CONFIG.width)
     # The whole encoder, were the views there but in no region, gives the same and its absent-tokens.
@@ -65,13 +66,28 @@ def test_a_city_takes_the_branches_that_it_can_feed(here: RegionData, carried: C
 
 
 def test_an_encoder_of_other_towers_is_refused(here: RegionData, carried: Checkpoint) -> None:
-    shapes = _shapes(METHOD, here, CONFIG.model_copy(update={"width": 8}))
+    narrow = _fresh(METHOD, here, CONFIG.model_copy(update={"width": 8}))
     with pytest.raises(DataError, match=r"(?s)of 'there' does not fit 'here'.*captions\.clip"):
-        _branches(carried, shapes, "here", "there")
+        _branches(carried, narrow, "here", "there")
+
+
+def test_towers_that_rested_come_from_this_city() -> None:
+    names = {"satellite_backbone": "towers", "street_view_backbone": "towers"}
+    config = MuseClConfig.model_validate(
+        {"epochs": 1, "align_epochs": 1, "width": 8, "word_epochs": 1, "word_min_count": 1, **names}
+    )
+    there, other = (with_towers(fake_city(40, seed=seed)[0], TOWER) for seed in (1, 2))
+    given = MUSECL.pretrain(there, config, seed=0, visible=np.ones(40, bool))
+    cut = _branches(given, _fresh(MUSECL, other, config), "here", "there")
+    assert not any(".visual." in name for name in cut.tensors)
+    assert np.isfinite(MUSECL.embed(cut, other, config)).all()
+    with pytest.raises(DataError, match="other towers"):
+        strange = with_towers(other, TOWER, seed=6)
+        _branches(given, _fresh(MUSECL, strange, config), "here", "there")
 
 
 def test_what_is_no_encoder_is_carried_as_it_is(here: RegionData, carried: Checkpoint) -> None:
-    assert _branches(carried, _shapes(POI, here, CONFIG), "here", "there") is carried
+    assert _branches(carried, _fresh(POI, here, CONFIG), "here", "there") is carried
 
 
 def town(lake: Lake, name: str, east_m: float) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from model_code.methods import UrbanVlpConfig
 from model_code.methods.base import Checkpoint, Parts, RegionData, Targets, Task
+from model_code.methods.urbanvlp import make_towers
+from model_code.training import seeded, state_arrays
+from model_code.vision.clip import model_arguments
+from model_code.vision.clip_config import ClipConfig
 
 TASKS = (
     Task("income", "regression"),
@@ -157,6 +163,21 @@ def _neighbours(parts: Parts, seed: int) -> np.ndarray:
     kept = (part[one] == part[other]) & (rng.random(len(one)) < 0.15)
     pairs = np.stack([one[kept], other[kept]], axis=1)
     return np.concatenate([pairs, pairs[:, ::-1]])
+
+
+def with_towers(data: RegionData, tower: dict[str, Any], seed: int = 5) -> RegionData:
+    """The same city with towers of random weights, as if they were pretrained."""
+    size = UrbanVlpConfig.model_validate({"chip_px": 16, "view_px": (16, 24), "tower": tower})
+    with seeded(seed):
+        pairs = make_towers(data, size, np.ones(len(data), bool))
+    towers = {
+        str(view): Checkpoint(
+            state_arrays(pair),
+            {"model": model_arguments(ClipConfig.model_validate(tower), pair.size_px)},
+        )
+        for view, pair in pairs.items()
+    }
+    return replace(data, towers=towers)
 
 
 def r2(predicted: np.ndarray, true: np.ndarray, rows: np.ndarray) -> float:

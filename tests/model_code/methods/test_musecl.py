@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from model_code.errors import DataError
 from model_code.fingerprint import file_digest
-from model_code.methods import METHODS, MuseClConfig, UrbanVlpConfig
+from model_code.methods import METHODS, MuseClConfig
 from model_code.methods.base import Checkpoint, RegionData, Workspace
 from model_code.methods.musecl import (
     METHOD,
@@ -26,12 +26,9 @@ from model_code.methods.musecl import (
     similarity,
 )
 from model_code.methods.run import fit_predictor, inputs_of, predict
-from model_code.methods.urbanvlp import make_towers
-from model_code.training import evaluating, load_arrays, seeded, state_arrays
+from model_code.training import evaluating, load_arrays, seeded
 from model_code.vision.backbones import ImageEncoder
-from model_code.vision.clip import model_arguments
-from model_code.vision.clip_config import ClipConfig
-from tests.model_code.methods.fake_city import equal, fake_city, r2
+from tests.model_code.methods.fake_city import equal, fake_city, r2, with_towers
 
 CONFIG = MuseClConfig.model_validate(
     {
@@ -403,17 +400,7 @@ TOWERS = {"satellite_backbone": "towers", "street_view_backbone": "towers"}
 
 @pytest.fixture(scope="module")
 def towered(data: RegionData) -> RegionData:
-    size = UrbanVlpConfig.model_validate({"chip_px": 16, "view_px": (16, 24), "tower": TOWER})
-    with seeded(5):
-        pairs = make_towers(data, size, EVERYONE)
-    towers = {
-        view: Checkpoint(
-            state_arrays(pair),
-            {"model": model_arguments(ClipConfig.model_validate(TOWER), pair.size_px)},
-        )
-        for view, pair in pairs.items()
-    }
-    return replace(data, towers=towers)
+    return with_towers(data, TOWER)
 
 
 def weights(checkpoint: Checkpoint, view: str) -> dict[str, np.ndarray]:
@@ -431,9 +418,8 @@ def test_towers_rest_unless_they_are_told_to_train(towered: RegionData, rest: bo
     found = pretrained(towered, config(rest=rest, **TOWERS))
     for view, given in towered.towers.items():
         own = weights(found, view)
-        assert own
-        same = [np.array_equal(value, given.tensors[name]) for name, value in own.items()]
-        assert all(same) if rest else not any(same)
+        assert bool(own) is not rest  # what rests is in the city's towers
+        assert not any(np.array_equal(value, given.tensors[name]) for name, value in own.items())
     assert inputs_of(METHODS["musecl"], config(**TOWERS))[-1] == "flows"
 
 
@@ -459,6 +445,41 @@ def test_resting_towers_are_read_once_and_give_what_reading_again_gives(
             np.testing.assert_allclose(seen.mean(axis=0), 0, atol=1e-3)
             np.testing.assert_allclose(seen.std(axis=0), 1, atol=1e-2)
     assert np.isfinite(METHOD.embed(found, fresh, changed)).all()
+
+
+def test_a_checkpoint_without_its_towers_embeds_as_one_with_them(towered: RegionData) -> None:
+    changed = config(**TOWERS)
+    found = pretrained(towered, changed)
+    whole = dict(found.tensors)
+    for view, given in towered.towers.items():
+        for name, value in given.tensors.items():
+            if name.startswith("clip.visual."):
+                whole[f"encoders.{view}.tower.{name.removeprefix('clip.')}"] = value
+    assert len(whole) > len(found.tensors) + 10
+    rows = METHOD.embed(found, towered, changed)
+    np.testing.assert_array_equal(
+        rows, METHOD.embed(replace(found, tensors=whole), towered, changed)
+    )
+    with pytest.raises(DataError, match="other towers than those of this city"):
+        METHOD.embed(found, with_towers(towered, TOWER, seed=6), changed)
+
+
+def test_labels_train_towers_that_have_rested(city: tuple, towered: RegionData) -> None:
+    _, targets, parts = city
+    found = pretrained(towered, config(**TOWERS))
+    rows = METHOD.embed(found, towered, config(**TOWERS))
+    for mode in ("end_to_end", "scratch"):
+        changed = config(**TOWERS, mode=mode, tuning={"epochs": 1, "batch": 13, "hidden": 8})
+        spec = METHODS["musecl"]
+        predictor = fit_predictor(
+            spec, changed, found, rows, seed=0, targets=targets, parts=parts, data=towered
+        )
+        own = {n.removeprefix("encoder."): v for n, v in predictor.tensors.items()}
+        for view, given in towered.towers.items():
+            held = weights(Checkpoint(own), view)
+            assert held and not any(np.array_equal(v, given.tensors[n]) for n, v in held.items())
+        predicted = predict(spec, changed, predictor, rows, towered)
+        assert np.isfinite(predicted["income"]).all()
 
 
 def test_towers_that_a_city_has_not_are_named(data: RegionData, towered: RegionData) -> None:

@@ -14,7 +14,7 @@ from model_code.methods.base import Adaptable, Checkpoint, RegionData, Workspace
 from model_code.methods.run import fit_checkpoint, fit_predictor, inputs_of, predict
 from model_code.methods.urbanmmcl import METHOD, MmclRegions, Pretraining, _region_texts, _towers
 from model_code.training import load_arrays, seeded
-from tests.model_code.methods.fake_city import equal, fake_city, r2
+from tests.model_code.methods.fake_city import equal, fake_city, r2, with_towers
 
 TOWER = {
     "shrink": 1, "patch_px": 8, "image_width": 32, "image_layers": 1, "text_width": 32, "text_layers": 1,
@@ -75,8 +75,8 @@ def test_the_contrast_of_modalities_is_that_of_the_paper(data: RegionData) -> No
     ]  # fmt: skip
     pairs = _towers(data, CONFIG, EVERYONE)
     load_arrays(pairs["satellite"].clip.visual, {
-        name.removeprefix("visual."): value.numpy()
-        for name, value in regions.towers["satellite"].state_dict().items()
+        name: value.numpy()
+        for name, value in regions.towers["satellite"].visual.state_dict().items()
     })  # fmt: skip
     chips = F.normalize(pairs["satellite"].image(torch.from_numpy(data.chips))[0], dim=1).detach()
     torch.testing.assert_close(
@@ -433,6 +433,40 @@ def test_embeddings_predict_what_the_modalities_show() -> None:
     assert r2(predicted["income"], targets.values["income"], parts.test) > 0.5
     known = parts.test & np.isfinite(targets.values["use"][:, 0])
     assert (predicted["use"][known] == targets.values["use"][known]).mean() > 0.5
+
+
+def test_a_checkpoint_does_not_hold_the_city_s_towers(city: tuple) -> None:
+    data, targets, parts = city
+    towered = with_towers(data, TOWER)
+    found = pretrained(towered)
+    held = [name for name in found.tensors if name.startswith("towers.")]
+    assert sorted(held) == ["towers.satellite.digest", "towers.street_view.digest"]
+    whole = dict(found.tensors)
+    for view, given in towered.towers.items():
+        for name, value in given.tensors.items():
+            if name.startswith("clip.visual."):
+                whole[f"towers.{view}.{name.removeprefix('clip.')}"] = value
+    rows = METHOD.embed(found, towered, CONFIG)
+    np.testing.assert_array_equal(
+        rows, METHOD.embed(replace(found, tensors=whole), towered, CONFIG)
+    )
+    changed = config(mode="end_to_end", tuning={"epochs": 1, "batch": 16, "hidden": 8})
+    spec = METHODS["urbanmmcl"]
+    predictor = fit_predictor(
+        spec, changed, found, rows, seed=0, targets=targets, parts=parts, data=towered
+    )
+    assert not any(".visual." in name for name in predictor.tensors)
+    predicted = predict(spec, changed, predictor, rows, towered)
+    assert np.isfinite(predicted["income"]).all()
+
+
+def test_towers_of_another_model_are_refused(data: RegionData) -> None:
+    found = pretrained(with_towers(data, TOWER), config(epochs=1))
+    other = with_towers(data, TOWER, seed=6)
+    with pytest.raises(DataError, match=r"(?s)other towers than those of this city.*captions.clip"):
+        METHOD.embed(found, other, CONFIG)
+    with pytest.raises(DataError, match="other towers"):
+        METHOD.adapt(found, other, CONFIG, seed=0)
 
 
 # --- transfer ------------------------------------------------------------------------------------
