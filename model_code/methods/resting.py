@@ -45,8 +45,9 @@ class CityTower(ImageTower):
             self.digest.copy_(
                 torch.frombuffer(bytearray(weights_digest(self.given)), dtype=torch.uint8)
             )
-        self.register_state_dict_post_hook(_leave_out)
-        self.register_load_state_dict_pre_hook(_fill_in)
+        hooked: Any = self  # torch gives these no types
+        hooked.register_state_dict_post_hook(_leave_out)
+        hooked.register_load_state_dict_pre_hook(_fill_in)
 
     def start(self) -> None:
         """Take the city's weights, where it has any."""

@@ -223,12 +223,9 @@ class MmclRegions(nn.Module):
         super().__init__()
         self.data, self.config, self.absent_rate = data, config, config.absent_rate
         self.register_buffer("visible", torch.from_numpy(np.array(visible)))
-        given = data.towers
+        given = {v: given_towers(data.towers, v) for v in towers} if data.towers is not None else {}
         self.towers = nn.ModuleDict(
-            {
-                view: CityTower(pair, given and given_towers(given, view))
-                for view, pair in towers.items()
-            }
+            {view: CityTower(pair, given.get(view)) for view, pair in towers.items()}
         )
         self.towers.requires_grad_(False)
         widths: dict[str, int] = {view: pair.embed_dim for view, pair in towers.items()}
