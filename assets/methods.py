@@ -728,8 +728,68 @@ def urbanmmcl_graphs(ctx: Context) -> Product:
     return Product(joined.sort_values(columns[:3], ignore_index=True)[columns])
 
 
+def _attention(ctx: Context, written: Written) -> bytes:
+    from model_code.report import attention
+
+    return attention.attention_maps(written.frame(), ctx.inputs["regions"].geo())
+
+
+_LMEMR = METHODS["lmemr"]
+
+
+@stage(group="finetuning", kinds=("torch",), absent=partial(_not_chosen, _LMEMR),
+       inputs=("regions", *_tables(_LMEMR), "lmemr_finetuned"), config=_DATA_KEYS, picture=_attention,
+       settings=partial(_fit_settings, _LMEMR))  # fmt: skip
+def lmemr_attention(ctx: Context) -> Product:
+    """What regions give to their neighbours in LMEMR's graph attention; `states.parquet` has its
+    modalities in two dimensions, with and without the contrast between them."""
+    import pandas as pd
+
+    from model_code.evaluation.modality_states import inside, modality_map
+
+    data, fitted = method_data(_LMEMR, ctx), ctx.inputs["lmemr_finetuned"]
+    ids, shown = data.region_ids, _shown(ctx.settings["variants"])
+    rows: list[pd.DataFrame] = []
+    drawn: list[pd.DataFrame] = []
+    for contrast, variant in _contrasted(ctx.settings["variants"], shown).items():
+        checkpoint = fitted.checkpoint(_first_fit(fitted, variant))
+        found = inside(checkpoint, data, _config(_LMEMR, ctx.settings, variant))
+        if variant == shown:
+            ends = {"region_id": ids[found.target], "neighbour_id": ids[found.source]}
+            rows = [
+                pd.DataFrame({"modality": name, **ends, "weight": weights.astype("float64")})
+                for name, weights in found.attention.items()
+            ]
+        states = modality_map(found.states, found.present, found.modalities)
+        drawn.append(states.assign(contrast=contrast, region_id=ids[states.pop("region")]))
+    columns = contract("lmemr_attention").names()
+    joined = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns)
+    every = contract("lmemr_states")
+    writer = plain_table_writer(every, pd.concat(drawn, ignore_index=True)[every.names()])
+    ordered = joined.sort_values(columns[:3], ignore_index=True)[columns]
+    return Product(ordered, files={"states.parquet": writer})
+
+
+def _contrasted(variants: dict[str, Any], shown: str) -> dict[str, str]:
+    """The shown variant and the one that differs from it in the contrast between modalities alone, if
+    there is one: by whether they have that."""
+    if not variants[shown]["inter"]:
+        return {"without": shown}
+    other = {**variants[shown], "inter": False}
+    same = [name for name, settings in sorted(variants.items()) if settings == other]
+    return {"with": shown, "without": same[0]} if same else {"with": shown}
+
+
+def _first_fit(fitted: Handle, variant: str) -> str:
+    """The name of a variant's checkpoint of the first fold and seed."""
+    about = {name: fitted.record(name)["fit"] for name in fitted.checkpoints}
+    own = [name for name, fit in about.items() if fit["variant"] == variant]
+    return min(own, key=lambda name: [about[name][key] for key in ("split", "fold", "seed")])
+
+
 ASSETS = [
     *(asset for spec in METHODS.values() for asset in method_stages(spec)),
     musecl_triplets,
     urbanmmcl_graphs,
+    lmemr_attention,
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from assets.captions import examples
@@ -36,7 +37,7 @@ _PICTURES = {
 }
 _CAPTIONS = ("calibrated_captions", "caption_scores", "captions", "image_shares")
 _EXPERTS = {"urbanmoe": "urbanmoe_finetuned"}  # whose records say what routers do
-_HOURS = ("hourly_metrics", "region_descriptions")
+_HOURS = ("hourly_metrics", "region_descriptions", "lmemr_attention")
 _HOURLY = "lmemr"  # the method whose days are shown
 _BINNED = 3  # methods whose bins are shown
 _SHOWN = 10  # best and worst captions of a view
@@ -270,6 +271,39 @@ def _hours(ctx: Context) -> list[Finding]:
             hours.bin_confusion(counts),
         ),
     )
+    found = [Finding(name, said, Picture(caption, png)) for name, said, caption, png in shown]
+    return found + _inside(ctx, chosen)
+
+
+def _inside(ctx: Context, chosen: Sequence[str]) -> list[Finding]:
+    """Whom the graph attends to, also around the `chosen` regions, and where modalities lie."""
+    from model_code.report import attention
+    from model_code.report.html import Finding, Picture
+
+    handle, regions = ctx.inputs["lmemr_attention"], ctx.inputs["regions"].geo()
+    given, states = handle.frame(), handle.frame(file="states.parquet")
+    fit = "The first fold and seed of the default; means over heads and blocks"
+    shown = [
+        (
+            "Graph attention",
+            (),
+            f"{fit}. Red: regions that their neighbours look at more than evenly.",
+            attention.attention_maps(given, regions),
+        ),
+        (
+            "Graph attention of single regions",
+            (),
+            f"{fit}, and over modalities. The regions are those of the days above.",
+            attention.attention_of(given, regions, chosen),
+        ),
+    ]
+    scatter = (
+        "Modalities, with and without the contrast between them",
+        attention.match_sentences(states),
+        "States after the graph, by direction; one point is a region in one modality.",
+        attention.modality_scatter(states),
+    )
+    shown = [*(shown if len(given) else []), scatter]
     return [Finding(name, said, Picture(caption, png)) for name, said, caption, png in shown]
 
 

@@ -306,6 +306,30 @@ _ALL = (
         Column("weight", "float64", "of the link; the strongest of a graph has 1", low=0, high=1),
     ),
     _table(
+        "lmemr_attention",
+        "What regions give to their neighbours in LMEMR's graph attention, in the first fit of the default: "
+        "means over heads and blocks.",
+        ["modality", "region_id", "neighbour_id"],
+        Column("modality", "string", "modality", choices=("heights", "pois", "satellite", "street_view")),
+        _REGION,
+        Column("neighbour_id", "string", "region that it attends to"),
+        Column("weight", "float64", "its share; those of a region and modality sum to 1", low=0, high=1),
+    ),
+    _table(
+        "lmemr_states",
+        "States of LMEMR's modalities after the graph, in two dimensions, with and without the contrast "
+        "between modalities (the variant that differs in `inter` alone, where the city has one).",
+        ["contrast", "modality", "region_id"],
+        Column("contrast", "string", "contrast between modalities", choices=("with", "without")),
+        Column("modality", "string", "modality", choices=("heights", "pois", "satellite", "street_view")),
+        _REGION,
+        Column("axis_1", "float64", "first axis"),
+        Column("axis_2", "float64", "second axis"),
+        Column("projection", "string", "`pca` below 30 regions", choices=("pca", "tsne")),
+        Column("own_match", "float64", "in what share of the other modalities the nearest state is of this "
+               "very region; null without any other", nullable=True, low=0, high=1),
+    ),
+    _table(
         "flows",
         "Trips between regions. Rows from a ready matrix have no hour.",
         ["source", "origin_id", "destination_id", "hour"],

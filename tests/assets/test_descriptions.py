@@ -14,6 +14,7 @@ import pytest
 import pipelines.definitions  # noqa: F401 (fills the registry of stages)
 from assets import descriptions
 from assets.inputs import region_data
+from assets.methods import _contrasted
 from assets.stage import STAGES
 from model_code.city import Captions
 from model_code.methods import METHODS
@@ -28,7 +29,10 @@ HOURLY = [name for name, spec in METHODS.items() if spec.predicts == ("hourly",)
 def with_descriptions(config: dict[str, Any]) -> dict[str, Any]:
     small = {"width": 8, "heads": 2, "blocks": 1, "temporal_layers": 1, "epochs": 1}
     methods = {
-        "lmemr": {"config": small, "variants": {"lite": {"prompt": "lite"}}},
+        "lmemr": {
+            "config": small,
+            "variants": {"lite": {"prompt": "lite"}, "lone": {"inter": False}},
+        },
         "hourly_linear": {"config": {"components": 2}},
     }
     indicators = {k: config["indicators"][k] for k in ("population", "hourly_outflow")}
@@ -120,6 +124,32 @@ def test_the_leaderboard_says_what_was_read_and_predicted(described: Place) -> N
     hours = table(described, "hourly_metrics")
     assert set(hours["method"]) == {"lmemr", "hourly_linear"}
     assert sorted(hours["hour"].unique()) == list(range(24))
+
+
+def test_the_attention_of_the_checkpoint_is_on_the_page(described: Place) -> None:
+    given = table(described, "lmemr_attention")
+    borders = table(described, "adjacency")
+    assert len(given) == given["modality"].nunique() * len(borders) > 0
+    sums = given.groupby(["modality", "region_id"])["weight"].sum()
+    np.testing.assert_allclose(sums, 1, atol=1e-5)
+    lake = Lake(str(described.root / "lake"))
+    handle = lake.handle("tiny", "lmemr_attention")
+    states = handle.frame(file="states.parquet")
+    assert set(states["contrast"]) == {"with", "without"}
+    assert set(states["projection"]) == {"pca"}  # 12 regions
+    assert "picture.png" in handle.files
+    page = lake.handle("tiny", "report").path("report.html").read_text("utf-8")
+    assert "Graph attention of single regions" in page
+    assert "Modalities, with and without the contrast between them" in page
+
+
+def test_the_variant_without_contrast_differs_in_nothing_else() -> None:
+    plain = {"inter": True, "width": 8}
+    variants = {"default": plain, "wide": {**plain, "width": 9, "inter": False}}
+    assert _contrasted(variants, "default") == {"with": "default"}
+    variants["lone"] = {**plain, "inter": False}
+    assert _contrasted(variants, "default") == {"with": "default", "without": "lone"}
+    assert _contrasted({"default": variants["lone"]}, "default") == {"without": "default"}
 
 
 def test_a_rerun_asks_for_nothing_again(described: Place, tmp_path: Path) -> None:
