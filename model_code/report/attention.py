@@ -55,8 +55,8 @@ def received(attention: pd.DataFrame) -> pd.Series[float]:
 
 def mean_over_modalities(attention: pd.DataFrame) -> pd.DataFrame:
     """region_id, neighbour_id and the mean weight over the modalities."""
-    pairs = attention.groupby(["region_id", "neighbour_id"], as_index=False)["weight"]
-    return pairs.mean()
+    means = attention.groupby(["region_id", "neighbour_id"])["weight"].mean()
+    return means.reset_index()
 
 
 def match_sentences(states: pd.DataFrame) -> list[str]:
