@@ -2,8 +2,8 @@
 
 A city of N regions with the embedded city's latent fields, POIs and trips drawn around them, and random
 node features: build the three views, then one epoch of pretraining of the graph half with the method's
-default settings. Each size is a process of its own; time (wall, and that of all processors) and the peak
-of memory of the whole process. Exits with 1 when the goals for 100,000 regions are missed: 12 GiB, 10
+default settings and width. Each size is a process of its own; time (wall, and that of all processors) and
+the peak of memory of the whole process. Exits with 1 when the goals for 100,000 regions are missed: 12 GiB, 10
 minutes, and time that grows no faster than N log N from 10,000 on.
 """
 
@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 
 SIZES = (1_000, 10_000, 100_000)
-WIDTH = 128  # of a region's features
 TRIPS = 60  # that start in each region
 GOAL_GIB, GOAL_S, SLACK = 12.0, 600.0, 1.1
 
@@ -88,7 +87,7 @@ def measured(n: int, threads: int) -> dict[str, float]:
     }
     row["edges"] = sum(len(view.column) for view in views.values())
     with seeded(0):
-        table = torch.randn(n, WIDTH)
+        table = torch.randn(n, config.width)
 
     class Training(nn.Module):
         def __init__(self) -> None:
@@ -100,7 +99,7 @@ def measured(n: int, threads: int) -> dict[str, float]:
             }
             means = {name: view.mean_weight for name, view in views.items()}
             with seeded(0):
-                self.net = GraphViews(WIDTH, GraphSettings(), means)
+                self.net = GraphViews(config.width, GraphSettings(), means)
             self.walks: dict[str, Tensor] = {}
 
         def features(self, index: Tensor, through: str | None) -> Tensor:

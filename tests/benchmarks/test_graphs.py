@@ -6,6 +6,8 @@ import subprocess
 import sys
 
 from benchmarks.graphs import missed
+from model_code.graphs.multiview import GraphSettings
+from model_code.methods import UrbanMmclConfig
 from tests.tiny import ROOT
 
 
@@ -15,6 +17,17 @@ def test_a_small_city_is_measured() -> None:
     assert done.returncode == 0, done.stderr
     row = next(line for line in done.stdout.splitlines() if line.startswith("| 300 |"))
     assert row.count("(") == 6 and row.endswith(" |")
+
+
+def test_what_is_measured_is_the_method_s_default() -> None:
+    """The benchmark takes `GraphSettings()`, the method its config's."""
+    config = UrbanMmclConfig()
+    assert GraphSettings() == GraphSettings(
+        latent=config.latent, hidden=config.graph_hidden, width=config.graph_width,
+        decoder=config.decoder, vgae=config.vgae, random_walk=config.random_walk,
+        contrast=config.graph_contrast, walk_length=config.walk_length, tau=config.tau,
+        kl_weight=config.kl_weight, negatives=config.negatives,
+    )  # fmt: skip
 
 
 def test_goals_are_judged() -> None:
