@@ -206,7 +206,7 @@ def _hours(ctx: Context) -> list[Finding]:
     import pandas as pd
 
     from model_code.evaluation.hourly import flow_bins
-    from model_code.report import hours
+    from model_code.report import day_tree, hours
     from model_code.report.html import Finding, Picture
 
     title = METHODS[_HOURLY].title
@@ -272,6 +272,13 @@ def _hours(ctx: Context) -> list[Finding]:
         ),
     )
     found = [Finding(name, said, Picture(caption, png)) for name, said, caption, png in shown]
+    if day_tree.has_tree(flows):
+        caption = (
+            "The tree of all days, cut at seven kinds (below: how many regions), and the maps as kinds "
+            "split; a colour stays with the larger part."
+        )
+        tree = day_tree.tree_with_maps(ctx.inputs["regions"].geo(), flows)
+        found.insert(3, Finding("From two kinds of day to seven", (), Picture(caption, tree)))
     return found + _inside(ctx, chosen)
 
 

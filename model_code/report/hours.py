@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 KINDS = 7  # of day, as in LMEMR's Fig. 11
-_WARD_REGIONS = 3000  # above, the tree of all pairs is too large
+WARD_REGIONS = 3000  # above, the tree of all pairs is too large
 _MARKS = 6  # words of a kind of day
 _PRIOR = 100.0  # words that the prior counts for
 # What descriptions say of anything.
@@ -69,7 +69,7 @@ def kinds_of_day(flows: pd.DataFrame, count: int = KINDS) -> pd.Series[int]:
     count = min(count, len(vectors))
     if count < 2:
         return pd.Series(0, flows.index)
-    if len(vectors) <= _WARD_REGIONS:
+    if len(vectors) <= WARD_REGIONS:
         from scipy.cluster.hierarchy import fcluster, linkage
 
         found = fcluster(linkage(vectors, "ward"), count, "maxclust")

@@ -68,7 +68,7 @@ def test_many_regions_are_clustered_without_a_tree_of_all_pairs(
 ) -> None:
     flows = hours.days(targets, "outflow")
     tree = hours.kinds_of_day(flows, 2)
-    monkeypatch.setattr(hours, "_WARD_REGIONS", 10)
+    monkeypatch.setattr(hours, "WARD_REGIONS", 10)
     assert (hours.kinds_of_day(flows, 2) == tree).all()
 
 
