@@ -745,7 +745,8 @@ def lmemr_attention(ctx: Context) -> Product:
     modalities in two dimensions, with and without the contrast between them."""
     import pandas as pd
 
-    from model_code.evaluation.modality_states import inside, modality_map
+    from model_code.evaluation.modality_map import modality_map
+    from model_code.methods.lmemr_inside import inside
 
     data, fitted = method_data(_LMEMR, ctx), ctx.inputs["lmemr_finetuned"]
     ids, shown = data.region_ids, _shown(ctx.settings["variants"])

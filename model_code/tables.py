@@ -326,7 +326,7 @@ _ALL = (
         Column("axis_1", "float64", "first axis"),
         Column("axis_2", "float64", "second axis"),
         Column("projection", "string", "`pca` below 30 regions", choices=("pca", "tsne")),
-        Column("own_match", "float64", "in what share of the other modalities the nearest state is of this "
+        Column("match_share", "float64", "in what share of the other modalities the nearest state is of this "
                "very region; null without any other", nullable=True, low=0, high=1),
     ),
     _table(

@@ -64,7 +64,7 @@ def match_sentences(states: pd.DataFrame) -> list[str]:
     contrast; states are the table `lmemr_states`."""
     said = []
     for contrast, rows in states.groupby("contrast", sort=True):
-        share, regions = rows["own_match"].mean(), rows["region_id"].nunique()
+        share, regions = rows["match_share"].mean(), rows["region_id"].nunique()
         if pd.notna(share):
             text = _CONTRAST[str(contrast)]
             said.append(

@@ -20,7 +20,7 @@ WITHOUT_UNIT = {
     "building_id", "bands", "nodata", "regions", "rows", "items", "n_train", "n_test", "left_out",
     "value", "triplet", "similarity", "weight",
     "coverage", "inflow", "outflow", "y_true", "y_pred", "y_true_original", "y_pred_original",
-    "difference", "low", "high", "true_function", "with_kriging", "pca_1", "pca_2", "tsne_1",
+    "difference", "low", "high", "true_function", "with_kriging", "pca_1", "pca_2", "axis_1", "axis_2", "tsne_1",
     "tsne_2", "attempt", "tries", "requests", "temperature", "tokens_in", "tokens_out", "clip_cosine",
     "activity", "clip_score", "cycle_paper", "cycle_present", "cycle_score", "perception_score",
 }  # fmt: skip

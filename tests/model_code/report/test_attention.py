@@ -47,7 +47,7 @@ def states() -> pd.DataFrame:
         pd.DataFrame(
             {"contrast": contrast, "modality": modality, "region_id": [f"r{i:02}" for i in range(N)],
              "axis_1": rng.normal(size=N), "axis_2": rng.normal(size=N), "projection": "tsne",
-             "own_match": own}
+             "match_share": own}
         )
         for contrast, own in (("with", 0.5), ("without", 0.25))
         for modality in ("satellite", "pois")
@@ -77,7 +77,7 @@ def test_sentences_tell_matches_and_chance(states: pd.DataFrame) -> None:
     one, other = attention.match_sentences(states)
     assert one.startswith("With the contrast: of 25 regions") and "50% of cases" in one
     assert other.startswith("Without it") and "25% of cases (by chance: 4.0%)" in other
-    assert attention.match_sentences(states.assign(own_match=np.nan)) == []
+    assert attention.match_sentences(states.assign(match_share=np.nan)) == []
 
 
 def test_pictures_show_what_they_are_given(

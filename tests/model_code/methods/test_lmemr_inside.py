@@ -5,10 +5,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from model_code.evaluation import modality_states
-from model_code.evaluation.modality_states import inside, modality_map, own_match
 from model_code.methods.base import Checkpoint
 from model_code.methods.lmemr import METHOD
+from model_code.methods.lmemr_inside import inside
 from model_code.training import evaluating
 from tests.model_code.methods.test_lmemr import config, hourly_city
 
@@ -72,50 +71,3 @@ def test_without_a_gat_there_is_no_attention(checkpoint: Checkpoint) -> None:
         found = inside(METHOD.fit(data, targets, parts, changed, seed=0), data, changed)
         assert found.attention == {} and found.states.shape == (50, 3, 16)
     assert (inside(checkpoint, data, config()).present[:, 0] == data.chip_present).all()
-
-
-def test_states_of_regions_that_have_the_modality_are_drawn(checkpoint: Checkpoint) -> None:
-    found = inside(checkpoint, CITY[0], config())
-    rows = modality_map(found.states, found.present, found.modalities)
-    assert len(rows) == found.present.sum() < found.present.size
-    for number, name in enumerate(found.modalities):
-        own = rows[rows["modality"] == name]["region"]
-        np.testing.assert_array_equal(np.sort(own), np.flatnonzero(found.present[:, number]))
-    assert (
-        set(rows["projection"]) == {"tsne"}
-        and np.isfinite(rows[["axis_1", "axis_2"]].to_numpy()).all()
-    )
-    few = modality_map(found.states[:29], found.present[:29], found.modalities)
-    assert (
-        set(few["projection"]) == {"pca"}
-        and np.isfinite(few[["axis_1", "axis_2"]].to_numpy()).all()
-    )
-
-
-def test_many_regions_are_drawn_by_a_spread_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(modality_states, "TSNE_MOST_REGIONS", 40)
-    states = np.random.default_rng(0).normal(size=(100, 2, 6))
-    rows = modality_map(states, np.ones((100, 2), bool), ("satellite", "pois"))
-    assert len(rows) == 40 and rows["region"].min() == 0 and rows["region"].max() == 99
-
-
-def test_a_match_is_the_nearest_state_of_another_modality() -> None:
-    rng = np.random.default_rng(0)
-    vectors = rng.normal(size=(12, 3, 4))
-    vectors[:, 1] = vectors[:, 0] + 0.3 * rng.normal(size=(12, 4))
-    vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)
-    present = rng.random((12, 3)) < 0.8
-    present[0] = [True, False, False]
-    found = own_match(vectors, present)
-    for region in range(12):
-        for one in range(3):
-            hits = []
-            for other in set(range(3)) - {one}:
-                if present[region, one] and present[region, other]:
-                    alike = [
-                        vectors[region, one] @ vectors[i, other] if present[i, other] else -2.0
-                        for i in range(12)
-                    ]
-                    hits.append(int(np.argmax(alike)) == region)
-            np.testing.assert_equal(found[region, one], np.mean(hits) if hits else np.nan)
-    assert np.nanmean(found[:, :2]) > np.nanmean(found[:, 2])
