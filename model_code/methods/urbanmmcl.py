@@ -350,10 +350,12 @@ class MmclRegions(nn.Module):
                 present = values.present[index]
                 if self.training:
                     present = present & (torch.rand(len(index)) >= self.absent_rate)
-                numbers = values.numbers[index].to(device)
+                numbers = values.numbers.index_select(0, index).to(device)
                 found[name] = projection(numbers, present.to(device))
             else:
-                numbers, has, lacks = (v[index].to(device) for v in self.propagated(through)[name])
+                numbers, has, lacks = (
+                    v.index_select(0, index).to(device) for v in self.propagated(through)[name]
+                )
                 linear = projection.linear
                 found[name] = (
                     numbers @ linear.weight.T + has * linear.bias + lacks * projection.absent
