@@ -8,18 +8,22 @@ import subprocess
 import sys
 import textwrap
 import time
+import weakref
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from assets.asking import Remembering, forecast
 from model_code.backends import Answer, Ask, CaptionerStopped, Identity
+from model_code.calibration import SCORES, CalibrationConfig, calibrate
 from model_code.city import Captions
 from model_code.errors import BudgetError, DataError
+from model_code.lazy import Lazy
 from resources import backends
 from resources.lake import Lake
 from resources.rows import RowStore
@@ -71,6 +75,38 @@ def test_each_ask_is_made_once_whichever_run_asks(tmp_path: Path) -> None:
         ctx = context(tmp_path, base_url=server.url, concurrency=2, timeout_s=9, batch=3)
         remembering(ctx).caption([Ask("satellite", asked[0].picture, {"water": 0.001})])
         assert len(server.requests) == 16
+
+
+def test_of_many_pictures_a_batch_or_two_are_held(tmp_path: Path) -> None:
+    """Asks that are made when they are asked for, by calibration's loop over tries."""
+    alive: set[int] = set()
+    most = [0]
+
+    def made(i: int) -> Ask:
+        picture = np.full((8, 8, 3), i, np.uint8)
+        alive.add(id(picture))
+        most[0] = max(most[0], len(alive))
+        weakref.finalize(picture, alive.discard, id(picture))
+        return Ask("satellite", picture, seed=i)
+
+    def scorer(positions: np.ndarray, texts: list[str], seeds: list[int]) -> pd.DataFrame:
+        rows = pd.DataFrame(index=range(len(texts)), columns=list(SCORES), dtype=object)
+        return rows.assign(perception_score=np.where(positions % 3 == 0, 0.0, 1.0), note="")
+
+    config = CalibrationConfig(retries=1, threshold=0.5)
+    found = []
+    with serving() as server:
+        for lazily in (True, False):
+            ctx = context(tmp_path / str(lazily), base_url=server.url, batch=4)
+            asked = Lazy(range(60), made)
+            writer = remembering(ctx)
+            found.append(calibrate(asked if lazily else list(asked), writer, scorer, config))
+            assert most[0] <= 2 * 4 + 1 or not lazily
+            most[0] = 0
+    assert len(found[0][0]) == 60 + 20
+    for lazy, whole in zip(*found, strict=True):
+        columns = [name for name in lazy if name not in ("took_s", "text")]
+        pd.testing.assert_frame_equal(lazy[columns], whole[columns])
 
 
 def test_failed_asks_leave_no_row_and_are_made_again_alone(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from model_code.methods import METHODS
 from model_code.text.levels import HOURS
 from resources.lake import Lake, read
 from tests.assets.test_captions import SMALL_CLIP
+from tests.assets.test_features import Held
 from tests.tiny import Place, make_place
 
 HOURLY = [name for name, spec in METHODS.items() if spec.predicts == ("hourly",)]
@@ -182,15 +183,16 @@ def test_a_view_more_changes_what_its_region_shows_and_no_other(
     regions = np.array([f"r{i // 5}" for i in range(20)] + ["r0"], object)
     captions = Captions.model_validate({"descriptions": {"views": 2}})
     ctx: Any = SimpleNamespace(
-        city=SimpleNamespace(captions=captions), inputs={"region_street_views": None}
+        city=SimpleNamespace(captions=captions),
+        inputs={"region_street_views": None, "image_shares": None},
     )
     nothing = ([], np.empty((21, 0)))
-    monkeypatch.setattr(descriptions, "_measured", lambda *given: nothing)
+    monkeypatch.setattr(descriptions, "measured_shares", lambda *given: nothing)
 
     def shown(count: int) -> dict[str, Any]:
-        ids = np.arange(count).astype(str)
-        found = (ids, regions[:count], pixels[:count])
-        monkeypatch.setattr(descriptions, "picture_arrays", lambda *given: found)
+        held = Held(pixels[:count])
+        held.region_id = regions[:count]
+        monkeypatch.setattr(descriptions, "Pictures", lambda *given: held)
         told = descriptions._views(ctx)
         return dict(zip(told.region_id, told.content, strict=True))
 
