@@ -245,11 +245,11 @@ def captions(ctx: Context) -> Product:
 
     assert ctx.crew is not None
     config = ctx.city.captions
-    captioner = backends.captioner(config)
+    memory = backends.memory(config.memory_gib)
+    captioner = backends.captioner(config, memory)
     seen = {images.view: (images, *_asks(ctx, images)) for images in _images(ctx)}
     writers = {view: Remembering(ctx, captioner, f"{view}: captions") for view in seen}
 
-    memory = backends.memory(config.memory_gib)
     judges = {view: _judges(ctx, images, memory) for view, (images, *_) in seen.items()}
 
     def tries_of(view: View, part: slice, ctx: Context) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -43,8 +43,9 @@ def who(identity: Identity, kind: str) -> str:
     return digest([asdict(identity), code_digests(CODE[kind])])
 
 
-def captioner(config: Any) -> Captioner:
-    """The captioner of the section `captions`; nothing is loaded before its first ask.
+def captioner(config: Any, memory: Memory | None = None) -> Captioner:
+    """The captioner of the section `captions`; nothing is loaded before its first ask. One that holds its
+    weights in this process has its place in `memory` beside the models that judge.
 
     Raises:
         CityloomError: it cannot be opened; names the key.
@@ -57,11 +58,11 @@ def captioner(config: Any) -> Captioner:
     if choice.kind == "vllm":
         from resources.captioners.vllm_engine import VllmCaptioner
 
-        return VllmCaptioner(choice)
+        return VllmCaptioner(choice, memory)
     if choice.kind == "transformers":
         from resources.captioners.hugging_face import TransformersCaptioner
 
-        return TransformersCaptioner(choice)
+        return TransformersCaptioner(choice, memory)
     if choice.kind == "custom":
         from resources.captioners.custom import open_custom
 

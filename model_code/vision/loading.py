@@ -53,7 +53,7 @@ class Memory:
         if model.value is None:
             self._make_room(model.size_bytes)
             model.value = model.load()
-            model.size_bytes = sum(map(_bytes, model.modules(model.value)))
+            model.size_bytes = model.size(model.value)
         else:
             self._held.remove(model)
         self._held.append(model)
@@ -64,12 +64,22 @@ class Memory:
             return
         dropped = False
         while self._held and (needed is None or self._total() + needed > self.limit_bytes):
-            self._held.pop(0).value = None
+            self._drop(self._held.pop(0))
             dropped = True
         if dropped:
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            release()
+
+    @staticmethod
+    def _drop(model: Loaded[Any]) -> None:
+        value, model.value = model.value, None
+        model.close(value)
+
+    def forget(self, model: Loaded[Any]) -> None:
+        """Drop a model, if it is there; the next time it is loaded anew."""
+        if model in self._held:
+            self._held.remove(model)
+            self._drop(model)
+            release()
 
     def _total(self) -> int:
         return sum(model.size_bytes or 0 for model in self._held)
@@ -86,6 +96,8 @@ class Loaded(Generic[T]):
     Attributes:
         load: makes it; `modules` are the networks in it, whose weights count.
         size_bytes: of its weights; None until it has been loaded once.
+
+    A model that is no network of this process says by `size` and `close` how large it is, and how it goes.
     """
 
     def __init__(
@@ -102,6 +114,24 @@ class Loaded(Generic[T]):
 
     def __call__(self) -> T:
         return self._memory.use(self)
+
+    def size(self, value: T) -> int:
+        """Bytes that the loaded model holds."""
+        return sum(map(_bytes, self.modules(value)))
+
+    def close(self, value: T) -> None:
+        """Done to a model that goes, when nothing holds it any more but the caller."""
+
+    def forget(self) -> None:
+        """Drop it; the next time it is loaded anew."""
+        self._memory.forget(self)
+
+
+def release() -> None:
+    """Give back the memory of what nothing holds any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _bytes(module: nn.Module) -> int:

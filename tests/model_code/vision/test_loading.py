@@ -60,6 +60,31 @@ def test_once_sizes_are_known_what_fits_stays() -> None:
     assert loads == ["clip", "sdxl"] and memory.held == ("sdxl", "seg")
 
 
+def test_a_model_of_another_process_is_closed_when_it_goes() -> None:
+    """Such a one says itself how large it is."""
+    memory, closed = Memory(3 * MIB), list[str]()
+
+    class Elsewhere(Loaded[str]):
+        def size(self, value: str) -> int:
+            return 2 * 2**20
+
+        def close(self, value: str) -> None:
+            assert self.value is None
+            closed.append(value)
+
+    engine = Elsewhere("engine", lambda: "an engine", memory, lambda value: [])
+    judge = Loaded("judge", lambda: nn.Linear(1024, 512, bias=False), memory, lambda m: [m])
+    assert engine() == "an engine" and memory.held == ("engine",) and closed == []
+    judge()
+    assert memory.held == ("judge",) and closed == ["an engine"]
+    engine()
+    assert memory.held == ("engine",) and engine.size_bytes == 2 * 2**20
+    engine.forget()
+    assert memory.held == () and len(closed) == 2
+    engine.forget()
+    assert len(closed) == 2
+
+
 def test_a_model_that_cannot_be_loaded_leaves_no_trace() -> None:
     memory = Memory(1e-6)
 
