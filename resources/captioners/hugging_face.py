@@ -12,8 +12,9 @@ from model_code.backends import Answer, Ask
 from model_code.errors import DataError
 from model_code.text import answers
 from model_code.text.captioner_config import TransformersChoice
+from resources.captioners import hub
 from resources.captioners.batches import Halving
-from resources.captioners.identity import folder_of, identity_of, offline
+from resources.captioners.identity import identity_of
 from resources.captioners.tries import Said, answered
 
 if TYPE_CHECKING:
@@ -70,27 +71,23 @@ class TransformersCaptioner:
         open_processor: Any = transformers.AutoProcessor
         open_model: Any = transformers.AutoModelForImageTextToText
         choice = self._choice
-        shared: dict[str, Any] = {
-            "local_files_only": offline(choice) or folder_of(choice) is not None
-        }
-        if choice.revision:
-            shared["revision"] = choice.revision
+        weights = hub.folder(choice)
         try:
             processor = open_processor.from_pretrained(
-                choice.model, trust_remote_code=False, **shared
+                weights, trust_remote_code=False, local_files_only=True
             )
             model = open_model.from_pretrained(
-                choice.model,
+                weights,
                 trust_remote_code=False,
                 use_safetensors=True,
                 dtype=choice.dtype,
-                **shared,
+                local_files_only=True,
             )
         except (OSError, ValueError) as error:
             raise DataError(
                 f"captions.captioner.model: {choice.model} cannot be loaded ({error})",
                 fix="give a vision-language model whose weights are safetensors and whose code is in "
-                "transformers; without a network, a folder or a model that was fetched before",
+                "transformers",
             ) from error
         device = choice.device
         if device == "auto":

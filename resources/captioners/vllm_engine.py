@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model_code import extras
 from model_code.backends import Answer, Ask
 from model_code.text import answers, levels
 from model_code.text.captioner_config import VllmChoice
+from resources.captioners import hub
 from resources.captioners.batches import Halving
-from resources.captioners.identity import identity_of, offline
+from resources.captioners.identity import identity_of
 from resources.captioners.tries import Said, answered
 
 if TYPE_CHECKING:
@@ -59,9 +63,9 @@ class VllmCaptioner:
         self._engine.forget()
 
     def _start(self) -> Any:
-        if offline(self._choice):
-            _stay_offline()
-        return extras.load("vllm").LLM(**engine_arguments(self._choice, self._batches.size))
+        vllm, weights = extras.load("vllm"), hub.folder(self._choice)
+        with without_network():
+            return vllm.LLM(**engine_arguments(self._choice, weights, self._batches.size))
 
     def _say(self, asks: Sequence[Ask]) -> list[Said]:
         vllm = extras.load("vllm")
@@ -114,10 +118,10 @@ def engine(name: str, start: Callable[[], Any], memory: Memory, share: float) ->
     return Engine(name, start, memory, lambda value: [])
 
 
-def engine_arguments(choice: VllmChoice, in_flight: int) -> dict[str, Any]:
-    """What vllm.LLM is given."""
+def engine_arguments(choice: VllmChoice, weights: Path, in_flight: int) -> dict[str, Any]:
+    """What vllm.LLM is given; `weights` is the model's folder."""
     arguments: dict[str, Any] = {
-        "model": choice.model,
+        "model": str(weights),
         "dtype": choice.dtype,
         "max_model_len": choice.max_model_len,
         "gpu_memory_utilization": choice.gpu_memory_utilization,
@@ -127,8 +131,6 @@ def engine_arguments(choice: VllmChoice, in_flight: int) -> dict[str, Any]:
         "seed": 0,
         "trust_remote_code": False,
     }
-    if choice.revision:
-        arguments |= {"revision": choice.revision, "tokenizer_revision": choice.revision}
     if choice.dummy_weights:
         arguments["load_format"] = "dummy"
     return arguments
@@ -152,8 +154,15 @@ def messages(ask: Ask) -> list[dict[str, Any]]:
     return [{"role": "user", "content": [*content, {"type": "text", "text": ask.prompt}]}]
 
 
-def _stay_offline() -> None:
-    """vLLM has no argument for it; its worker processes read the environment."""
-    import os
-
+@contextlib.contextmanager
+def without_network() -> Iterator[None]:
+    """vLLM has no argument for it; its worker processes read the environment when they start."""
+    before = os.environ.get("HF_HUB_OFFLINE")
     os.environ["HF_HUB_OFFLINE"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HF_HUB_OFFLINE"]
+        else:
+            os.environ["HF_HUB_OFFLINE"] = before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import weakref
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -305,9 +306,9 @@ def test_without_vllm_its_captioner_says_what_to_install() -> None:
 
 
 def test_what_vllm_is_given() -> None:
-    given = vllm_engine.engine_arguments(VLLM, 32)
+    given = vllm_engine.engine_arguments(VLLM, Path("/cache/snapshot"), 32)
     assert given["trust_remote_code"] is False and given["max_num_seqs"] == 32
-    assert given["revision"] == given["tokenizer_revision"] == "c" * 40
+    assert given["model"] == "/cache/snapshot" and "revision" not in given
     assert given["limit_mm_per_prompt"] == {"image": 1} and "load_format" not in given
     ask = Ask("satellite", pictures(1)[0], prompt="what?", seed=7, temperature=0.3)
     assert vllm_engine.sampling_arguments(VLLM, ask) == {
@@ -319,6 +320,17 @@ def test_what_vllm_is_given() -> None:
     assert text == {"type": "text", "text": "what?"}
     (message,) = vllm_engine.messages(Ask("pois", pois=(("a", "b"),), prompt="what?"))
     assert [part["type"] for part in message["content"]] == ["text"]
+
+
+def test_the_network_is_shut_while_an_engine_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for before in (None, "0"):
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        if before is not None:
+            monkeypatch.setenv("HF_HUB_OFFLINE", before)
+        with pytest.raises(RuntimeError), vllm_engine.without_network():
+            assert os.environ["HF_HUB_OFFLINE"] == "1"
+            raise RuntimeError
+        assert os.environ.get("HF_HUB_OFFLINE") == before
 
 
 class Core:
@@ -357,6 +369,6 @@ def test_vllm_knows_what_it_is_given() -> None:
     from vllm.engine.arg_utils import EngineArgs
 
     known = set(inspect.signature(EngineArgs).parameters)
-    assert set(vllm_engine.engine_arguments(VLLM, 8)) <= known
+    assert set(vllm_engine.engine_arguments(VLLM, Path("/cache"), 8)) <= known
     ask = Ask("satellite", pictures(1)[0], prompt="what?")
     vllm.SamplingParams(**vllm_engine.sampling_arguments(VLLM, ask))
