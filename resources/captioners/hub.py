@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from model_code.errors import DataError
+from model_code.hub import snapshot
 from model_code.text.captioner_config import VllmChoice, Weights
 from resources.captioners.identity import folder_of, offline
 
@@ -21,36 +22,14 @@ def folder(choice: Weights) -> Path:
     """
     if (own := folder_of(choice)) is not None:
         return own
-    from httpx import HTTPError
-    from huggingface_hub import snapshot_download
-
     assert choice.revision is not None
     dummy = isinstance(choice, VllmChoice) and choice.dummy_weights
-    never = [*_NEVER, "*.safetensors"] if dummy else list(_NEVER)
-    key = f"captions.captioner.model: {choice.model} at {choice.revision}"
-    try:
-        found = Path(
-            snapshot_download(
-                choice.model,
-                revision=choice.revision,
-                ignore_patterns=never,
-                local_files_only=offline(choice),
-            )
-        )
-    except (OSError, ValueError, HTTPError) as error:
-        why = "and nothing may be fetched" if offline(choice) else "and cannot be fetched"
-        raise DataError(
-            f"{key} is not in the cache of the hub, {why} ({_first_line(error)})",
-            fix="look at the name and the commit; without a network, fetch it beforehand (`hf download "
-            f"{choice.model} --revision {choice.revision}`) into HF_HOME, or give an absolute folder",
-        ) from error
+    never = [*_NEVER, "*.safetensors"] if dummy else _NEVER
+    key = "captions.captioner.model"
+    found = snapshot(choice.model, choice.revision, key, never=never, offline=offline(choice))
     if not dummy and not any(found.glob("*.safetensors")):
         raise DataError(
-            f"{key} holds no safetensors",
+            f"{key}: {choice.model} at {choice.revision} holds no safetensors",
             fix="give a model or a commit that does: other formats may hold code, and are not read",
         )
     return found
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
