@@ -109,6 +109,31 @@ def test_of_many_pictures_a_batch_or_two_are_held(tmp_path: Path) -> None:
         pd.testing.assert_frame_equal(lazy[columns], whole[columns])
 
 
+def test_answers_that_are_always_malformed_are_error_rows_each_once(tmp_path: Path) -> None:
+    """Also where no score would be too low: an answer that is none has no score."""
+
+    def scorer(positions: np.ndarray, texts: list[str], seeds: list[int]) -> pd.DataFrame:
+        assert set(texts) == {""}
+        return pd.DataFrame(np.nan, index=range(len(texts)), columns=list(SCORES))
+
+    config = CalibrationConfig(retries=2, threshold=0, floor=0)
+    with serving(lambda number, body: "wrong_schema") as server:
+        for run in (1, 2):
+            ctx = context(tmp_path, base_url=server.url, max_tries=2)
+            writer = remembering(ctx)
+            tries, best = calibrate(asks(10), writer, scorer, config)
+            assert len(tries) == 30 and not tries.duplicated(["position", "attempt"]).any()
+            assert tries["error"].str.startswith("the caption speaks of coordinates").all()
+            assert (tries["text"] == "").all() and (tries["requests"] == 2).all()
+            assert tries["seed"].nunique() == 30
+            assert best["position"].tolist() == list(range(10)) and (best["tries"] == 3).all()
+            assert (best["attempt"] == -1).all() and not best["kept"].any()
+            assert best["reason"].str.startswith("no caption: the caption speaks").all()
+            # No row is kept: another run asks all of them again.
+            assert writer.unanswered()["count"] == 30
+            assert len(server.requests) == run * tries["requests"].sum()
+
+
 def test_failed_asks_leave_no_row_and_are_made_again_alone(tmp_path: Path) -> None:
     asked, bad = asks(9), {2, 7}
     with serving(lambda n, body: "poisoned" if body["seed"] in bad else "") as server:
