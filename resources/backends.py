@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from model_code.fingerprint import code_digests, digest
+from model_code.hub import stamp
 from model_code.vision.model_choices import of_view
 
 if TYPE_CHECKING:
@@ -158,8 +159,6 @@ def stamps(*choices: Any) -> dict[str, str]:
             found[choice.config] = config_digest(choice)
         elif isinstance(choice, Pinned | Weights):
             if Path(choice.model).expanduser().is_absolute():
-                from model_code.vision.loading import stamp
-
                 found[choice.model] = stamp(Path(choice.model).expanduser())
         else:
             found |= stamps(*(value for _, value in choice if isinstance(value, BaseModel)))

@@ -29,10 +29,10 @@ from torch.nn import functional as F
 
 from model_code.backends import Identity, Picture
 from model_code.errors import DataError
-from model_code.hub import snapshot
+from model_code.hub import snapshot, stamp
 from model_code.methods.base import Checkpoint, Floats
 from model_code.vision import features
-from model_code.vision.loading import Loaded, Memory, checked, device, dtype_of, stamp
+from model_code.vision.loading import Loaded, Memory, checked, device, dtype_of
 from model_code.vision.model_choices import OpenClip
 
 OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

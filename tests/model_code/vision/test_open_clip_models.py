@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from model_code.errors import DataError
+from model_code.hub import stamp
 from model_code.methods.base import Checkpoint
 from model_code.training import evaluating, load_arrays, state_arrays
 from model_code.vision import loading
@@ -26,7 +27,6 @@ from model_code.vision.clip import (
     token_counts,
 )
 from model_code.vision.features import BackboneFeatures
-from model_code.vision.loading import stamp
 from model_code.vision.model_choices import Backbone, OpenClip
 from model_code.vision.open_clip_models import (
     OPENAI_MEAN,
@@ -268,6 +268,7 @@ SCORING = """
 from pathlib import Path
 import numpy as np
 from model_code.errors import DataError
+from model_code.hub import stamp
 from model_code.vision.model_choices import OpenClip
 from model_code.vision.open_clip_models import PretrainedClip, pretrained_checkpoint
 pictures = np.random.default_rng(0).integers(0, 255, (3, 32, 32, 3)).astype(np.uint8)
