@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from assets.stage import Context
 from model_code.errors import BudgetError
 from model_code.fingerprint import digest
+from model_code.lazy import Lazy
 from model_code.progress import Meter, clock
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class Remembering:
         self._served = False  # whether any ask has an answer, of this run or another
 
     def caption(self, asks: Sequence[Ask]) -> list[Answer]:
-        """One answer an ask, in order.
+        """One answer an ask, in order; of asks that are `Lazy`, a batch or two are held.
 
         Raises:
             CaptionerStopped: the captioner cannot go on; what it has answered is kept.
@@ -109,10 +110,12 @@ class Remembering:
         meter, done = Meter(self.progress, self.about, len(new)), 0
         while done < len(new):
             batch = new[done : done + (self._choice.batch if self._real else _TEMPLATE_BATCH)]
-            batch = batch[: self._affordable([asks[i] for i in batch], len(new) - done)]
+            some = [asks[i] for i in batch]
+            some = some[: self._affordable(some, len(new) - done)]
+            batch = batch[: len(some)]
             began = time.monotonic()
             try:
-                answers: Sequence[Answer | None] = self._captioner.caption([asks[i] for i in batch])
+                answers: Sequence[Answer | None] = self._captioner.caption(some)
             except CaptionerStopped as stopped:
                 self._keep(batch, keys, stopped.answers, time.monotonic() - began)
                 raise
@@ -286,11 +289,11 @@ class Remembering:
         )
 
 
-def prompted(asks: Sequence[Ask]) -> list[Ask]:
-    """The asks with their prompts."""
+def prompted(asks: Sequence[Ask]) -> Sequence[Ask]:
+    """The asks with their prompts, as lazy as they are."""
     from model_code.text.prompts import completed
 
-    return [completed(ask) for ask in asks]
+    return Lazy(range(len(asks)), lambda i: completed(asks[i]))
 
 
 # --- before a run --------------------------------------------------------------------------------
@@ -367,7 +370,7 @@ def forecast(
     for name, asks in groups.items():
         keys, tokens, left = [], [], iter(asks)
         while part := list(islice(left, _TEMPLATE_BATCH)):
-            part = prompted(part) if real else part
+            part = list(prompted(part)) if real else part
             keys += remembering.keys(part)
             tokens += map(estimated_tokens, part)
         new = remembering._unknown(keys)

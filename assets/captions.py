@@ -7,9 +7,9 @@ so that one changed picture costs one segmentation, one caption and one score.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,11 +24,12 @@ from assets.asking import (
     sha256_of,
 )
 from assets.fits import Progress, finished, fit_together, kept
-from assets.inputs import picture_arrays
+from assets.inputs import Pictures, measured_shares
 from assets.stage import Context, Product, Written, stage
 from model_code.city import City
 from model_code.errors import DataError
 from model_code.fingerprint import code_digests, digest
+from model_code.lazy import Lazy
 from model_code.methods import METHODS
 from model_code.progress import Meter
 from model_code.tables import contract
@@ -82,31 +83,41 @@ def _pictures_of(*others: str) -> Any:
 
 @dataclass(frozen=True)
 class _Images:
-    """Pictures of one view, ordered by id: `pixels` [B, H, W, 3]."""
+    """Pictures of one view."""
 
     view: View
-    image_id: np.ndarray
-    region_id: np.ndarray
-    pixels: np.ndarray
-    sha256: list[str]
+    pictures: Pictures
+
+    @cached_property
+    def sha256(self) -> list[str]:
+        """Of each."""
+        return [sha256_of(picture) for picture in self.pictures]
 
     def part(self, part: slice) -> _Images:
         """Some of them."""
-        columns = (self.image_id, self.region_id, self.pixels, self.sha256)
-        return _Images(self.view, *(column[part] for column in columns))
+        found = _Images(self.view, self.pictures[part])
+        found.__dict__["sha256"] = self.sha256[part]  # where the property keeps it
+        return found
 
     def named(self, **columns: Any) -> pd.DataFrame:
         """A table with a row an image."""
         import pandas as pd
 
-        ids = {"view": self.view, "image_id": self.image_id, "region_id": self.region_id}
-        return pd.DataFrame({**ids, "sha256": self.sha256, **columns})
+        pictures = self.pictures
+        ids = {"image_id": pictures.image_id, "region_id": pictures.region_id}
+        return pd.DataFrame({"view": self.view, **ids, "sha256": self.sha256, **columns})
+
+    def at(self, image_id: pd.Series) -> np.ndarray:
+        """Where pictures stand."""
+        import pandas as pd
+
+        return pd.Index(self.pictures.image_id).get_indexer(image_id)
 
     def unjudged(self, note: str) -> pd.DataFrame:
         """Rows of `image_shares` where nobody looked."""
         import numpy as np
 
-        count = len(self.sha256)
+        count = len(self.pictures)
         shares = [np.empty(0, np.float32)] * count
         return self.named(segmenter="", classes=[[]] * count, shares=shares, note=note)
 
@@ -136,16 +147,13 @@ def prompts_and_models(*keys: str) -> Callable[[City], dict[str, Any]]:
 
 
 def _images(ctx: Context) -> list[_Images]:
-    """The pictures of each view that the city has, in the order of their keys."""
+    """The pictures of each view that the city has."""
     found = []
     for view, table in sorted(_TABLE_OF.items()):
         if table in ctx.inputs and ctx.has(table):
-            ids, regions, pixels = picture_arrays(
-                ctx.inputs[table], view, ctx.city.chips.min_valid_share
-            )
-            digests = [sha256_of(picture) for picture in pixels]
-            if len(ids):
-                found.append(_Images(view, ids, regions, pixels, digests))
+            pictures = Pictures(ctx.inputs[table], view, ctx.city.chips.min_valid_share)
+            if len(pictures):
+                found.append(_Images(view, pictures))
     if not found:
         raise DataError(
             f"city {ctx.name!r} has no picture to caption: no chip has enough valid pixels, and no "
@@ -200,7 +208,7 @@ def image_shares(ctx: Context) -> Product:
         who = backends.who(segmenter.identity, "segmenter")
 
         def segment(batch: np.ndarray, images: _Images = images, segmenter: Any = segmenter) -> Any:
-            found = segmenter.segment(list(images.pixels[batch]))
+            found = segmenter.segment([images.pictures[i] for i in batch])
             there = [
                 row if not why else row[:0]
                 for row, why in zip(found.shares, found.reasons, strict=True)
@@ -237,23 +245,19 @@ def captions(ctx: Context) -> Product:
 
     assert ctx.crew is not None
     config = ctx.city.captions
-    captioner = backends.captioner(config)
-    measured = ctx.inputs["image_shares"].frame()
-    seen = {
-        images.view: (images, _measured(images, measured), _asks(ctx, images, measured))
-        for images in _images(ctx)
-    }
+    memory = backends.memory(config.memory_gib)
+    captioner = backends.captioner(config, memory)
+    seen = {images.view: (images, *_asks(ctx, images)) for images in _images(ctx)}
     writers = {view: Remembering(ctx, captioner, f"{view}: captions") for view in seen}
 
-    memory = backends.memory(config.memory_gib)
     judges = {view: _judges(ctx, images, memory) for view, (images, *_) in seen.items()}
 
     def tries_of(view: View, part: slice, ctx: Context) -> tuple[pd.DataFrame, pd.DataFrame]:
         from model_code.calibration import calibrate
 
-        images, shares, asks = seen[view]
+        images, asks, shares = seen[view]
         writers[view].progress = ctx.progress
-        scorer = _scorer(ctx, images.part(part), shares.iloc[part], judges[view])
+        scorer = _scorer(ctx, images.part(part), shares[part], judges[view])
         every, top = calibrate(asks[part], writers[view], scorer, config.calibration)
         return images.part(part).of(every), images.part(part).of(top)
 
@@ -304,14 +308,14 @@ def _light(config: Any) -> bool:
     return config.captioner.kind == "template" and embedded
 
 
-def _shared(ctx: Context, seen: dict[View, tuple[_Images, Any, Any]], tries_of: Any) -> bool:
+def _shared(ctx: Context, seen: Mapping[View, tuple[_Images, Any, Any]], tries_of: Any) -> bool:
     """Share parts of the pictures among processes, which leave their rows in the lake; false in a
     member."""
     assert ctx.crew is not None
     parts: dict[str, tuple[View, slice]] = {
         f"{view}-{start:08d}": (view, slice(start, start + _PART))
         for view, (images, *_) in seen.items()
-        for start in range(0, len(images.image_id), _PART)
+        for start in range(0, len(images.pictures), _PART)
     }
     shared = replace(ctx, progress=Progress(ctx, list(parts)).line)
 
@@ -345,36 +349,28 @@ def told(tries: pd.DataFrame, identity: Identity) -> pd.DataFrame:
     )
 
 
-def _measured(images: _Images, shares: pd.DataFrame) -> pd.DataFrame:
-    """Shares of the pictures, in their order."""
-    return shares[shares["view"] == images.view].set_index("image_id").loc[images.image_id]
-
-
-def _asks(ctx: Context, images: _Images, shares: pd.DataFrame | None) -> list[Ask]:
+def _asks(ctx: Context, images: _Images) -> tuple[Lazy[Ask], np.ndarray]:
     """What is asked of the captioner: the picture, and the shares of what it shows; of a real one
-    with a prompt that also tells the city and the place of a street view."""
+    with a prompt that also tells the city and the place of a street view. And the shares, float32 [B, K]."""
     from model_code.backends import Ask
+    from model_code.text.prompts import completed
     from model_code.vision.segment_classes import element_shares
 
-    asks = []
-    seen: list[tuple[Any, Any]] = [((), ())] * len(images.image_id)
-    if shares is not None:
-        table = _measured(images, shares)
-        seen = list(zip(table["classes"], table["shares"], strict=True))
-    for picture, content, found in zip(images.pixels, images.sha256, seen, strict=True):
-        # Of the content, so that equal pictures get equal captions wherever they are.
-        own = int(digest([content, ctx.city.captions.seed])[:8], 16)
-        asks.append(Ask(images.view, picture, element_shares(*found), seed=own))
-    if "title" not in ctx.settings:
-        return asks
-    from model_code.text.prompts import completed
-
-    title, places = ctx.settings["title"], [None] * len(asks)
-    if images.view == "street_view":
+    pictures = images.pictures
+    classes, shares = measured_shares(ctx.inputs["image_shares"], images.view, pictures.image_id)
+    # Of the content, so that equal pictures get equal captions wherever they are.
+    seeds = [int(digest([content, ctx.city.captions.seed])[:8], 16) for content in images.sha256]
+    title, places = ctx.settings.get("title"), [None] * len(pictures)
+    if title is not None and images.view == "street_view":
         table = ctx.inputs[_TABLE_OF[images.view]].frame(["view_id", "lon", "lat"])
-        table = table.set_index("view_id").loc[images.image_id]
+        table = table.set_index("view_id").loc[pictures.image_id]
         places = list(table.itertuples(index=False, name=None))
-    return [completed(a, city=title, lonlat_deg=p) for a, p in zip(asks, places, strict=True)]
+
+    def ask(i: int) -> Ask:
+        made = Ask(images.view, pictures[i], element_shares(classes, shares[i]), seed=seeds[i])
+        return made if title is None else completed(made, city=title, lonlat_deg=places[i])
+
+    return Lazy(range(len(pictures)), ask), shares
 
 
 @dataclass(frozen=True)
@@ -396,7 +392,7 @@ class _Judges:
 
 def _judges(ctx: Context, images: _Images, memory: Memory) -> _Judges:
     config = ctx.city.captions
-    painter = backends.painter(config.painter, images.view, images.pixels.shape[1:3], memory)
+    painter = backends.painter(config.painter, images.view, images.pictures.size_px, memory)
     return _Judges(
         backends.segmenter(config.segmenter, images.view, memory),
         _Keeping(ctx, painter) if config.keep_painted else painter,
@@ -445,21 +441,19 @@ def _sheets(
     ctx: Context, images: _Images, painter: Painter, best: pd.DataFrame, tries: pd.DataFrame
 ) -> dict[str, Writer]:
     """By name, contact sheets of the pictures of a view and of what was painted from their captions."""
-    import pandas as pd
-
     from model_code.report.contact_sheet import PAIRS, sheet
 
     assert isinstance(painter, _Keeping)
     key = ["view", "image_id", "attempt"]
     told = best[best["text"] != ""].merge(tries[[*key, "seed"]], on=key)
-    told = told[told["view"] == images.view]
+    told = told[told["view"] == images.view].sort_values("image_id")
     painted = painter.kept(ctx, told["text"].to_list(), told["seed"].to_list())
-    at = pd.Index(images.image_id).get_indexer(told["image_id"])
-    names = told["image_id"].to_list()
+    at, names = images.at(told["image_id"]), told["image_id"].to_list()
 
     def page(start: int, path: Path) -> None:
         part = slice(start, start + PAIRS)
-        path.write_bytes(sheet(list(images.pixels[at[part]]), painted[part], names[part]))
+        pictures = [images.pictures[i] for i in at[part]]
+        path.write_bytes(sheet(pictures, painted[part], names[part]))
 
     return {
         f"painted_{images.view}_{start // PAIRS:04d}.jpg": partial(page, start)
@@ -467,26 +461,19 @@ def _sheets(
     }
 
 
-def _scorer(ctx: Context, images: _Images, measured: pd.DataFrame, judges: _Judges) -> Scorer:
-    """Scores captions of pictures, each once."""
-    import numpy as np
-
+def _scorer(ctx: Context, images: _Images, shares: np.ndarray, judges: _Judges) -> Scorer:
+    """Scores captions of pictures, of which `shares` [B, K] were measured, each once."""
     from model_code.calibration import score
 
     config, segmenter = ctx.city.captions, judges.segmenter
     code = code_digests(["model_code.calibration:score"])
     who = digest([judges.who(), code, config.calibration.clip_share])
-    classes = 0 if segmenter is None else len(segmenter.classes)
-    shares = np.full((len(measured), classes), np.nan, np.float32)
-    for row, found in zip(shares, measured["shares"], strict=True):
-        if len(found):
-            row[:] = found
 
     def scorer(positions: np.ndarray, texts: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
         def judge(batch: np.ndarray) -> pd.DataFrame:
             at = positions[batch]
             return score(
-                list(images.pixels[at]),
+                [images.pictures[i] for i in at],
                 shares[at],
                 [texts[i] for i in batch],
                 judges.painter,
@@ -541,10 +528,10 @@ def examples(ctx: Context, best: pd.DataFrame, shown: int) -> pd.DataFrame:
         own = table[table["view"] == images.view]
         top, rest = own.iloc[:shown], own.iloc[shown:]
         rows = pd.concat([top.assign(rank="best"), rest.tail(shown).assign(rank="worst")])
-        at = pd.Index(images.image_id).get_indexer(rows["image_id"])
-        painter = backends.painter(ctx.city.captions.painter, images.view, images.pixels.shape[1:3])
+        painter = backends.painter(ctx.city.captions.painter, images.view, images.pictures.size_px)
         painted = painter.paint(rows["text"].to_list(), rows["seed"].to_list())
-        parts.append(rows.assign(picture=list(images.pixels[at]), painted=painted))
+        shown_of = [images.pictures[i].copy() for i in images.at(rows["image_id"])]
+        parts.append(rows.assign(picture=shown_of, painted=painted))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -642,9 +629,7 @@ def forecasts(contexts: dict[str, Context]) -> dict[str, Forecast]:
     """
     found = {}
     if ctx := contexts.get("captions"):
-        shares = ctx.inputs["image_shares"]
-        table = shares.frame() if shares.fingerprint else None
-        groups = {images.view: _asks(ctx, images, table) for images in _images(ctx)}
+        groups = {images.view: _asks(ctx, images)[0] for images in _images(ctx)}
         captioner = backends.captioner(ctx.city.captions)
         retries = ctx.city.captions.calibration.retries
         found["captions"] = forecast(ctx, captioner, groups, retries)

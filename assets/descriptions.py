@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from assets.asking import Forecast, Remembering, forecast, named_model, prompted, sha256_of
 from assets.captions import kept_rows, must_hold_one, prompts_and_models, stamps_of, told
-from assets.inputs import picture_arrays, region_data
+from assets.inputs import Pictures, measured_shares, region_data
 from assets.stage import Context, Product, stage
 from model_code.city import City
 from model_code.errors import DataError
@@ -84,34 +84,18 @@ def _subjects(ctx: Context) -> Iterator[_Subjects]:
         yield _views(ctx)
 
 
-def _measured(ctx: Context, view: str, ids: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Classes [K], and shares [B, K] of the pictures `ids`; a row of NaN where nothing was judged."""
-    import numpy as np
-
-    if not ctx.inputs["image_shares"].fingerprint:  # a forecast, before anything was measured
-        return [], np.empty((len(ids), 0))
-    table = ctx.inputs["image_shares"].frame(["view", "image_id", "classes", "shares"])
-    rows = table[table["view"] == view].set_index("image_id").loc[ids]
-    classes = [str(name) for name in rows["classes"].iloc[0]] if len(rows) else []
-    shares = np.full((len(rows), len(classes)), np.nan)
-    judged = rows["shares"].map(len).to_numpy() > 0
-    if judged.any():
-        shares[judged] = np.stack(rows["shares"][judged].to_list())
-    return classes, shares
-
-
 def _chips(ctx: Context) -> _Subjects:
     from model_code.backends import Ask
     from model_code.vision.segment_classes import element_shares
 
     floor = ctx.city.chips.min_valid_share
-    ids, regions, pixels = picture_arrays(ctx.inputs["region_chips"], "satellite", floor)
-    classes, shares = _measured(ctx, "satellite", ids)
+    pictures = Pictures(ctx.inputs["region_chips"], "satellite", floor)
+    classes, shares = measured_shares(ctx.inputs["image_shares"], "satellite", pictures.image_id)
     return _Subjects(
         "satellite",
-        regions,
-        [sha256_of(picture) for picture in pixels],
-        lambda i: Ask("satellite", pixels[i], element_shares(classes, shares[i])),
+        pictures.region_id,
+        [sha256_of(picture) for picture in pictures],
+        lambda i: Ask("satellite", pictures[i], element_shares(classes, shares[i])),
     )
 
 
@@ -127,9 +111,10 @@ def _views(ctx: Context) -> _Subjects:
     from model_code.vision.segment_classes import element_shares
 
     config = ctx.city.captions
-    ids, regions, pixels = picture_arrays(ctx.inputs["region_street_views"], "street_view", 0.0)
-    classes, shares = _measured(ctx, "street_view", ids)
-    contents = [sha256_of(picture) for picture in pixels]
+    pictures = Pictures(ctx.inputs["region_street_views"], "street_view", 0.0)
+    regions = pictures.region_id
+    classes, shares = measured_shares(ctx.inputs["image_shares"], "street_view", pictures.image_id)
+    contents = [sha256_of(picture) for picture in pictures]
     # By lot of each view's own content: one view more changes what its region shows, and no other.
     draw = np.array([digest([content, config.seed]) for content in contents])
     order = np.lexsort((draw, regions))
@@ -142,8 +127,9 @@ def _views(ctx: Context) -> _Subjects:
     def ask(i: int) -> Ask:
         with warnings.catch_warnings():  # the mean of nothing is NaN, and means that
             warnings.simplefilter("ignore", RuntimeWarning)
-            mean = np.nanmean(shares[shown[i]], axis=0)
-        return Ask("street_view", sheet(pixels[shown[i]]), element_shares(classes, mean))
+            mean = np.nanmean(shares[shown[i]].astype(np.float64), axis=0)
+        shown_of = np.stack([pictures[view] for view in shown[i]])
+        return Ask("street_view", sheet(shown_of), element_shares(classes, mean))
 
     return _Subjects("street_view", named, [[contents[v] for v in views] for views in shown], ask)
 

@@ -6,11 +6,10 @@ has to fit into memory, and a killed run goes on where it was.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from assets.asking import named_model, sha256_of
-from assets.inputs import TABLE_OF, picture_batches
+from assets.inputs import TABLE_OF, Pictures
 from assets.stage import Context, Product, stage
 from model_code.city import City
 from model_code.errors import DataError
@@ -20,12 +19,12 @@ from model_code.tables import contract
 from resources import backends
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
     from model_code.backends import ImageEncoder, View
     from resources.rows import RowStore
 
+_BATCH = 256  # pictures whose rows are kept together
 _TABLES: dict[View, str] = {
     "satellite": TABLE_OF["imagery"],
     "street_view": TABLE_OF["street_views"],
@@ -67,10 +66,9 @@ def image_features(ctx: Context) -> Product:
         encoder = backends.image_encoder(
             ctx.city.image_encoder, view, ctx.inputs.get("clip_checkpoint")
         )
-        handle = ctx.inputs[table]
-        meter = Meter(ctx.progress, f"{view}: encoded", handle.arrow([_key(view)]).num_rows)
-        batches = picture_batches(handle, view, ctx.city.chips.min_valid_share)
-        rows = kept_features(ctx.rows("features"), batches, encoder, meter)
+        pictures = Pictures(ctx.inputs[table], view, ctx.city.chips.min_valid_share)
+        meter = Meter(ctx.progress, f"{view}: encoded", len(pictures))
+        rows = kept_features(ctx.rows("features"), pictures, encoder, meter)
         parts.append(rows.assign(view=view))
     if not any(map(len, parts)):
         raise DataError(
@@ -82,13 +80,9 @@ def image_features(ctx: Context) -> Product:
     return Product(found, metadata={"width": len(found["feature"].iloc[0])})
 
 
-def _key(view: View) -> str:
-    return "region_id" if view == "satellite" else "view_id"
-
-
 def kept_features(
     store: RowStore,
-    batches: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    pictures: Pictures,
     encoder: ImageEncoder,
     meter: Meter | None = None,
 ) -> pd.DataFrame:
@@ -98,19 +92,18 @@ def kept_features(
 
     who = backends.who(encoder.identity, "image_encoder")
     about: list[pd.DataFrame] = []
-    done = 0
-    for ids, regions, pixels in batches:
-        contents = [sha256_of(picture) for picture in pixels]
+    for start in range(0, len(pictures), _BATCH):
+        part = pictures[start : start + _BATCH]
+        contents = [sha256_of(picture) for picture in part]
         keys = pd.Index([digest([content, who]) for content in contents])
         new = (~keys.isin(store.known(keys).index) & ~keys.duplicated()).nonzero()[0]
         if len(new):
-            features: Any = encoder.encode_images([pixels[i] for i in new])
+            features: Any = encoder.encode_images([part[i] for i in new])
             store.add(pd.DataFrame({"feature": list(features)}, index=keys[new]))
-        columns = {"image_id": ids, "region_id": regions, "sha256": contents, "key": keys}
-        about.append(pd.DataFrame(columns))
-        done += len(ids)
+        ids = {"image_id": part.image_id, "region_id": part.region_id}
+        about.append(pd.DataFrame({**ids, "sha256": contents, "key": keys}))
         if meter is not None:
-            meter.at(done)
+            meter.at(start + len(part))
     if not about:
         return pd.DataFrame(columns=["image_id", "region_id", "sha256", "encoder", "feature"])
     table = pd.concat(about).sort_values("image_id", ignore_index=True)

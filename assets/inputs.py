@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping, Sequence
+from copy import copy
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, overload
 
 from model_code.errors import DataError
 from resources.lake import Handle
@@ -13,8 +15,10 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+    from model_code.backends import Picture
     from model_code.methods.base import RegionData, Targets
 
+_GROUPS = 2  # of pictures that are held: what is read in order goes from one to the next
 # The table by region of each modality; location comes with the regions themselves.
 TABLE_OF = {
     "imagery": "region_chips",
@@ -93,11 +97,7 @@ def _images(
     import numpy as np
     import pyarrow as pa
 
-    sizes = [set(table.column(name).to_pylist()) for name in shape]
-    if any(len(size) > 1 for size in sizes):
-        raise ValueError(
-            f"images of one table differ in size: {dict(zip(shape, sizes, strict=True))}"
-        )
+    sizes = [_one_size(table, name) for name in shape]
     # large_binary: offsets of more than 2 GiB of pixels
     pixels = table.column("pixels").cast(pa.large_binary()).combine_chunks()
     if not len(pixels):
@@ -105,7 +105,17 @@ def _images(
     start, end = pixels.offset, pixels.offset + len(pixels)
     offsets = np.frombuffer(pixels.buffers()[1], np.int64)[[start, end]]
     data = np.frombuffer(pixels.buffers()[2], np.uint8)[offsets[0] : offsets[1]]
-    return data.view(dtype).reshape(len(pixels), *(size.pop() for size in sizes), *channels)
+    return data.view(dtype).reshape(len(pixels), *sizes, *channels)
+
+
+def _one_size(table: pa.Table, name: str) -> int:
+    """The value of a column that is the same in all rows; 0 without a row."""
+    import pyarrow.compute as pc
+
+    low, high = pc.min_max(table.column(name)).as_py().values()
+    if low != high:
+        raise ValueError(f"images of one table differ in size: {name} is {low} to {high}")
+    return low or 0
 
 
 def _index(ids: np.ndarray, found: Any) -> np.ndarray:
@@ -134,52 +144,101 @@ def check_regions(ids: Any, found: Any) -> None:
         )
 
 
-def picture_arrays(
-    handle: Handle, view: str, min_valid_share: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ids [B], regions [B] and pixels uint8 [B, H, W, 3] of the pictures of a view, ordered by id: the
-    region's of a chip (those with too few valid pixels are left out), the view's of a street view."""
+class Pictures(Sequence["Picture"]):
+    """The pictures of a view, uint8 [H, W, 3] each, in the order of their table, which is that of regions
+    and ids. They are read when they are asked for, and no more than `_GROUPS` of the table's row groups
+    are in memory, which the lake writes of 32 MiB at most. A part of them is one, too.
+
+    Attributes:
+        image_id: of the region for a chip (those with too few valid pixels are left out), of the view for
+            a street view [B].
+        region_id: of each [B].
+        size_px: height and width.
+    """
+
+    def __init__(self, handle: Handle, view: str, min_valid_share: float) -> None:
+        import numpy as np
+        import pyarrow.parquet as pq
+
+        satellite = view == "satellite"
+        self._shape = ("height_px", "width_px", *(("bands",) if satellite else ()))
+        key = "region_id" if satellite else "view_id"
+        names = [key, "region_id", *self._shape, *(("valid_share",) if satellite else ())]
+        table = handle.arrow(list(dict.fromkeys(names)))
+        size = [_one_size(table, name) for name in self._shape]
+        self.size_px = (size[0], size[1])
+        valid = np.ones(len(table), bool)
+        if satellite:
+            valid = np.asarray(table.column("valid_share")) >= min_valid_share
+        self._row = np.flatnonzero(valid)
+        table = table.filter(valid)
+        self.image_id, self.region_id = (
+            table.column(name).to_numpy(zero_copy_only=False) for name in (key, "region_id")
+        )
+        self._file = pq.ParquetFile(handle.path())
+        about = self._file.metadata
+        rows = [about.row_group(i).num_rows for i in range(about.num_row_groups)]
+        self._first = np.cumsum([0, *rows])
+        self._group = lru_cache(_GROUPS)(self._read)
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    @overload
+    def __getitem__(self, i: int) -> Picture: ...
+
+    @overload
+    def __getitem__(self, i: slice) -> Pictures: ...
+
+    def __getitem__(self, i: int | slice) -> Picture | Pictures:
+        import numpy as np
+
+        if isinstance(i, slice):
+            part = copy(self)
+            part._row, part.image_id, part.region_id = (
+                column[i] for column in (self._row, self.image_id, self.region_id)
+            )
+            return part
+        row = self._row[i]
+        group = int(np.searchsorted(self._first, row, "right")) - 1
+        picture: Picture = self._group(group)[row - self._first[group]]
+        return picture
+
+    def _read(self, group: int) -> np.ndarray:
+        table = self._file.read_row_group(group, columns=["pixels", *self._shape])
+        pixels = _images(table, "uint8", self._shape, () if "bands" in self._shape else (3,))
+        return pixels[..., :3] if pixels.shape[3] >= 3 else pixels[..., :1].repeat(3, axis=3)
+
+
+def measured_shares(handle: Handle, view: str, ids: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Classes [K] of `image_shares`, and shares float32 [B, K] of the pictures `ids` of a view; a row of
+    NaN where nothing was judged. No classes in a forecast, before anything was measured."""
     import numpy as np
-
-    table = handle.arrow()
-    key, size, channels = "view_id", ("height_px", "width_px"), (3,)
-    if view == "satellite":
-        key, size, channels = "region_id", (*size, "bands"), ()
-        table = table.filter(np.asarray(table.column("valid_share")) >= min_valid_share)
-    table = table.sort_by(key)
-    pixels = _images(table, "uint8", size, channels)
-    colours = pixels[..., :3] if pixels.shape[3] >= 3 else pixels[..., :1].repeat(3, axis=3)
-    ids, regions = (
-        table.column(name).to_numpy(zero_copy_only=False) for name in (key, "region_id")
-    )
-    return ids, regions, colours
-
-
-def picture_batches(
-    handle: Handle, view: str, min_valid_share: float, rows: int = 256
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """As `picture_arrays`, in the order of the file and no more than `rows` at a time, whatever the
-    size of the table."""
-    import numpy as np
-    import pyarrow as pa
+    import pandas as pd
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    key, size, channels = "view_id", ("height_px", "width_px"), (3,)
-    if view == "satellite":
-        key, size, channels = "region_id", (*size, "bands"), ()
-    with pq.ParquetFile(handle.path()) as file:
-        for batch in file.iter_batches(rows):
-            table = pa.table(batch)
-            if view == "satellite":
-                table = table.filter(np.asarray(table.column("valid_share")) >= min_valid_share)
-            if not len(table):
-                continue
-            pixels = _images(table, "uint8", size, channels)
-            colours = pixels[..., :3] if pixels.shape[3] >= 3 else pixels[..., :1].repeat(3, axis=3)
-            ids, regions = (
-                table.column(name).to_numpy(zero_copy_only=False) for name in (key, "region_id")
-            )
-            yield ids, regions, colours
+    if not handle.fingerprint:
+        return [], np.empty((len(ids), 0), np.float32)
+    classes: list[str] = []
+    with pq.ParquetFile(handle.path()) as file:  # the same of all pictures of a view
+        for batch in file.iter_batches(1024, columns=["view", "classes"]):
+            if (at := pc.index(batch.column("view"), view).as_py()) >= 0:
+                classes = batch.column("classes")[at].as_py()
+                break
+    table = handle.arrow(["view", "image_id", "shares"])
+    table = table.filter(pc.equal(table.column("view"), view))
+    lists = table.column("shares").combine_chunks()
+    shares = np.full((len(ids), len(classes)), np.nan, np.float32)
+    judged = np.flatnonzero(pc.list_value_length(lists).to_numpy(zero_copy_only=False))
+    row = np.full(len(table), -1)
+    row[judged] = np.arange(len(judged))
+    named = pd.Index(table.column("image_id").to_numpy(zero_copy_only=False))
+    if (place := named.get_indexer(ids)).min(initial=0) < 0:
+        raise KeyError(f"image_shares lacks {np.asarray(ids)[place < 0][0]}")
+    there = row[place] >= 0
+    shares[there] = lists.flatten().to_numpy().reshape(len(judged), -1)[row[place][there]]
+    return classes, shares
 
 
 def _chips(handle: Handle, ids: np.ndarray, min_valid_share: float) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 
-from assets.inputs import picture_arrays
+from assets.inputs import Pictures
 from model_code.backends import View
 from model_code.calibration import CalibrationConfig
 from model_code.city import Cities, City
@@ -59,14 +59,16 @@ def of_city(city: City, count: int, seed: int) -> Iterator[pd.DataFrame]:
         handle = lake.handle(city.name, table)
         if not handle.exists:
             continue
-        ids, _, pixels = picture_arrays(handle, view, city.chips.min_valid_share)
+        held = Pictures(handle, view, city.chips.min_valid_share)
+        ids = held.image_id
         facts = facts_of(city, view, ids) if city.simulator else None
         known = (
             np.arange(len(ids)) if facts is None else np.flatnonzero([f is not None for f in facts])
         )
+        known = known[np.argsort(ids[known])]
         chosen = np.random.default_rng(seed).permutation(known)[:count]
-        pictures = [pixels[i] for i in chosen]
-        painter = backends.painter(city.captions.painter, view, pixels.shape[1:3])
+        pictures = [held[i] for i in chosen]
+        painter = backends.painter(city.captions.painter, view, held.size_px)
         segmenter = backends.segmenter(city.captions.segmenter, view)
         if segmenter is None:
             raise SystemExit(f"{city.name} names no segmenter of the view {view}")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from model_code.backends import Ask, Captioner, Clip, Painter, Picture, Segmenter
+from model_code.lazy import Lazy
 from model_code.methods.base import Floats
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def calibrate(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Every try, and the best one of each ask.
 
-    All asks go round by round: those without a caption, without a score, or under the threshold
+    `asks` may be `Lazy`: they are read in order, and none is held. All go round by round: those without a caption, without a score, or under the threshold
     are asked again, unless the captioner has said that it is of no use.
 
     Returns:
@@ -198,9 +199,10 @@ def calibrate(
     """
     import pandas as pd
 
+    heads = [_head(ask) for ask in asks]
     rounds, waiting = [], np.arange(len(asks))
     for attempt in range(config.retries + 1):
-        tries, final = _round(asks, waiting, attempt, captioner, scorer, config)
+        tries, final = _round(asks, heads, waiting, attempt, captioner, scorer, config)
         rounds.append(tries)
         waiting = waiting[~(tries["perception_score"].to_numpy() >= config.threshold) & ~final]
         if not len(waiting):
@@ -209,8 +211,16 @@ def calibrate(
     return table, _best(table, config)
 
 
+def _head(ask: Ask) -> Ask:
+    """What a row tells of an ask: one of many that need not hold their pictures."""
+    return Ask(
+        ask.kind, seed=ask.seed, temperature=ask.temperature, form=ask.form, prompt_id=ask.prompt_id
+    )
+
+
 def _round(
     asks: Sequence[Ask],
+    heads: Sequence[Ask],
     positions: NDArray[np.int64],
     attempt: int,
     captioner: Captioner,
@@ -220,12 +230,13 @@ def _round(
     """One try of each position, and for which of them another is of no use."""
     import pandas as pd
 
-    now = [_again(asks[i], attempt, config.warmer) for i in positions]
-    answers = captioner.caption(now)
-    if len(answers) != len(now):
-        raise ValueError(f"{len(now)} captions were asked for, {len(answers)} came")
+    asked = Lazy(positions.tolist(), lambda i: _again(asks[i], attempt, config.warmer))
+    answers = captioner.caption(asked)
+    if len(answers) != len(asked):
+        raise ValueError(f"{len(asked)} captions were asked for, {len(answers)} came")
     errors = [a.error or ("" if a.text.strip() else "an empty caption") for a in answers]
     texts = ["" if error else a.text for a, error in zip(answers, errors, strict=True)]
+    now = [_again(heads[i], attempt, config.warmer) for i in positions]
     seeds = [ask.seed for ask in now]
     tries = pd.DataFrame(
         {

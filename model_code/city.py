@@ -492,8 +492,8 @@ class Captions(Model):
     """Who writes captions of chips and street views, and who judges them. The defaults run anywhere,
     without a download; see `vision.model_choices` for the others.
 
-    Of models that are not embedded, at most `memory_gib` are held at a time (those that were used
-    last), where one alone does not need more; without it all stay. `keep_painted` keeps what was
+    Of models in this process that are not embedded, the captioner's included, at most `memory_gib` are held
+    at a time (those that were used last), where one alone does not need more; without it all stay. `keep_painted` keeps what was
     painted from each calibrated caption, as sheets of small pictures beside their sources.
     """
 
@@ -516,12 +516,13 @@ class Captions(Model):
 
     @model_validator(mode="after")
     def _fits_a_gpu(self) -> Captions:
-        both = self.captioner.kind == "vllm" and self.painter.kind == "sdxl"
+        both = self.captioner.kind in ("vllm", "transformers") and self.painter.kind == "sdxl"
         if both and self.memory_gib is None:
             raise ValueError(
-                "captioner: vllm keeps its share of the GPU (gpu_memory_utilization) beside painter: "
-                "sdxl; give memory_gib, what the judges may hold, and a gpu_memory_utilization that "
-                "leaves it free, or serve the captioner elsewhere (kind: openai)"
+                f"captioner: {self.captioner.kind} and painter: sdxl hold their weights in this process; "
+                "give memory_gib, what may be held at a time (the captioner then goes before the judges "
+                "are loaded, and comes back for the next tries), or serve the captioner elsewhere "
+                "(kind: openai)"
             )
         return self
 

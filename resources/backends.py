@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from model_code.fingerprint import code_digests, digest
+from model_code.hub import stamp
 from model_code.vision.model_choices import of_view
 
 if TYPE_CHECKING:
@@ -43,8 +44,9 @@ def who(identity: Identity, kind: str) -> str:
     return digest([asdict(identity), code_digests(CODE[kind])])
 
 
-def captioner(config: Any) -> Captioner:
-    """The captioner of the section `captions`; nothing is loaded before its first ask.
+def captioner(config: Any, memory: Memory | None = None) -> Captioner:
+    """The captioner of the section `captions`; nothing is loaded before its first ask. One that holds its
+    weights in this process has its place in `memory` beside the models that judge.
 
     Raises:
         CityloomError: it cannot be opened; names the key.
@@ -57,11 +59,11 @@ def captioner(config: Any) -> Captioner:
     if choice.kind == "vllm":
         from resources.captioners.vllm_engine import VllmCaptioner
 
-        return VllmCaptioner(choice)
+        return VllmCaptioner(choice, memory)
     if choice.kind == "transformers":
         from resources.captioners.hugging_face import TransformersCaptioner
 
-        return TransformersCaptioner(choice)
+        return TransformersCaptioner(choice, memory)
     if choice.kind == "custom":
         from resources.captioners.custom import open_custom
 
@@ -157,8 +159,6 @@ def stamps(*choices: Any) -> dict[str, str]:
             found[choice.config] = config_digest(choice)
         elif isinstance(choice, Pinned | Weights):
             if Path(choice.model).expanduser().is_absolute():
-                from model_code.vision.loading import stamp
-
                 found[choice.model] = stamp(Path(choice.model).expanduser())
         else:
             found |= stamps(*(value for _, value in choice if isinstance(value, BaseModel)))

@@ -47,24 +47,31 @@ class RowStore:
         *,
         tidies: bool,
     ) -> None:
-        import pandas as pd
-
         self._tidies = tidies
         self._lake, self._city, self._asset, self._warn = lake, city, asset, warn
         self._folder = f"{lake.folder(city, asset)}/{FOLDER}/{kind}"
-        self._rows = pd.DataFrame()
+        # Each has a row a key, and at least twice the rows of the next: a row is moved log2(rows)
+        # times at most, however many are added one after the other.
+        self._parts: list[pd.DataFrame] = []
         self._read_shards: set[str] = set()
 
     def known(self, keys: Iterable[str]) -> pd.DataFrame:
         """Kept rows of these keys, indexed by key; a key without a row is left out."""
         import pandas as pd
 
-        rows, wanted = self._all(), pd.Index(list(keys)).unique()
-        return rows.loc[rows.index.intersection(wanted)]
+        self._refresh()
+        wanted, found = pd.Index(list(keys)).unique(), []
+        for part in self._parts:  # the oldest first: the row of a key is the same for ever
+            at = part.index.get_indexer(wanted)
+            found.append(part.take(at[at >= 0]))
+            wanted = wanted[at < 0]
+        return _joined(found)
 
     def rows(self) -> pd.DataFrame:
         """All kept rows, indexed by key."""
-        return self._all()
+        self._refresh()
+        self._parts = [_joined(self._parts)]
+        return self._parts[0]
 
     def add(self, rows: pd.DataFrame) -> None:
         """Keep rows, indexed by their keys; the row of a key is the same for ever.
@@ -79,14 +86,13 @@ class RowStore:
         self._take([rows])
 
     def _take(self, parts: list[pd.DataFrame]) -> None:
-        import pandas as pd
+        for part in parts:
+            self._parts.append(part[~part.index.duplicated()])
+            while len(self._parts) > 1 and len(self._parts[-2]) < 2 * len(self._parts[-1]):
+                self._parts[-2:] = [_joined(self._parts[-2:])]
 
-        if found := [part for part in (self._rows, *parts) if len(part)]:
-            together = pd.concat(found)
-            self._rows = together[~together.index.duplicated()]
-
-    def _all(self) -> pd.DataFrame:
-        """All rows, those that other processes have added since included; a shard is read once."""
+    def _refresh(self) -> None:
+        """Take in what other processes have added; a shard is read once."""
         while True:
             shards = self._shards()
             new = [shard for shard in shards if Path(shard).name not in self._read_shards]
@@ -98,13 +104,13 @@ class RowStore:
         self._read_shards.update(Path(shard).name for shard in new)
         self._take(parts)
         if self._tidies and len(shards) > _MANY:
-            written = Path(self._write(self._rows)).name
+            self._parts = [_joined(self._parts)]
+            written = Path(self._write(self._parts[0])).name
             self._read_shards.add(written)
             for shard in shards:
                 if Path(shard).name != written:
                     with contextlib.suppress(FileNotFoundError):
                         self._lake.fs.rm(shard)
-        return self._rows
 
     def _shards(self) -> list[str]:
         fs = self._lake.fs
@@ -149,3 +155,13 @@ class RowStore:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _joined(parts: list[pd.DataFrame]) -> pd.DataFrame:
+    """One row a key, the first."""
+    import pandas as pd
+
+    if not (found := [part for part in parts if len(part)]):
+        return parts[0] if parts else pd.DataFrame()
+    together = pd.concat(found)
+    return together[~together.index.duplicated()]

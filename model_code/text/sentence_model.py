@@ -13,18 +13,9 @@ from torch.nn import functional as F
 from model_code.backends import Identity
 from model_code.errors import DataError
 from model_code.extras import load
+from model_code.hub import name_of, place_of, revision_of, source_of
 from model_code.methods.base import Floats
-from model_code.vision.loading import (
-    Loaded,
-    Memory,
-    device,
-    dtype_of,
-    name_of,
-    place_of,
-    quiet,
-    revision_of,
-    source_of,
-)
+from model_code.vision.loading import Loaded, Memory, device, dtype_of, quiet
 from model_code.vision.model_choices import SentenceTransformers
 
 

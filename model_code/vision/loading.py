@@ -1,11 +1,10 @@
-"""Models that take seconds and gigabytes: loaded when they are first asked, dropped when others need
-the room, and known by what their files hold."""
+"""Models that take seconds and gigabytes: loaded when they are first asked, and dropped when others need
+the room."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
-import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
@@ -17,11 +16,9 @@ from torch import nn
 
 from model_code.errors import DataError
 from model_code.fingerprint import file_digest
-from model_code.vision.model_choices import Pinned, Precision, WeightsAt
+from model_code.vision.model_choices import Precision, WeightsAt
 
 T = TypeVar("T")
-
-_SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
 
 
 def device() -> torch.device:
@@ -53,7 +50,7 @@ class Memory:
         if model.value is None:
             self._make_room(model.size_bytes)
             model.value = model.load()
-            model.size_bytes = sum(map(_bytes, model.modules(model.value)))
+            model.size_bytes = model.size(model.value)
         else:
             self._held.remove(model)
         self._held.append(model)
@@ -64,12 +61,22 @@ class Memory:
             return
         dropped = False
         while self._held and (needed is None or self._total() + needed > self.limit_bytes):
-            self._held.pop(0).value = None
+            self._drop(self._held.pop(0))
             dropped = True
         if dropped:
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            release()
+
+    @staticmethod
+    def _drop(model: Loaded[Any]) -> None:
+        value, model.value = model.value, None
+        model.close(value)
+
+    def forget(self, model: Loaded[Any]) -> None:
+        """Drop a model, if it is there; the next time it is loaded anew."""
+        if model in self._held:
+            self._held.remove(model)
+            self._drop(model)
+            release()
 
     def _total(self) -> int:
         return sum(model.size_bytes or 0 for model in self._held)
@@ -86,6 +93,8 @@ class Loaded(Generic[T]):
     Attributes:
         load: makes it; `modules` are the networks in it, whose weights count.
         size_bytes: of its weights; None until it has been loaded once.
+
+    A model that is no network of this process says by `size` and `close` how large it is, and how it goes.
     """
 
     def __init__(
@@ -102,6 +111,24 @@ class Loaded(Generic[T]):
 
     def __call__(self) -> T:
         return self._memory.use(self)
+
+    def size(self, value: T) -> int:
+        """Bytes that the loaded model holds."""
+        return sum(map(_bytes, self.modules(value)))
+
+    def close(self, value: T) -> None:
+        """Done to a model that goes, when nothing holds it any more but the caller."""
+
+    def forget(self) -> None:
+        """Drop it; the next time it is loaded anew."""
+        self._memory.forget(self)
+
+
+def release() -> None:
+    """Give back the memory of what nothing holds any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _bytes(module: nn.Module) -> int:
@@ -128,59 +155,6 @@ def quiet() -> Iterator[None]:
 
 
 # --- files ---------------------------------------------------------------------------------------
-
-
-def revision_of(choice: Pinned) -> str:
-    """The commit of a model of the hub, or the stamp of a folder."""
-    folder = Path(choice.model).expanduser()
-    return stamp(folder) if folder.is_absolute() else str(choice.revision)
-
-
-def name_of(choice: Pinned) -> str:
-    """The name by which rows know a model: of a folder the last part, whichever machine it is on."""
-    return (
-        Path(choice.model).name if Path(choice.model).expanduser().is_absolute() else choice.model
-    )
-
-
-def place_of(choice: Pinned) -> str:
-    """What `from_pretrained` takes first: a name of the hub, or a folder in full."""
-    folder = Path(choice.model).expanduser()
-    return str(folder) if folder.is_absolute() else choice.model
-
-
-def source_of(choice: Pinned) -> dict[str, Any]:
-    """Arguments of `from_pretrained`, beside its first: a hub's model at its commit, a folder without
-    the network. `trust_remote_code=False` is written at every call: without it transformers asks at
-    the terminal."""
-    local = Path(choice.model).expanduser().is_absolute()
-    return {"local_files_only": True} if local else {"revision": choice.revision}
-
-
-def stamp(folder: Path) -> str:
-    """What tells a folder of weights from another: names and sizes of its files, small ones in full, of
-    large ones parts from all over. New weights differ everywhere.
-
-    Raises:
-        DataError: there is no such folder.
-    """
-    if not folder.is_dir():
-        raise DataError(
-            f"there is no folder of a model at {folder}",
-            fix="mend the key `model`; want what `save_pretrained` writes, or a name of the hub",
-        )
-    found = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        size = path.stat().st_size
-        found.update(f"{path.relative_to(folder)}:{size}\n".encode())
-        step = max(_SAMPLE_BYTES, size // _SAMPLES)
-        with path.open("rb") as file:
-            for start in range(0, size, step):
-                file.seek(start)
-                found.update(file.read(_SAMPLE_BYTES))
-            file.seek(max(0, size - _SAMPLE_BYTES))
-            found.update(file.read())
-    return found.hexdigest()[:16]
 
 
 def checked(weights: WeightsAt, key: str) -> Path:

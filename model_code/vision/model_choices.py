@@ -206,6 +206,9 @@ class OpenClip(Choice):
     are those of the pictures that it was trained on; by default those of its tag, without one those of
     most tags of that name, and of CLIP's own pictures for a model that is given by its arguments.
 
+    A tokenizer or text tower of transformers that the model names (SigLIP, RoBERTa) is read at the commit
+    `text_revision` of the hub; one in a folder needs none.
+
     `weight` is the w of CLIPScore; by default it is set such that `held_out` rendered pictures with
     their own sentences have the mean score `matched_score`.
     """
@@ -214,6 +217,9 @@ class OpenClip(Choice):
     model: Union[str, dict[str, Any]]
     pretrained: str | None = Field(None, description="a tag of `open_clip.list_pretrained()`")
     weights: WeightsAt | None = None
+    text_revision: str | None = Field(
+        None, pattern=COMMIT, description="of the tokenizer or text tower on the hub, in full"
+    )
     mean: _Colours | None = Field(None, description="of red, green and blue, from 0 to 1")
     std: _Colours | None = None
     weight: float | None = Field(None, gt=0)

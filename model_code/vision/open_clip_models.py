@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 from model_code.backends import Identity, Picture
 from model_code.errors import DataError
+from model_code.hub import snapshot, stamp
 from model_code.methods.base import Checkpoint, Floats
 from model_code.vision import features
 from model_code.vision.loading import Loaded, Memory, checked, device, dtype_of
@@ -36,13 +37,14 @@ from model_code.vision.model_choices import OpenClip
 
 OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _KEY = "captions.clip"
+_TEXT_FILES = ("*.json", "*.txt", "*.model")  # of a tokenizer, and configs: no weights
 _HF_SETTINGS = ("clean", "strip_sep_token", "language", "tokenizer_mode")
 _OWN_SETTINGS = ("clean", "reduction_mask")
 
 
-def build(arguments: dict[str, Any]) -> nn.Module:
+def build(arguments: dict[str, Any], text_revision: str | None = None) -> nn.Module:
     """A freshly initialised model of open_clip; no weights are downloaded. The config of a text tower
-    of transformers is, by its name, where the hub's cache does not hold it.
+    of transformers is, at its commit, where the hub's cache does not hold it.
 
     Raises:
         DataError: open_clip has no such model, or it is no pair of towers; its text tower brings code.
@@ -55,12 +57,54 @@ def build(arguments: dict[str, Any]) -> nn.Module:
         settings["vision_cfg"]["timm_model_pretrained"] = False
     if "hf_model_name" in settings["text_cfg"]:
         settings["text_cfg"]["hf_model_pretrained"] = False
-        _refuse_code(settings["text_cfg"]["hf_model_name"])
+        folder = text_folder(settings["text_cfg"]["hf_model_name"], text_revision)
+        settings["text_cfg"]["hf_model_name"] = str(folder)
+        _refuse_code(folder)
     kind = open_clip.CustomTextCLIP if custom else open_clip.CLIP
     return cast(nn.Module, kind(**settings))
 
 
-def _refuse_code(name: str) -> None:
+def text_folder(name: str, revision: str | None) -> Path:
+    """The folder of a tokenizer or of a text tower's config, which transformers reads: one on this machine, or
+    a commit of the hub.
+
+    Raises:
+        DataError: one of the hub is given without its commit, or cannot be fetched.
+    """
+    if (folder := Path(name).expanduser()).is_absolute():
+        return folder
+    if revision is None:
+        raise DataError(
+            f"the tokenizer or text tower {name} of the hub can change under its name",
+            fix=f"add {_KEY}.text_revision, a commit of {name}",
+        )
+    return snapshot(name, revision, f"{_KEY}.text_revision", only=_TEXT_FILES)
+
+
+def text_revision_of(arguments: dict[str, Any], choice: OpenClip) -> str | None:
+    """The commit of what the model reads of transformers; the stamp of a folder. None where it is nothing.
+
+    Raises:
+        DataError: a commit is needed, or given in vain, or two models would share it.
+    """
+    keys = ("hf_tokenizer_name", "hf_model_name")
+    names = sorted({arguments["text_cfg"][key] for key in keys if arguments["text_cfg"].get(key)})
+    folders = [text_folder(name, choice.text_revision) for name in names]
+    on_hub = [name for name in names if not Path(name).expanduser().is_absolute()]
+    if len(on_hub) > 1:
+        raise DataError(
+            f"the model reads {' and '.join(on_hub)} of the hub, and one commit cannot be of both",
+            fix=f"give absolute folders of them in {_KEY}.model",
+        )
+    if choice.text_revision is not None and not on_hub:
+        raise DataError(
+            "the model reads no tokenizer or text tower of the hub",
+            fix=f"take {_KEY}.text_revision out",
+        )
+    return choice.text_revision or ("-".join(map(stamp, folders)) or None)
+
+
+def _refuse_code(name: Path) -> None:
     """open_clip does not tell transformers that no code may be run, so that it would ask at the
     terminal; said beforehand."""
     from transformers import AutoConfig
@@ -149,7 +193,8 @@ def pretrained_checkpoint(
         DataError: the weights are of another model.
     """
     arguments, known = arguments_of(choice)
-    model = build(arguments)
+    revision = text_revision_of(arguments, choice)
+    model = build(arguments, revision)
     if choice.weights is not None:
         path = checked(choice.weights, f"{_KEY}.weights")
     else:
@@ -160,6 +205,7 @@ def pretrained_checkpoint(
         "open_clip": arguments,
         "mean": list(mean),
         "std": list(std),
+        **({"text_revision": revision} if revision else {}),
     }
     tensors = {
         f"clip.{name}": value.detach().float().numpy()
@@ -243,6 +289,7 @@ class PretrainedClip:
     ) -> None:
         self._about, self._checkpoint = record["model"], checkpoint
         self._text = self._about["open_clip"]["text_cfg"]
+        self._revision: str | None = self._about.get("text_revision")
         self._batch: int = record["batch"]
         self.weight: float = record["weight"]
         self.context: int = self._text.get("context_length", 77)
@@ -252,7 +299,7 @@ class PretrainedClip:
         self._model: Loaded[Any] = Loaded(name, self._load, memory or Memory(), lambda m: [m])
 
     def _load(self) -> nn.Module:
-        model = build(self._about["open_clip"])
+        model = build(self._about["open_clip"], self._revision)
         tensors = self._checkpoint().tensors
         model.load_state_dict(
             {
@@ -276,7 +323,7 @@ class PretrainedClip:
 
     def encode_texts(self, texts: Sequence[str]) -> Floats:
         """Unit vectors, float32 [B, D]; what is beyond `context` is cut."""
-        model, tokenizer = self._model(), _tokenizer(json.dumps(self._text, sort_keys=True))
+        model, tokenizer = self._model(), self._tokenizer
         parts = []
         for start in range(0, len(texts), self._batch):
             ids = tokenizer(list(texts[start : start + self._batch]), self.context)
@@ -286,7 +333,7 @@ class PretrainedClip:
 
     def tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """How many tokens each text has [B], start and end included, uncut."""
-        tokenizer = _tokenizer(json.dumps(self._text, sort_keys=True))
+        tokenizer = self._tokenizer
         if isinstance(tokenizer, SimpleTokenizer):
             counts = [2 + len(tokenizer.encode(text)) for text in texts]
         else:
@@ -294,12 +341,16 @@ class PretrainedClip:
         return np.array(counts, np.int64)
 
     @property
+    def _tokenizer(self) -> Any:
+        return _tokenizer(json.dumps(self._text, sort_keys=True), self._revision)
+
+    @property
     def _width(self) -> int:
         return int(self._about["open_clip"]["embed_dim"])
 
 
 @cache
-def _tokenizer(text_cfg: str) -> Any:
+def _tokenizer(text_cfg: str, revision: str | None = None) -> Any:
     """How texts are cut into tokens. Of the settings, which a city's YAML can give, only those are
     passed on that say how: no code of a tokenizer is ever run."""
     text = json.loads(text_cfg)
@@ -307,7 +358,8 @@ def _tokenizer(text_cfg: str) -> Any:
     name = text.get("hf_tokenizer_name")
     kept = {key: given[key] for key in (_HF_SETTINGS if name else _OWN_SETTINGS) if key in given}
     if name:
-        return HFTokenizer(name, context, trust_remote_code=False, **kept)
+        folder = str(text_folder(name, revision))
+        return HFTokenizer(folder, context, trust_remote_code=False, **kept)
     return SimpleTokenizer(context_length=context, **kept)
 
 

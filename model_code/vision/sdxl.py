@@ -23,17 +23,8 @@ from model_code.backends import Identity, Picture
 from model_code.calibration import sentences
 from model_code.errors import DataError
 from model_code.extras import load
-from model_code.vision.loading import (
-    Loaded,
-    Memory,
-    device,
-    dtype_of,
-    name_of,
-    place_of,
-    quiet,
-    revision_of,
-    source_of,
-)
+from model_code.hub import name_of, place_of, revision_of, source_of
+from model_code.vision.loading import Loaded, Memory, device, dtype_of, quiet
 from model_code.vision.model_choices import Sdxl
 
 _AREA_PX = 1024 * 1024

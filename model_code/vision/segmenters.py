@@ -22,20 +22,10 @@ from model_code.backends import Identity, Picture, Segmentation
 from model_code.errors import DataError
 from model_code.extras import load
 from model_code.fingerprint import digest
+from model_code.hub import name_of, place_of, revision_of, source_of
 from model_code.methods.base import Floats
 from model_code.vision import mmcv_ext
-from model_code.vision.loading import (
-    Loaded,
-    Memory,
-    checked,
-    device,
-    dtype_of,
-    name_of,
-    place_of,
-    quiet,
-    revision_of,
-    source_of,
-)
+from model_code.vision.loading import Loaded, Memory, checked, device, dtype_of, quiet
 from model_code.vision.model_choices import Mmsegmentation, Transformers, WeightsAt
 from model_code.vision.segment_classes import checked_length, class_list
 

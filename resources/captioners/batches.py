@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -48,8 +46,9 @@ class Halving:
                     self.halved += 1
             else:
                 continue
-            # Here, where nothing holds the failed batch any more.
-            release()
+            from model_code.vision.loading import release
+
+            release()  # here, where nothing holds the failed batch any more
             smaller(self.size)
         return found
 
@@ -73,11 +72,3 @@ def engine_died(error: BaseException) -> bool:
     for want of memory."""
     said = str(error).lower()
     return type(error).__name__ == "EngineDeadError" or "engine core initialization failed" in said
-
-
-def release() -> None:
-    """Give back what nothing holds any more."""
-    gc.collect()
-    torch: Any = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()

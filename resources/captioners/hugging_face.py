@@ -4,28 +4,48 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from model_code.backends import Answer, Ask
 from model_code.errors import DataError
 from model_code.text import answers
 from model_code.text.captioner_config import TransformersChoice
+from resources.captioners import hub
 from resources.captioners.batches import Halving
-from resources.captioners.identity import folder_of, identity_of, offline
+from resources.captioners.identity import identity_of
 from resources.captioners.tries import Said, answered
+
+if TYPE_CHECKING:
+    from model_code.vision.loading import Loaded, Memory
 
 
 class TransformersCaptioner:
     """A model of transformers that reads a picture and a prompt. Batches are padded on the left;
-    warm asks are made one by one, so that each has its own seed."""
+    warm asks are made one by one, so that each has its own seed. It is dropped when others need its room
+    in `memory`, and loaded again at the next ask."""
 
-    def __init__(self, choice: TransformersChoice) -> None:
+    def __init__(self, choice: TransformersChoice, memory: Memory | None = None) -> None:
         self.identity = identity_of(choice)
-        self._choice = choice
+        self._choice, self._memory = choice, memory
         self._batches = Halving(choice.batch)
-        self._processor: Any = None
-        self._model: Any = None
+
+    @cached_property
+    def _loaded(self) -> Loaded[tuple[Any, Any]]:
+        """Processor and model; made late, since a dry run needs no torch."""
+        from model_code.vision.loading import Loaded, Memory
+
+        name = f"captioner {self.identity.model}"
+        return Loaded(name, self._load, self._memory or Memory(), lambda both: [both[1]])
+
+    @property
+    def _processor(self) -> Any:
+        return self._loaded()[0]
+
+    @property
+    def _model(self) -> Any:
+        return self._loaded()[1]
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -38,51 +58,46 @@ class TransformersCaptioner:
         Raises:
             DataError: the model cannot be loaded.
         """
-        if self._model is None:
-            self._load()
+        self._loaded()
         return self._batches.run(asks, self._batch)
 
     def _batch(self, asks: Sequence[Ask]) -> list[Answer]:
         return answered(asks, self._say, self._choice.max_tries)
 
-    def _load(self) -> None:
+    def _load(self) -> tuple[Any, Any]:
         import torch
         import transformers
 
         open_processor: Any = transformers.AutoProcessor
         open_model: Any = transformers.AutoModelForImageTextToText
         choice = self._choice
-        shared: dict[str, Any] = {
-            "local_files_only": offline(choice) or folder_of(choice) is not None
-        }
-        if choice.revision:
-            shared["revision"] = choice.revision
+        weights = hub.folder(choice)
         try:
-            self._processor = open_processor.from_pretrained(
-                choice.model, trust_remote_code=False, **shared
+            processor = open_processor.from_pretrained(
+                weights, trust_remote_code=False, local_files_only=True
             )
             model = open_model.from_pretrained(
-                choice.model,
+                weights,
                 trust_remote_code=False,
                 use_safetensors=True,
                 dtype=choice.dtype,
-                **shared,
+                local_files_only=True,
             )
         except (OSError, ValueError) as error:
             raise DataError(
                 f"captions.captioner.model: {choice.model} cannot be loaded ({error})",
                 fix="give a vision-language model whose weights are safetensors and whose code is in "
-                "transformers; without a network, a folder or a model that was fetched before",
+                "transformers",
             ) from error
         device = choice.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._model = model.to(device).eval()
-        tokenizer = getattr(self._processor, "tokenizer", None)
+        tokenizer = getattr(processor, "tokenizer", None)
         if tokenizer is not None:
             tokenizer.padding_side = "left"
             if tokenizer.pad_token is None:
                 tokenizer.pad_token = tokenizer.eos_token
+        return processor, model.to(device).eval()
 
     def _say(self, asks: Sequence[Ask]) -> list[Said]:
         """Cold asks of one kind together; the order stays."""

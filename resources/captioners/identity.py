@@ -8,7 +8,7 @@ from typing import Any
 
 from model_code.backends import Identity
 from model_code.errors import DataError
-from model_code.fingerprint import digest, file_digest
+from model_code.hub import name_of, revision_of
 from model_code.text.captioner_config import (
     OpenAiChoice,
     TransformersChoice,
@@ -33,8 +33,8 @@ def identity_of(choice: OpenAiChoice | VllmChoice | TransformersChoice) -> Ident
         settings["max_model_len"] = choice.max_model_len
         if choice.dummy_weights:
             settings["dummy_weights"] = True
-    return Identity(Path(choice.model).name if folder_of(choice) else choice.model,
-                    revision_of(choice), settings)  # fmt: skip
+    folder_of(choice)
+    return Identity(name_of(choice), revision_of(choice), settings)
 
 
 def folder_of(choice: Weights) -> Path | None:
@@ -48,16 +48,6 @@ def folder_of(choice: Weights) -> Path | None:
             fix="give a folder that save_pretrained has written, or a name on the hub",
         )
     return path
-
-
-def revision_of(choice: Weights) -> str:
-    """The commit, or a digest of all files of a folder."""
-    folder = folder_of(choice)
-    if folder is None:
-        assert choice.revision is not None
-        return choice.revision
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return digest({str(path.relative_to(folder)): file_digest(path) for path in files})[:12]
 
 
 def offline(choice: Weights) -> bool:

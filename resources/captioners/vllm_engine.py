@@ -2,34 +2,49 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from model_code import extras
 from model_code.backends import Answer, Ask
 from model_code.text import answers, levels
 from model_code.text.captioner_config import VllmChoice
-from resources.captioners.batches import Halving, release
-from resources.captioners.identity import identity_of, offline
+from resources.captioners import hub
+from resources.captioners.batches import Halving
+from resources.captioners.identity import identity_of
 from resources.captioners.tries import Said, answered
+
+if TYPE_CHECKING:
+    from model_code.vision.loading import Loaded, Memory
 
 
 class VllmCaptioner:
-    """A vision-language model that vLLM serves without a server.
+    """A vision-language model that vLLM serves without a server. Its engine is shut down when others need
+    its room in `memory`, and started again at the next ask.
 
     Raises:
         MissingExtraError: vllm is not installed; told when it is opened, not at the first ask.
     """
 
-    def __init__(self, choice: VllmChoice) -> None:
+    def __init__(self, choice: VllmChoice, memory: Memory | None = None) -> None:
         if not extras.installed("vllm"):
             extras.load("vllm")
         self.identity = identity_of(choice)
-        self._choice = choice
+        self._choice, self._memory = choice, memory
         self._batches = Halving(choice.batch)
-        self._engine: Any = None
+
+    @cached_property
+    def _engine(self) -> Loaded[Any]:
+        from model_code.vision.loading import Memory
+
+        share = self._choice.gpu_memory_utilization
+        return engine(f"vllm {self.identity.model}", self._start, self._memory or Memory(), share)
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -45,17 +60,18 @@ class VllmCaptioner:
 
     def _smaller(self, size: int) -> None:
         """An engine that ran out of memory is dead: the next one keeps fewer sequences in flight."""
-        self._engine = None
-        release()
+        self._engine.forget()
+
+    def _start(self) -> Any:
+        vllm, weights = extras.load("vllm"), hub.folder(self._choice)
+        with without_network():
+            return vllm.LLM(**engine_arguments(self._choice, weights, self._batches.size))
 
     def _say(self, asks: Sequence[Ask]) -> list[Said]:
         vllm = extras.load("vllm")
-        if self._engine is None:
-            if offline(self._choice):
-                _stay_offline()
-            self._engine = vllm.LLM(**engine_arguments(self._choice, self._batches.size))
+        engine = self._engine()
         began = time.monotonic()
-        outputs = self._engine.chat(
+        outputs = engine.chat(
             [messages(ask) for ask in asks],
             [self._sampling(vllm, ask) for ask in asks],
             use_tqdm=False,
@@ -83,10 +99,29 @@ class VllmCaptioner:
         return vllm.SamplingParams(**arguments)
 
 
-def engine_arguments(choice: VllmChoice, in_flight: int) -> dict[str, Any]:
-    """What vllm.LLM is given."""
+def engine(name: str, start: Callable[[], Any], memory: Memory, share: float) -> Loaded[Any]:
+    """An engine in the memory of other models: it holds its `share` of a GPU, and lives in processes of its
+    own, which end when it is shut down."""
+    import torch
+
+    from model_code.vision.loading import Loaded
+
+    class Engine(Loaded[Any]):
+        def size(self, value: Any) -> int:
+            if not torch.cuda.is_available():
+                return 0
+            return int(share * torch.cuda.get_device_properties(0).total_memory)
+
+        def close(self, value: Any) -> None:
+            value.llm_engine.engine_core.shutdown()
+
+    return Engine(name, start, memory, lambda value: [])
+
+
+def engine_arguments(choice: VllmChoice, weights: Path, in_flight: int) -> dict[str, Any]:
+    """What vllm.LLM is given; `weights` is the model's folder."""
     arguments: dict[str, Any] = {
-        "model": choice.model,
+        "model": str(weights),
         "dtype": choice.dtype,
         "max_model_len": choice.max_model_len,
         "gpu_memory_utilization": choice.gpu_memory_utilization,
@@ -96,8 +131,6 @@ def engine_arguments(choice: VllmChoice, in_flight: int) -> dict[str, Any]:
         "seed": 0,
         "trust_remote_code": False,
     }
-    if choice.revision:
-        arguments |= {"revision": choice.revision, "tokenizer_revision": choice.revision}
     if choice.dummy_weights:
         arguments["load_format"] = "dummy"
     return arguments
@@ -121,8 +154,15 @@ def messages(ask: Ask) -> list[dict[str, Any]]:
     return [{"role": "user", "content": [*content, {"type": "text", "text": ask.prompt}]}]
 
 
-def _stay_offline() -> None:
-    """vLLM has no argument for it; its worker processes read the environment."""
-    import os
-
+@contextlib.contextmanager
+def without_network() -> Iterator[None]:
+    """vLLM has no argument for it; its worker processes read the environment when they start."""
+    before = os.environ.get("HF_HUB_OFFLINE")
     os.environ["HF_HUB_OFFLINE"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HF_HUB_OFFLINE"]
+        else:
+            os.environ["HF_HUB_OFFLINE"] = before

@@ -8,18 +8,22 @@ import subprocess
 import sys
 import textwrap
 import time
+import weakref
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from assets.asking import Remembering, forecast
 from model_code.backends import Answer, Ask, CaptionerStopped, Identity
+from model_code.calibration import SCORES, CalibrationConfig, calibrate
 from model_code.city import Captions
 from model_code.errors import BudgetError, DataError
+from model_code.lazy import Lazy
 from resources import backends
 from resources.lake import Lake
 from resources.rows import RowStore
@@ -71,6 +75,63 @@ def test_each_ask_is_made_once_whichever_run_asks(tmp_path: Path) -> None:
         ctx = context(tmp_path, base_url=server.url, concurrency=2, timeout_s=9, batch=3)
         remembering(ctx).caption([Ask("satellite", asked[0].picture, {"water": 0.001})])
         assert len(server.requests) == 16
+
+
+def test_of_many_pictures_a_batch_or_two_are_held(tmp_path: Path) -> None:
+    """Asks that are made when they are asked for, by calibration's loop over tries."""
+    alive: set[int] = set()
+    most = [0]
+
+    def made(i: int) -> Ask:
+        picture = np.full((8, 8, 3), i, np.uint8)
+        alive.add(id(picture))
+        most[0] = max(most[0], len(alive))
+        weakref.finalize(picture, alive.discard, id(picture))
+        return Ask("satellite", picture, seed=i)
+
+    def scorer(positions: np.ndarray, texts: list[str], seeds: list[int]) -> pd.DataFrame:
+        rows = pd.DataFrame(index=range(len(texts)), columns=list(SCORES), dtype=object)
+        return rows.assign(perception_score=np.where(positions % 3 == 0, 0.0, 1.0), note="")
+
+    config = CalibrationConfig(retries=1, threshold=0.5)
+    found = []
+    with serving() as server:
+        for lazily in (True, False):
+            ctx = context(tmp_path / str(lazily), base_url=server.url, batch=4)
+            asked = Lazy(range(60), made)
+            writer = remembering(ctx)
+            found.append(calibrate(asked if lazily else list(asked), writer, scorer, config))
+            assert most[0] <= 2 * 4 + 1 or not lazily
+            most[0] = 0
+    assert len(found[0][0]) == 60 + 20
+    for lazy, whole in zip(*found, strict=True):
+        columns = [name for name in lazy if name not in ("took_s", "text")]
+        pd.testing.assert_frame_equal(lazy[columns], whole[columns])
+
+
+def test_answers_that_are_always_malformed_are_error_rows_each_once(tmp_path: Path) -> None:
+    """Also where no score would be too low: an answer that is none has no score."""
+
+    def scorer(positions: np.ndarray, texts: list[str], seeds: list[int]) -> pd.DataFrame:
+        assert set(texts) == {""}
+        return pd.DataFrame(np.nan, index=range(len(texts)), columns=list(SCORES))
+
+    config = CalibrationConfig(retries=2, threshold=0, floor=0)
+    with serving(lambda number, body: "wrong_schema") as server:
+        for run in (1, 2):
+            ctx = context(tmp_path, base_url=server.url, max_tries=2)
+            writer = remembering(ctx)
+            tries, best = calibrate(asks(10), writer, scorer, config)
+            assert len(tries) == 30 and not tries.duplicated(["position", "attempt"]).any()
+            assert tries["error"].str.startswith("the caption speaks of coordinates").all()
+            assert (tries["text"] == "").all() and (tries["requests"] == 2).all()
+            assert tries["seed"].nunique() == 30
+            assert best["position"].tolist() == list(range(10)) and (best["tries"] == 3).all()
+            assert (best["attempt"] == -1).all() and not best["kept"].any()
+            assert best["reason"].str.startswith("no caption: the caption speaks").all()
+            # No row is kept: another run asks all of them again.
+            assert writer.unanswered()["count"] == 30
+            assert len(server.requests) == run * tries["requests"].sum()
 
 
 def test_failed_asks_leave_no_row_and_are_made_again_alone(tmp_path: Path) -> None:

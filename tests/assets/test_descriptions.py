@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,14 +15,19 @@ import pytest
 
 import pipelines.definitions  # noqa: F401 (fills the registry of stages)
 from assets import descriptions
+from assets.descriptions import forecast_of
 from assets.inputs import region_data
 from assets.methods import _contrasted
 from assets.stage import STAGES
 from model_code.city import Captions
+from model_code.errors import DataError
 from model_code.methods import METHODS
 from model_code.text.levels import HOURS
 from resources.lake import Lake, read
-from tests.assets.test_captions import SMALL_CLIP
+from tests.assets.test_asking import context as asking
+from tests.assets.test_captions import SMALL_CLIP, missing, says
+from tests.assets.test_features import Held
+from tests.resources.captioners_server import serving
 from tests.tiny import Place, make_place
 
 HOURLY = [name for name, spec in METHODS.items() if spec.predicts == ("hourly",)]
@@ -167,6 +174,98 @@ def test_a_rerun_asks_for_nothing_again(described: Place, tmp_path: Path) -> Non
     assert sum(len(pd.read_parquet(path)) for path in folder.iterdir()) == before
 
 
+def test_a_dry_run_counts_what_is_described(described: Place, tmp_path: Path) -> None:
+    told = says(described, "captions", "tiny", "--dry-run").partition(
+        "region_descriptions of tiny"
+    )[2]
+    counted = {}
+    for line in told.splitlines():
+        if "to ask" in line:
+            modality, form, *figures = line.split()
+            counted[modality, form] = [int(figures[i]) for i in (0, 3, 5)]
+    rows = table(described, "region_descriptions").groupby(["modality", "form"])["text"]
+    assert counted and counted.keys() == rows.groups.keys()
+    for key, (asks, cached, left) in counted.items():
+        # Equal content is one ask; a second try is told, and not counted.
+        assert 0 < asks <= len(rows.get_group(key)) and [cached, left] == [asks, 0]
+    assert "at most 2 times each" in told and "holds no three levels" in told
+    place = described.copy(tmp_path / "place")
+    config = place.config()
+    config["captions"] = {**config["captions"], "seed": 9}
+    place.write(config)
+    told = says(place, "captions", "tiny", "--dry-run").partition("region_descriptions of tiny")[2]
+    assert missing(told) == [asks for asks, *_ in counted.values()]
+
+
+# --- answers that fail ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def streets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
+    """What the stage sees of a city of street views, a picture a region, and of a server."""
+
+    def stage_of(regions: int, url: str, **captioner: Any) -> Any:
+        pixels = np.random.default_rng(0).integers(0, 256, (regions, 8, 8, 3), dtype=np.uint8)
+        held = Held(pixels)
+        held.region_id = np.array([f"r{i}" for i in range(regions)], object)
+        monkeypatch.setattr(descriptions, "Pictures", lambda *given: held)
+        nothing = ([], np.empty((regions, 0), np.float32))
+        monkeypatch.setattr(descriptions, "measured_shares", lambda *given: nothing)
+        ctx = asking(tmp_path, base_url=url, **captioner)
+        ctx.name, ctx.settings = "tiny", {"forms": ["levels"], "prompts": {}}
+        ctx.inputs = {"region_street_views": None, "image_shares": None}
+        ctx.has = lambda table: True
+        return ctx
+
+    return stage_of
+
+
+def test_an_error_is_a_row_and_is_asked_again_alone(streets: Callable[..., Any]) -> None:
+    poisoned: set[str] = set()
+
+    def fault(number: int, body: dict[str, Any]) -> str:
+        picture = json.dumps(body["messages"])
+        if not number:
+            poisoned.add(picture)
+        return "poisoned" if picture in poisoned else ""
+
+    with serving(fault) as server:
+        ctx = streets(5, server.url, concurrency=1)
+        assert forecast_of(ctx).groups == (("street_view levels", 5, 0),)
+        assert forecast_of(ctx).missing == 5 and not server.requests
+        made = STAGES["region_descriptions"].body(ctx)
+        rows = made.table
+        assert len(rows) == rows["region_id"].nunique() == 5 and len(server.requests) == 5
+        (bad,) = rows[rows["error"] != ""].to_dict("records")
+        assert bad["error"] == "HTTP 400: cannot decode the image" and bad["status"] == "error"
+        assert bad["text"] == bad["land"] == "" and np.isnan(bad["activity"])
+        assert len(bad["departures"]) == 0 and (bad["tries"], bad["requests"]) == (1, 1)
+        assert bad["prompt"].startswith("levels.") and bad["captioner"] == "tiny-vl r1"
+        good = rows[rows["error"] == ""]
+        assert (good["status"] == "ok").all() and (good["activity"] == 40).all()
+        assert made.unanswered["count"] == 1 and made.metadata["failed"] == 1
+        assert forecast_of(ctx).groups == (("street_view levels", 5, 4),)
+        poisoned.clear()
+        again = STAGES["region_descriptions"].body(streets(5, server.url))
+        assert len(server.requests) == 6 and not again.unanswered
+        assert (again.table["error"] == "").all()
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"), [("poisoned", "cannot decode the image"), ("empty", "an empty answer")]
+)
+def test_where_all_answers_fail_the_stage_says_why(
+    streets: Callable[..., Any], fault: str, told: str
+) -> None:
+    with serving(lambda number, body: fault) as server:
+        ctx = streets(3, server.url, max_tries=1)
+        with pytest.raises(DataError, match=f"no region is described; the first failed .*{told}"):
+            STAGES["region_descriptions"].body(ctx)
+        assert forecast_of(ctx).missing == 3
+        # Refused for good is asked once; what is malformed, as often as the config says.
+        assert len(server.requests) == 3 * (1 if fault == "poisoned" else 3)
+
+
 # --- what is never an input ----------------------------------------------------------------------
 
 
@@ -212,15 +311,16 @@ def test_a_view_more_changes_what_its_region_shows_and_no_other(
     regions = np.array([f"r{i // 5}" for i in range(20)] + ["r0"], object)
     captions = Captions.model_validate({"descriptions": {"views": 2}})
     ctx: Any = SimpleNamespace(
-        city=SimpleNamespace(captions=captions), inputs={"region_street_views": None}
+        city=SimpleNamespace(captions=captions),
+        inputs={"region_street_views": None, "image_shares": None},
     )
     nothing = ([], np.empty((21, 0)))
-    monkeypatch.setattr(descriptions, "_measured", lambda *given: nothing)
+    monkeypatch.setattr(descriptions, "measured_shares", lambda *given: nothing)
 
     def shown(count: int) -> dict[str, Any]:
-        ids = np.arange(count).astype(str)
-        found = (ids, regions[:count], pixels[:count])
-        monkeypatch.setattr(descriptions, "picture_arrays", lambda *given: found)
+        held = Held(pixels[:count])
+        held.region_id = regions[:count]
+        monkeypatch.setattr(descriptions, "Pictures", lambda *given: held)
         told = descriptions._views(ctx)
         return dict(zip(told.region_id, told.content, strict=True))
 

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from assets import inputs
-from assets.inputs import TABLE_OF, check_regions, labels, picture_arrays, region_data
+from assets.inputs import (
+    TABLE_OF,
+    Pictures,
+    check_regions,
+    labels,
+    measured_shares,
+    region_data,
+)
 from model_code.errors import DataError
 from model_code.methods.base import RegionData
 from resources.lake import Handle, Lake
@@ -103,18 +112,85 @@ def test_texts_keep_their_region_and_the_category_of_their_poi(
         assert list(zip(region, texts, category, strict=True)) == wanted
 
 
-def test_pictures_of_a_view_come_by_their_ids(handles: Mapping[str, Handle]) -> None:
-    chips = rows(handles, "imagery").sort_values("region_id")
+def test_pictures_of_a_view_are_those_of_their_table(handles: Mapping[str, Handle]) -> None:
+    chips = rows(handles, "imagery")
     floor = float(chips["valid_share"].median())
-    ids, regions, pixels = picture_arrays(handles["region_chips"], "satellite", floor)
-    assert ids.tolist() == regions.tolist()
-    assert ids.tolist() == chips.loc[chips["valid_share"] >= floor, "region_id"].tolist()
-    assert pixels.dtype == np.uint8 and pixels.shape[3] == 3
-    views = rows(handles, "street_views").sort_values("view_id")
-    ids, regions, pixels = picture_arrays(handles["region_street_views"], "street_view", floor)
-    assert ids.tolist() == views["view_id"].tolist()
-    assert regions.tolist() == views["region_id"].tolist()
-    assert pixels[-1].tobytes() == views["pixels"].iloc[-1]
+    held = Pictures(handles["region_chips"], "satellite", floor)
+    chips = chips[chips["valid_share"] >= floor]
+    assert held.image_id.tolist() == held.region_id.tolist() == chips["region_id"].tolist()
+    assert held.size_px == held[0].shape[:2] and held[0].shape[2] == 3
+    views = rows(handles, "street_views")
+    held = Pictures(handles["region_street_views"], "street_view", floor)
+    assert held.image_id.tolist() == views["view_id"].tolist()
+    assert held.region_id.tolist() == views["region_id"].tolist()
+    assert [picture.tobytes() for picture in held] == views["pixels"].to_list()
+    part = held[3:7]
+    assert part.image_id.tolist() == views["view_id"].tolist()[3:7] and len(part) == 4
+    assert part[1].tobytes() == views["pixels"].iloc[4] == held[-len(held) + 4].tobytes()
+
+
+class Table:
+    """A Parquet file of its own, as a handle gives it."""
+
+    fingerprint = "f"
+
+    def __init__(self, path: Path, table: dict[str, object], rows_of_a_group: int) -> None:
+        self.file = path
+        pq.write_table(pa.table(table), path, row_group_size=rows_of_a_group)
+
+    def path(self) -> Path:
+        return self.file
+
+    def arrow(self, columns: list[str]) -> pa.Table:
+        return pq.read_table(self.file, columns=columns)
+
+
+def grey_chips(path: Path, height_px: int = 8) -> tuple[Table, np.ndarray]:
+    """Ten chips of one band in groups of four rows, of which every other is hidden by clouds."""
+    chips = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 1), dtype=np.uint8)
+    table = {
+        "region_id": [f"r{i}" for i in range(10)],
+        "pixels": [chip.tobytes() for chip in chips],
+        "height_px": pa.array([8] * 9 + [height_px], pa.int32()),
+        "width_px": pa.array([8] * 10, pa.int32()),
+        "bands": pa.array([1] * 10, pa.int32()),
+        "valid_share": [1.0, 0.2] * 5,
+    }
+    return Table(path, table, 4), chips
+
+
+def test_pictures_are_read_a_group_at_a_time(tmp_path: Path) -> None:
+    table, chips = grey_chips(tmp_path / "chips.parquet")
+    held = Pictures(table, "satellite", 0.5)
+    assert held.image_id.tolist() == ["r0", "r2", "r4", "r6", "r8"] and held.size_px == (8, 8)
+    for order, groups in ((range(5), 3), (range(5), 6), ((0, 2, 0, 3, 1), 8)):
+        for i in order:
+            np.testing.assert_array_equal(held[i], chips[2 * i].repeat(3, axis=2))
+        assert held._group.cache_info().misses == groups
+        assert held._group.cache_info().currsize <= inputs._GROUPS
+    assert len(Pictures(table, "satellite", 2.0)) == 0
+    other, _ = grey_chips(tmp_path / "other.parquet", height_px=9)
+    with pytest.raises(ValueError, match="images of one table differ in size: height_px is 8 to 9"):
+        Pictures(other, "satellite", 0.5)
+
+
+def test_shares_are_those_that_were_measured_in_each_picture(tmp_path: Path) -> None:
+    measured = {
+        "view": ["satellite", "street_view", "street_view", "street_view"],
+        "image_id": ["a", "b", "c", "a"],
+        "classes": [["x"], ["sky", "road"], ["sky", "road"], ["sky", "road"]],
+        "shares": pa.array([[1.0], [0.25, 0.75], [], [1.0, 0.0]], pa.list_(pa.float32())),
+    }
+    table = Table(tmp_path / "image_shares.parquet", measured, 2)
+    classes, shares = measured_shares(table, "street_view", np.array(["a", "c", "b"], object))
+    assert classes == ["sky", "road"] and shares.dtype == np.float32
+    np.testing.assert_array_equal(shares, [[1, 0], [np.nan, np.nan], [0.25, 0.75]])
+    assert measured_shares(table, "satellite", np.array(["a"], object))[1].tolist() == [[1.0]]
+    with pytest.raises(KeyError, match="image_shares lacks x"):
+        measured_shares(table, "street_view", np.array(["b", "x"], object))
+    table.fingerprint = ""
+    classes, shares = measured_shares(table, "street_view", np.array(["a", "b"], object))
+    assert classes == [] and shares.shape == (2, 0)
 
 
 def test_labels_are_in_the_order_of_the_regions(handles: Mapping[str, Handle]) -> None:

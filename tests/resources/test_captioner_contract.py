@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import json
+import os
+import weakref
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from model_code import extras
 from model_code.backends import Answer, Ask, Captioner
+from model_code.calibration import SCORES, CalibrationConfig, calibrate
 from model_code.city import Captions
 from model_code.errors import DataError, MissingExtraError
 from model_code.text import levels
 from model_code.text.captioner_config import VllmChoice
+from model_code.vision.loading import Loaded
 from resources import backends
 from resources.captioners import vllm_engine
 from resources.captioners.batches import Halving, out_of_memory
+from resources.captioners.hugging_face import TransformersCaptioner
 from resources.captioners.tries import Said, answered
 from tests.resources.captioners_server import serving
 from tests.resources.tiny_models import save_blip2, save_llava
@@ -177,6 +185,40 @@ def test_a_batch_too_large_for_memory_is_halved_and_told(llava: Path) -> None:
     assert captioner.notes == {"batch": 1, "out_of_memory": 2}
 
 
+def test_a_captioner_goes_before_the_judges_and_comes_back_for_the_next_tries(llava: Path) -> None:
+    """Calibration's loop, with a real captioner and a network that judges, in room for one of them."""
+    choice = {"kind": "transformers", "model": str(llava), "max_tokens": 12, "device": "cpu"}
+    config = Captions.model_validate({"captioner": choice})
+    asks = [Ask("satellite", picture, prompt="the street ?") for picture in pictures(3)]
+
+    def calibrated(limit_gib: float | None) -> tuple[pd.DataFrame, list[tuple[str, ...]]]:
+        memory, held = backends.memory(limit_gib), list[tuple[str, ...]]()
+        captioner = backends.captioner(config, memory)
+        assert isinstance(captioner, TransformersCaptioner)
+        judge = Loaded("judge", lambda: nn.Linear(1024, 64), memory, lambda module: [module])
+        gone: list[weakref.ref[Any]] = []
+
+        def scorer(positions: Any, texts: list[str], seeds: list[int]) -> pd.DataFrame:
+            held.append(memory.held)
+            gone.append(weakref.ref(captioner._loaded.value[1]))
+            judge()
+            assert (gone[-1]() is None) == (limit_gib is not None)
+            held.append(memory.held)
+            rows = pd.DataFrame("", index=range(len(texts)), columns=list(SCORES), dtype=object)
+            return rows.assign(perception_score=0.0)
+
+        tries, _ = calibrate(asks, captioner, scorer, CalibrationConfig(retries=2, threshold=0.5))
+        return tries.drop(columns="took_s"), held
+
+    name = f"captioner {llava.name}"
+    alone, held = calibrated(1e-6)
+    assert held == [(name,), ("judge",)] * 3
+    beside, held = calibrated(None)
+    assert held == [(name,), *[(name, "judge"), ("judge", name)] * 2, (name, "judge")]
+    pd.testing.assert_frame_equal(alone, beside)
+    assert len(alone) == 9 and (alone["text"] != "").any()
+
+
 def test_weights_that_are_not_there_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"captions.captioner.model: .*/none holds no config.json"):
         transformers(tmp_path / "none")
@@ -187,7 +229,7 @@ def test_weights_that_are_not_there_are_named(tmp_path: Path) -> None:
 
 def test_a_folder_s_revision_is_its_content(llava: Path) -> None:
     before = transformers(llava).identity
-    assert transformers(llava).identity == before and len(before.revision) == 12
+    assert transformers(llava).identity == before and len(before.revision) == 16
     note = llava / "README.md"
     note.write_text("other")
     assert transformers(llava).identity.revision != before.revision
@@ -264,9 +306,9 @@ def test_without_vllm_its_captioner_says_what_to_install() -> None:
 
 
 def test_what_vllm_is_given() -> None:
-    given = vllm_engine.engine_arguments(VLLM, 32)
+    given = vllm_engine.engine_arguments(VLLM, Path("/cache/snapshot"), 32)
     assert given["trust_remote_code"] is False and given["max_num_seqs"] == 32
-    assert given["revision"] == given["tokenizer_revision"] == "c" * 40
+    assert given["model"] == "/cache/snapshot" and "revision" not in given
     assert given["limit_mm_per_prompt"] == {"image": 1} and "load_format" not in given
     ask = Ask("satellite", pictures(1)[0], prompt="what?", seed=7, temperature=0.3)
     assert vllm_engine.sampling_arguments(VLLM, ask) == {
@@ -280,6 +322,45 @@ def test_what_vllm_is_given() -> None:
     assert [part["type"] for part in message["content"]] == ["text"]
 
 
+def test_the_network_is_shut_while_an_engine_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for before in (None, "0"):
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        if before is not None:
+            monkeypatch.setenv("HF_HUB_OFFLINE", before)
+        with pytest.raises(RuntimeError), vllm_engine.without_network():
+            assert os.environ["HF_HUB_OFFLINE"] == "1"
+            raise RuntimeError
+        assert os.environ.get("HF_HUB_OFFLINE") == before
+
+
+class Core:
+    """What of vLLM's engine is called when it goes."""
+
+    def __init__(self) -> None:
+        self.llm_engine = SimpleNamespace(engine_core=SimpleNamespace(shutdown=self.end))
+        self.ended = 0
+
+    def end(self) -> None:
+        self.ended += 1
+
+
+def test_an_engine_is_shut_down_when_a_judge_needs_the_room() -> None:
+    memory, started = backends.memory(1e-6), list[Core]()
+
+    def start() -> Core:
+        started.append(Core())
+        return started[-1]
+
+    engine = vllm_engine.engine("vllm m", start, memory, 0.9)
+    judge = Loaded("judge", lambda: nn.Linear(64, 64), memory, lambda module: [module])
+    for _ in range(2):
+        engine()
+        assert memory.held == ("vllm m",) and started[-1].ended == 0
+        judge()
+        assert memory.held == ("judge",) and started[-1].ended == 1
+    assert len(started) == 2
+
+
 @pytest.mark.skipif(not extras.installed("vllm"), reason="vllm is not installed")
 def test_vllm_knows_what_it_is_given() -> None:
     import inspect
@@ -288,6 +369,6 @@ def test_vllm_knows_what_it_is_given() -> None:
     from vllm.engine.arg_utils import EngineArgs
 
     known = set(inspect.signature(EngineArgs).parameters)
-    assert set(vllm_engine.engine_arguments(VLLM, 8)) <= known
+    assert set(vllm_engine.engine_arguments(VLLM, Path("/cache"), 8)) <= known
     ask = Ask("satellite", pictures(1)[0], prompt="what?")
     vllm.SamplingParams(**vllm_engine.sampling_arguments(VLLM, ask))

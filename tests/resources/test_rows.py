@@ -90,3 +90,33 @@ def test_what_another_process_adds_is_seen_and_each_shard_read_once(
     second.add(frame(b="two"))
     assert sorted(first.known(["a", "b"]).index) == ["a", "b"]
     assert len(read) == len(set(read)) == 2
+
+
+def test_rows_that_are_added_one_by_one_are_seldom_moved(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved: list[int] = []
+    whole = rows._joined
+
+    def counting(parts: list[pd.DataFrame]) -> pd.DataFrame:
+        moved.append(sum(map(len, parts)))
+        return whole(parts)
+
+    monkeypatch.setattr(rows, "_joined", counting)
+    kept, keys = store(lake, tidies=False), [f"k{i:03d}" for i in range(128)]
+    for key in keys:
+        kept.add(frame(**{key: key}))
+    assert sum(moved) <= 128 * 7  # log2(128); all rows at every add would be 8,256
+    found = kept.known([*keys[::-1], "x"])
+    assert found["text"].to_dict() == {key: key for key in keys}
+    assert kept.rows().sort_index()["text"].tolist() == keys
+
+
+def test_the_row_of_a_key_is_the_first_that_was_kept(lake: Lake) -> None:
+    kept = store(lake)
+    kept.add(frame(a="one", b="two"))
+    for text in ("other", "again", "more"):
+        kept.add(pd.DataFrame({"text": [text] * 3}, index=["a", "c", "c"]))
+    assert kept.known(["a", "c"])["text"].to_dict() == {"a": "one", "c": "other"}
+    assert kept.rows()["text"].to_dict() == {"a": "one", "b": "two", "c": "other"}
+    assert kept.known([]).columns.tolist() == ["text"]

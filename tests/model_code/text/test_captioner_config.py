@@ -92,9 +92,11 @@ def test_a_password_in_an_address_is_not_repeated(tmp_path: Path) -> None:
     assert "S3NTINEL" not in str(caught.value)
 
 
-def test_vllm_beside_sdxl_needs_a_limit() -> None:
-    vllm = {"kind": "vllm", "model": "a/b", "revision": "0" * 40}
+@pytest.mark.parametrize("kind", ["vllm", "transformers"])
+def test_a_captioner_of_this_process_beside_sdxl_needs_a_limit(kind: str) -> None:
+    captioner = {"kind": kind, "model": "a/b", "revision": "0" * 40}
     sdxl = {"kind": "sdxl", "model": "c/d", "revision": "0" * 40}
-    with pytest.raises(ValidationError, match=r"memory_gib.*gpu_memory_utilization"):
-        Captions.model_validate({"captioner": vllm, "painter": sdxl})
-    Captions.model_validate({"captioner": vllm, "painter": sdxl, "memory_gib": 12})
+    with pytest.raises(ValidationError, match=rf"captioner: {kind} and painter: sdxl .*memory_gib"):
+        Captions.model_validate({"captioner": captioner, "painter": sdxl})
+    Captions.model_validate({"captioner": captioner, "painter": sdxl, "memory_gib": 12})
+    Captions.model_validate({"captioner": captioner})

@@ -8,7 +8,7 @@ from torch import nn
 
 from model_code.errors import DataError
 from model_code.vision import loading
-from model_code.vision.loading import Loaded, Memory, checked, dtype_of, quiet, stamp
+from model_code.vision.loading import Loaded, Memory, checked, dtype_of, quiet
 from model_code.vision.model_choices import WeightsAt
 from tests.model_code.vision.tiny_models import file_sha256
 
@@ -60,6 +60,31 @@ def test_once_sizes_are_known_what_fits_stays() -> None:
     assert loads == ["clip", "sdxl"] and memory.held == ("sdxl", "seg")
 
 
+def test_a_model_of_another_process_is_closed_when_it_goes() -> None:
+    """Such a one says itself how large it is."""
+    memory, closed = Memory(3 * MIB), list[str]()
+
+    class Elsewhere(Loaded[str]):
+        def size(self, value: str) -> int:
+            return 2 * 2**20
+
+        def close(self, value: str) -> None:
+            assert self.value is None
+            closed.append(value)
+
+    engine = Elsewhere("engine", lambda: "an engine", memory, lambda value: [])
+    judge = Loaded("judge", lambda: nn.Linear(1024, 512, bias=False), memory, lambda m: [m])
+    assert engine() == "an engine" and memory.held == ("engine",) and closed == []
+    judge()
+    assert memory.held == ("judge",) and closed == ["an engine"]
+    engine()
+    assert memory.held == ("engine",) and engine.size_bytes == 2 * 2**20
+    engine.forget()
+    assert memory.held == () and len(closed) == 2
+    engine.forget()
+    assert len(closed) == 2
+
+
 def test_a_model_that_cannot_be_loaded_leaves_no_trace() -> None:
     memory = Memory(1e-6)
 
@@ -70,28 +95,6 @@ def test_a_model_that_cannot_be_loaded_leaves_no_trace() -> None:
     with pytest.raises(DataError):
         broken()
     assert memory.held == ()
-
-
-def test_a_folder_is_known_by_what_it_holds(tmp_path: Path) -> None:
-    (tmp_path / "unet").mkdir()
-    large, small = tmp_path / "unet" / "model.safetensors", tmp_path / "config.json"
-    content = bytearray(torch.arange(3 << 20, dtype=torch.int32).numpy().tobytes())
-    large.write_bytes(content)
-    small.write_text("{}")
-    first = stamp(tmp_path)
-    assert stamp(tmp_path) == first
-    small.write_text('{"a": 1}')
-    assert stamp(tmp_path) != first
-    small.write_text("{}")
-    content[-1] ^= 1
-    large.write_bytes(content)
-    assert stamp(tmp_path) != first
-    content[-1] ^= 1
-    large.write_bytes(content)
-    large.rename(tmp_path / "model.safetensors")
-    assert stamp(tmp_path) != first
-    with pytest.raises(DataError, match="save_pretrained"):
-        stamp(tmp_path / "nowhere")
 
 
 def test_a_file_is_the_one_that_the_config_means(tmp_path: Path) -> None:

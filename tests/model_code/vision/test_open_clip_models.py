@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from model_code.errors import DataError
+from model_code.hub import stamp
 from model_code.methods.base import Checkpoint
 from model_code.training import evaluating, load_arrays, state_arrays
 from model_code.vision import loading
@@ -39,6 +40,7 @@ from model_code.vision.open_clip_models import (
     pretrained_checkpoint,
     why_no_towers,
 )
+from tests.model_code.hub_server import COMMIT, run, serving
 from tests.model_code.vision import tiny_models
 from tests.model_code.vision.tiny_models import CLIP_MODEL
 
@@ -260,6 +262,55 @@ def test_a_tokenizer_takes_no_leave_to_run_code(tmp_path: Path) -> None:
     assert not (tmp_path / "trace").exists()
     plain = _tokenizer(json.dumps({"tokenizer_kwargs": {"clean": "lower", "bpe_path": "/nowhere"}}))
     assert plain(["A road"]).shape == (1, 77)
+
+
+SCORING = """
+from pathlib import Path
+import numpy as np
+from model_code.errors import DataError
+from model_code.hub import stamp
+from model_code.vision.model_choices import OpenClip
+from model_code.vision.open_clip_models import PretrainedClip, pretrained_checkpoint
+pictures = np.random.default_rng(0).integers(0, 255, (3, 32, 32, 3)).astype(np.uint8)
+texts = ["a road", "a", "road a"]
+for choice in given:
+    try:
+        found = pretrained_checkpoint(OpenClip.model_validate(choice), pictures, texts)
+        clip = PretrainedClip(found.record, lambda: found)
+        print(found.record["model"]["text_revision"], clip.tokens(texts).tolist(), clip.encode_texts(texts).shape)
+    except DataError as error:
+        print(" ".join(str(error).split()))
+"""
+
+
+def test_a_tokenizer_of_the_hub_is_read_at_its_commit(tmp_path: Path) -> None:
+    from transformers import BertTokenizerFast
+
+    folder = tmp_path / "tokenizer"
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "road"]))
+    BertTokenizerFast(vocab_file=str(folder / "vocab.txt")).save_pretrained(folder)
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    plain = CLIP_MODEL["text_cfg"]
+
+    def given(name: str | None, revision: str | None = None) -> dict[str, Any]:
+        text = {**plain, "hf_tokenizer_name": name} if name else plain
+        own = choice(tmp_path / "clip.pt", model={**CLIP_MODEL, "text_cfg": text})
+        return {**own.model_dump(), "text_revision": revision}
+
+    with serving({"some/tokenizer": {**files, "model.safetensors": b"weights"}}) as server:
+        hub, unpinned, local, in_vain = run(
+            tmp_path / "cache", server.url, SCORING, given("some/tokenizer", COMMIT),
+            given("some/tokenizer"), given(str(folder)), given(None, COMMIT),
+        )  # fmt: skip
+        assert "model.safetensors" not in server.sent and server.sent
+    assert hub == f"{COMMIT} [4, 3, 4] (3, 16)"
+    assert "some/tokenizer of the hub can change under its name" in unpinned
+    assert "add captions.clip.text_revision" in unpinned
+    assert local == hub.replace(COMMIT, stamp(folder))
+    assert "take captions.clip.text_revision out" in in_vain
+    (again,) = run(tmp_path / "cache", server.url, SCORING, given("some/tokenizer", COMMIT))
+    assert again == hub  # the server is gone
 
 
 def test_any_model_scores_and_some_are_towers(tmp_path: Path) -> None:
