@@ -28,6 +28,8 @@ Ints = NDArray[np.int64]
 _TIE = 1e-6  # how far apart, on the unit sphere, places set two ends of a city
 _ALIKE = 2e-6  # difference of cosines that single precision does not tell
 _BLOCK = 512  # regions whose cosines with all others are looked at together
+_FEW = 4  # times k + 1: more in a region's window that are as near as its k-th are a crowd
+_PAIRS = 2**16  # whose distances are computed at once
 _STRIP = 2048  # others at a time: a block's cosines with them stay in the processor's cache
 
 
@@ -147,8 +149,8 @@ def _most_alike(
     Counts of many categories fill the space, where a k-d tree prunes nothing. So all cosines are
     computed in single precision, a block of like regions with a strip of all others at a time, and the
     few are kept that may be among the k largest: a region's window of like regions tells how large
-    these are at least. Double precision then chooses. Regions with k others that cannot be told from
-    them are few for a tree, and would be many here.
+    these are at least. Double precision then chooses. Where many in the window are as near as the
+    k-th (equal counts, or no category in common) they would not be few: such regions ask the tree.
     """
     order = _alike_order(unit, np.flatnonzero(usable))
     members = order[visible[order]]
@@ -157,23 +159,24 @@ def _most_alike(
         return np.empty(0, np.int64), np.empty(0, np.int64)
     vectors = unit[members].astype(np.float32)
     position = np.cumsum(visible[order])  # members up to each of `order`
-    rows, columns, equal = [], [], []
+    rows, columns, crowded = [], [], []
     for first in range(0, len(order), _BLOCK):
         block = order[first : first + _BLOCK]
         middle = int(position[min(first + _BLOCK // 2, len(order) - 1)])
         near = slice(max(0, middle - max(_STRIP // 2, k + 1)), middle + max(_STRIP // 2, k + 1))
         own = unit[block].astype(np.float32)
-        at_least = np.partition(own @ vectors[near].T, -k - 1, axis=1)[:, -k - 1] - _ALIKE
-        unclear = at_least >= 1 - 2 * _ALIKE
-        equal.append(block[unclear])
-        block, own, at_least = block[~unclear], own[~unclear], at_least[~unclear, None]
+        cosines = own @ vectors[near].T
+        at_least = np.partition(cosines, -k - 1, axis=1)[:, -k - 1, None] - _ALIKE
+        few = (cosines >= at_least).sum(axis=1) <= _FEW * (k + 1)
+        crowded.append(block[~few])
+        block, own, at_least = block[few], own[few], at_least[few]
         found = []
         for start in range(0, len(members), _STRIP):
             strip = members[start : start + _STRIP]
             maybe = own @ vectors[start : start + _STRIP].T >= at_least
             row, column = np.divmod(np.flatnonzero(maybe), len(strip))
             asker, other = block[row], strip[column]
-            away = ((points[asker] - points[other]) ** 2).sum(axis=1)
+            away = _squared_distances(points, asker, other)
             apart = asker != other
             found.append((row[apart], other[apart], away[apart]))
         row, column, away = (np.concatenate(parts) for parts in zip(*found, strict=True))
@@ -182,8 +185,17 @@ def _most_alike(
         chosen = np.arange(len(row)) - np.searchsorted(row, row) < k
         rows.append(block[row[chosen]])
         columns.append(column[chosen])
-    more = _nearest(points, k, usable, visible, np.concatenate(equal))
+    more = _nearest(points, k, usable, visible, np.concatenate(crowded))
     return np.concatenate([*rows, more[0]]), np.concatenate([*columns, more[1]])
+
+
+def _squared_distances(points: Floats, one: Ints, other: Ints) -> Floats:
+    """Of pairs of points, [P]; a part of the pairs at a time, for they may be many."""
+    parts = [
+        ((points[one[i : i + _PAIRS]] - points[other[i : i + _PAIRS]]) ** 2).sum(axis=1)
+        for i in range(0, len(one), _PAIRS)
+    ]
+    return np.concatenate(parts) if parts else np.empty(0)
 
 
 def _alike_order(unit: Floats, regions: Ints) -> Ints:

@@ -77,6 +77,34 @@ def test_regions_of_equal_pois_are_linked_to_those_beside_them() -> None:
     assert taken < 15 * quick + 0.1  # five times as many; all pairs would be 25 times
 
 
+@pytest.mark.parametrize("kind", ["full", "sparse", "one each", "few kinds"])
+def test_neighbours_by_blocks_are_those_of_all_pairs(kind: str) -> None:
+    """More regions than a block and a strip have, one in ten of them not visible, with and without
+    ties; nearer places decide those."""
+    n, k = 2600, 6
+    rng = np.random.default_rng(0)
+    counts = {
+        "full": lambda: rng.poisson(4, (n, 20)),
+        "sparse": lambda: rng.poisson(0.02, (n, 200)),
+        "one each": lambda: np.eye(500)[rng.integers(0, 500, n)],
+        "few kinds": lambda: rng.poisson(0.7, (n, 3)),
+    }[kind]().astype(float)
+    visible = rng.random(n) < 0.9
+    xy_m = rng.random((n, 2)) * 5000
+    has = counts.any(axis=1)
+    unit = np.where(has[:, None], counts / np.linalg.norm(counts, axis=1).clip(1e-9)[:, None], 0)
+    low, high = xy_m[visible].min(axis=0), xy_m[visible].max(axis=0)
+    points = np.hstack([unit, 1e-6 * (xy_m - low) / (high - low).max()])
+    found = function_graph(counts, k, visible, xy_m)
+    for region in rng.choice(np.flatnonzero(has), 80, replace=False):
+        distance = np.square(points - points[region]).sum(axis=1)
+        distance[~(has & visible)] = distance[region] = np.inf
+        nearest = distance.argsort(kind="stable")[:k]
+        expected = set(nearest[unit[nearest] @ unit[region] > 0])  # no weight, no link
+        linked = set(found.column[found.start[region] : found.start[region + 1]])
+        assert expected <= linked if visible[region] else expected == linked
+
+
 def test_regions_with_no_category_in_common_are_not_linked() -> None:
     found = function_graph(np.eye(6, 3, dtype=np.float32)[[0, 0, 1, 1, 2, 2]], 5, np.ones(6, bool))
     assert connected_components(found.matrix())[0] == 3
