@@ -86,7 +86,8 @@ def versus(
         rows = rows[rows["over"].map(is_default)].set_index("method")
         told = [verdict(*row) for row in rows[["gain", "low", "high"]].to_numpy()]
         table[f"{METHODS[system].title} gains"] = pd.Series(told, rows.index, dtype=object)
-    return table.dropna(how="all").fillna("").reset_index()
+    table = table.dropna(how="all").fillna("").reset_index()
+    return table.assign(over=[METHODS[name].title for name in table["over"]])
 
 
 def hourly(board: pd.DataFrame, comparisons: pd.DataFrame, task: str, system: str) -> pd.DataFrame:

@@ -65,10 +65,16 @@ def test_systems_are_compared_with_the_defaults_of_others_whichever_side_they_st
     found = versus(board, comparisons, ["urbanvlp", "musecl"], "random", ALL_TASKS).set_index(
         "over"
     )
-    told = {"poi": "+0.300 [+0.200, +0.400] better", "musecl": "+0.200 [+0.100, +0.300] better"}
-    assert found["UrbanVLP gains"].to_dict() == told | {"urbanvlp": ""}
-    told = {"poi": "+0.050 [-0.050, +0.150] tie", "urbanvlp": "-0.200 [-0.300, -0.100] worse"}
-    assert found["MuseCL gains"].to_dict() == told | {"musecl": ""}
+    told = {
+        "POI counts": "+0.300 [+0.200, +0.400] better",
+        "MuseCL": "+0.200 [+0.100, +0.300] better",
+    }
+    assert found["UrbanVLP gains"].to_dict() == told | {"UrbanVLP": ""}
+    told = {
+        "POI counts": "+0.050 [-0.050, +0.150] tie",
+        "UrbanVLP": "-0.200 [-0.300, -0.100] worse",
+    }
+    assert found["MuseCL gains"].to_dict() == told | {"MuseCL": ""}
 
 
 def test_hours_stand_by_r2_with_what_lmemr_gains_and_a_star_where_the_target_is_read() -> None:
