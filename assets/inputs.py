@@ -236,8 +236,9 @@ def measured_shares(handle: Handle, view: str, ids: np.ndarray) -> tuple[list[st
     named = pd.Index(table.column("image_id").to_numpy(zero_copy_only=False))
     if (place := named.get_indexer(ids)).min(initial=0) < 0:
         raise KeyError(f"image_shares lacks {np.asarray(ids)[place < 0][0]}")
-    there = row[place] >= 0
-    shares[there] = lists.flatten().to_numpy().reshape(len(judged), -1)[row[place][there]]
+    if len(judged):
+        there = row[place] >= 0
+        shares[there] = lists.flatten().to_numpy().reshape(len(judged), -1)[row[place][there]]
     return classes, shares
 
 

@@ -193,6 +193,23 @@ def test_shares_are_those_that_were_measured_in_each_picture(tmp_path: Path) -> 
     assert classes == [] and shares.shape == (2, 0)
 
 
+@pytest.mark.parametrize("classes", [[], ["sky", "road"]])
+def test_a_view_of_which_no_picture_was_judged_has_no_shares(
+    classes: list[str], tmp_path: Path
+) -> None:
+    """It has no segmenter, or one that declined every picture."""
+    measured = {
+        "view": ["satellite", "street_view", "street_view"],
+        "image_id": ["a", "b", "c"],
+        "classes": pa.array([["x"], classes, classes], pa.list_(pa.string())),
+        "shares": pa.array([[1.0], [], []], pa.list_(pa.float32())),
+    }
+    table = Table(tmp_path / "image_shares.parquet", measured, 2)
+    found, shares = measured_shares(table, "street_view", np.array(["c", "b"], object))
+    assert found == classes and shares.shape == (2, len(classes)) and np.isnan(shares).all()
+    assert measured_shares(table, "satellite", np.array(["a"], object))[1].tolist() == [[1.0]]
+
+
 def test_labels_are_in_the_order_of_the_regions(handles: Mapping[str, Handle]) -> None:
     ids = handles["regions"].frame()["region_id"].to_numpy(str)
     found, back = labels(handles["targets"], ids), labels(handles["targets"], ids[::-1])
