@@ -42,8 +42,9 @@ demo-fast: setup ## a small city and one small method, in a minute
 run: setup ## build one city: make run CITY=manhattan
 	@$(RUN) cityloom run $(CITY)
 
+# In their own order: the files that build cities come first, so that no core waits for a long one.
 test: .venv/.synced-for-tests ## all tests with branch coverage, one process a core
-	$(RUN) pytest -n auto --dist loadfile --cov --cov-report=term:skip-covered \
+	$(RUN) pytest -n auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered \
 	  $(PYTEST_ARGS)
 
 lint: setup ## ruff (check and format) and mypy
