@@ -25,7 +25,7 @@ from model_code.city import Captions
 from model_code.errors import DataError, MissingExtraError
 from model_code.text import levels
 from model_code.text.captioner_config import VllmChoice
-from model_code.vision.loading import Loaded
+from model_code.vision.loading import Loaded, Memory
 from resources import backends
 from resources.captioners import vllm_engine
 from resources.captioners.batches import Halving, out_of_memory
@@ -192,7 +192,7 @@ def test_a_captioner_goes_before_the_judges_and_comes_back_for_the_next_tries(ll
     asks = [Ask("satellite", picture, prompt="the street ?") for picture in pictures(3)]
 
     def calibrated(limit_gib: float | None) -> tuple[pd.DataFrame, list[tuple[str, ...]]]:
-        memory, held = backends.memory(limit_gib), list[tuple[str, ...]]()
+        memory, held = Memory(limit_gib), list[tuple[str, ...]]()
         captioner = backends.captioner(config, memory)
         assert isinstance(captioner, TransformersCaptioner)
         judge = Loaded("judge", lambda: nn.Linear(1024, 64), memory, lambda module: [module])
@@ -345,7 +345,7 @@ class Core:
 
 
 def test_an_engine_is_shut_down_when_a_judge_needs_the_room() -> None:
-    memory, started = backends.memory(1e-6), list[Core]()
+    memory, started = Memory(1e-6), list[Core]()
 
     def start() -> Core:
         started.append(Core())
