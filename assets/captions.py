@@ -239,13 +239,17 @@ def image_shares(ctx: Context) -> Product:
        settings=prompts_and_models("captioner", "segmenter", "painter"), code=_SCORING)  # fmt: skip
 def captions(ctx: Context) -> Product:
     """Every caption of every image: one that scores too low is written again."""
+    with backends.memory(ctx.city.captions.memory_gib) as memory:
+        return _captions(ctx, memory)
+
+
+def _captions(ctx: Context, memory: Memory) -> Product:
     import pandas as pd
 
     from model_code.calibration import SCORES
 
     assert ctx.crew is not None
     config = ctx.city.captions
-    memory = backends.memory(config.memory_gib)
     captioner = backends.captioner(config, memory)
     seen = {images.view: (images, *_asks(ctx, images)) for images in _images(ctx)}
     writers = {view: Remembering(ctx, captioner, f"{view}: captions") for view in seen}
@@ -583,10 +587,11 @@ def poi_descriptions(ctx: Context) -> Product:
     import numpy as np
     import pandas as pd
 
-    captioner = backends.captioner(ctx.city.captions)
     regions, asks = _poi_asks(ctx)
-    writer = Remembering(ctx, captioner, "regions: described by their POIs")
-    answers = writer.caption(asks)
+    with backends.memory() as memory:
+        captioner = backends.captioner(ctx.city.captions, memory)
+        writer = Remembering(ctx, captioner, "regions: described by their POIs")
+        answers = writer.caption(asks)
     table = pd.DataFrame(
         {
             "region_id": regions,

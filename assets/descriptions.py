@@ -271,13 +271,14 @@ def region_descriptions(ctx: Context) -> Product:
 
     from model_code.tables import contract
 
-    captioner = Remembering(ctx, backends.captioner(ctx.city.captions), "described")
     table = contract("region_descriptions")
-    parts = [
-        pd.DataFrame(_describe(ctx, captioner, subjects, form))
-        for subjects in _subjects(ctx)
-        for form in ctx.settings["forms"]
-    ]
+    with backends.memory() as memory:
+        captioner = Remembering(ctx, backends.captioner(ctx.city.captions, memory), "described")
+        parts = [
+            pd.DataFrame(_describe(ctx, captioner, subjects, form))
+            for subjects in _subjects(ctx)
+            for form in ctx.settings["forms"]
+        ]
     if not sum(map(len, parts)):
         raise DataError(
             f"city {ctx.name!r} has nothing to describe: no chip, street view, building or POI lies "

@@ -762,7 +762,7 @@ def lmemr_attention(ctx: Context) -> Product:
                 for name, weights in found.attention.items()
             ]
         states = modality_map(found.states, found.present, found.modalities)
-        drawn.append(states.assign(contrast=contrast, region_id=ids[states.pop("region")]))
+        drawn.append(states.assign(contrast=contrast, region_id=ids[states["region"]]))
     columns = contract("lmemr_attention").names()
     joined = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns)
     every = contract("lmemr_states")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,11 +139,16 @@ def text_embedding(config: Any) -> TextEmbedding:
     return HashedEmbedding()
 
 
-def memory(limit_gib: float | None) -> Memory:
-    """Room for the models that are not embedded, by `captions.memory_gib`."""
+@contextmanager
+def memory(limit_gib: float | None = None) -> Iterator[Memory]:
+    """Room for the models that are not embedded, by `captions.memory_gib`; at its end they go."""
     from model_code.vision.loading import Memory
 
-    return Memory(limit_gib)
+    room = Memory(limit_gib)
+    try:
+        yield room
+    finally:
+        room.clear()
 
 
 def stamps(*choices: Any) -> dict[str, str]:

@@ -444,7 +444,8 @@ class Lmemr(ReadsModalities):
         features = self.features(data, config)
         return HourlyNet(features, described(data, config), neighbours, seen, config)
 
-    def _restored(self, checkpoint: Checkpoint, data: RegionData, config: LmemrConfig) -> HourlyNet:
+    def restored(self, checkpoint: Checkpoint, data: RegionData, config: LmemrConfig) -> HourlyNet:
+        """The net of a checkpoint, on the regions of `data`."""
         with seeded(0):  # the weights are about to be replaced, and the scales with them
             net = self._net(data, config, np.ones(len(data), bool))
         load_arrays(net, checkpoint.tensors)
@@ -452,7 +453,7 @@ class Lmemr(ReadsModalities):
 
     def embed(self, checkpoint: Checkpoint, data: RegionData, config: MethodConfig) -> Floats:
         assert isinstance(config, LmemrConfig)
-        net = self._restored(checkpoint, data, config)
+        net = self.restored(checkpoint, data, config)
         with evaluating(net):
             return net.embedding().numpy()
 
@@ -460,7 +461,7 @@ class Lmemr(ReadsModalities):
         self, checkpoint: Checkpoint, data: RegionData, config: MethodConfig
     ) -> dict[str, Floats]:
         assert isinstance(config, LmemrConfig)
-        net = self._restored(checkpoint, data, config)
+        net = self.restored(checkpoint, data, config)
         with evaluating(net):
             flows = net.flows(net.embedding()).double() * net.scale + net.mean
         return {checkpoint.record["task"]: flows.numpy()}

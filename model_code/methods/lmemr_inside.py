@@ -40,7 +40,7 @@ class Inside:
 
 def inside(checkpoint: Checkpoint, data: RegionData, config: LmemrConfig) -> Inside:
     """What a checkpoint of LMEMR does with a city, in evaluation mode."""
-    net = METHOD._restored(checkpoint, data, config)
+    net = METHOD.restored(checkpoint, data, config)
     features = METHOD.features(data, config)
     names = tuple(net.branches)
     with evaluating(net):

@@ -78,6 +78,13 @@ class Memory:
             self._drop(model)
             release()
 
+    def clear(self) -> None:
+        """Drop all models: what holds one, such as a captioner, may live on in a cycle."""
+        if self._held:
+            while self._held:
+                self._drop(self._held.pop())
+            release()
+
     def _total(self) -> int:
         return sum(model.size_bytes or 0 for model in self._held)
 

@@ -33,7 +33,7 @@ def identity_of(choice: OpenAiChoice | VllmChoice | TransformersChoice) -> Ident
         settings["max_model_len"] = choice.max_model_len
         if choice.dummy_weights:
             settings["dummy_weights"] = True
-    folder_of(choice)
+    folder_of(choice)  # told before any row is kept under the stamp of a folder that holds no model
     return Identity(name_of(choice), revision_of(choice), settings)
 
 

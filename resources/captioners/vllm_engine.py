@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,9 @@ from resources.captioners.tries import Said, answered
 
 if TYPE_CHECKING:
     from model_code.vision.loading import Loaded, Memory
+
+
+log = logging.getLogger(__name__)
 
 
 class VllmCaptioner:
@@ -59,7 +63,8 @@ class VllmCaptioner:
         return answered(asks, self._say, self._choice.max_tries)
 
     def _smaller(self, size: int) -> None:
-        """An engine that ran out of memory is dead: the next one keeps fewer sequences in flight."""
+        """An engine that ran out of memory is dead as a rule: the next one keeps fewer sequences in
+        flight."""
         self._engine.forget()
 
     def _start(self) -> Any:
@@ -113,7 +118,10 @@ def engine(name: str, start: Callable[[], Any], memory: Memory, share: float) ->
             return int(share * torch.cuda.get_device_properties(0).total_memory)
 
         def close(self, value: Any) -> None:
-            value.llm_engine.engine_core.shutdown()
+            try:
+                value.llm_engine.engine_core.shutdown()
+            except Exception as error:  # a dead one may not answer; what comes next goes on
+                log.warning("%s did not shut down as it should: %s", self.name, error)
 
     return Engine(name, start, memory, lambda value: [])
 

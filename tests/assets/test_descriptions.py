@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,9 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from torch import nn
 
 import pipelines.definitions  # noqa: F401 (fills the registry of stages)
-from assets import descriptions
+from assets import captions, descriptions
 from assets.descriptions import forecast_of
 from assets.inputs import region_data
 from assets.methods import _contrasted
@@ -23,11 +26,13 @@ from model_code.city import Captions
 from model_code.errors import DataError
 from model_code.methods import METHODS
 from model_code.text.levels import HOURS
+from model_code.vision.loading import Loaded, Memory
 from resources.lake import Lake, read
 from tests.assets.test_asking import context as asking
 from tests.assets.test_captions import SMALL_CLIP, missing, says
 from tests.assets.test_features import Held
 from tests.resources.captioners_server import serving
+from tests.resources.tiny_models import save_llava
 from tests.tiny import Place, make_place
 
 HOURLY = [name for name, spec in METHODS.items() if spec.predicts == ("hourly",)]
@@ -264,6 +269,47 @@ def test_where_all_answers_fail_the_stage_says_why(
         assert forecast_of(ctx).missing == 3
         # Refused for good is asked once; what is malformed, as often as the config says.
         assert len(server.requests) == 3 * (1 if fault == "poisoned" else 3)
+
+
+def test_a_captioner_goes_with_its_stage_also_when_that_fails(
+    streets: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real one, of which an answer that holds no three levels is all that comes."""
+    choice = {"kind": "transformers", "model": str(save_llava(tmp_path / "llava")),
+              "max_tokens": 4, "max_tries": 1, "device": "cpu"}  # fmt: skip
+    ctx = streets(1, "http://nowhere.invalid/v1")
+    ctx.city.captions = Captions.model_validate({"captioner": choice, "descriptions": {"tries": 1}})
+    models, use = list[weakref.ref[Any]](), Memory.use
+
+    def noted(self: Memory, model: Any) -> Any:
+        value = use(self, model)
+        models.append(weakref.ref(value[1]))
+        return value
+
+    monkeypatch.setattr(Memory, "use", noted)
+    gc.disable()
+    try:
+        with pytest.raises(DataError, match="no region is described"):
+            STAGES["region_descriptions"].body(ctx)
+        assert models and {model() for model in models} == {None}
+    finally:
+        gc.enable()
+
+
+def test_what_captions_are_made_with_goes_with_their_stage(
+    streets: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms: list[Memory] = []
+
+    def fails(ctx: Any, memory: Memory) -> None:
+        rooms.append(memory)
+        Loaded("judge", lambda: nn.Linear(2, 2), memory, lambda module: [module])()
+        raise DataError("the judge is of no use")
+
+    monkeypatch.setattr(captions, "_captions", fails)
+    with pytest.raises(DataError, match="of no use"):
+        STAGES["captions"].body(streets(1, "http://nowhere.invalid/v1"))
+    assert [room.held for room in rooms] == [()]
 
 
 # --- what is never an input ----------------------------------------------------------------------

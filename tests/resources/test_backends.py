@@ -86,7 +86,10 @@ def test_models_stand_one_after_the_other_where_memory_is_short(
             return value
 
         monkeypatch.setattr(Memory, "use", noted)
-        table = scored(config, backends.memory(limit))
+        with backends.memory(limit) as memory:
+            table = scored(config, memory)
+            assert memory.held
+        assert not memory.held
         if limit is None:
             first = table
     segmenter, clip, painter = "segmenter segformer", "clip open_clip clip", "painter sdxl"

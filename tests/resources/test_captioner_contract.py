@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +25,7 @@ from model_code.city import Captions
 from model_code.errors import DataError, MissingExtraError
 from model_code.text import levels
 from model_code.text.captioner_config import VllmChoice
-from model_code.vision.loading import Loaded
+from model_code.vision.loading import Loaded, Memory
 from resources import backends
 from resources.captioners import vllm_engine
 from resources.captioners.batches import Halving, out_of_memory
@@ -192,7 +192,7 @@ def test_a_captioner_goes_before_the_judges_and_comes_back_for_the_next_tries(ll
     asks = [Ask("satellite", picture, prompt="the street ?") for picture in pictures(3)]
 
     def calibrated(limit_gib: float | None) -> tuple[pd.DataFrame, list[tuple[str, ...]]]:
-        memory, held = backends.memory(limit_gib), list[tuple[str, ...]]()
+        memory, held = Memory(limit_gib), list[tuple[str, ...]]()
         captioner = backends.captioner(config, memory)
         assert isinstance(captioner, TransformersCaptioner)
         judge = Loaded("judge", lambda: nn.Linear(1024, 64), memory, lambda module: [module])
@@ -336,16 +336,18 @@ def test_the_network_is_shut_while_an_engine_starts(monkeypatch: pytest.MonkeyPa
 class Core:
     """What of vLLM's engine is called when it goes."""
 
-    def __init__(self) -> None:
+    def __init__(self, dead: bool = False) -> None:
         self.llm_engine = SimpleNamespace(engine_core=SimpleNamespace(shutdown=self.end))
-        self.ended = 0
+        self.dead, self.ended = dead, 0
 
     def end(self) -> None:
         self.ended += 1
+        if self.dead:
+            raise RuntimeError("the engine's process is gone")
 
 
 def test_an_engine_is_shut_down_when_a_judge_needs_the_room() -> None:
-    memory, started = backends.memory(1e-6), list[Core]()
+    memory, started = Memory(1e-6), list[Core]()
 
     def start() -> Core:
         started.append(Core())
@@ -359,6 +361,29 @@ def test_an_engine_is_shut_down_when_a_judge_needs_the_room() -> None:
         judge()
         assert memory.held == ("judge",) and started[-1].ended == 1
     assert len(started) == 2
+
+
+def test_an_engine_that_died_costs_no_more_than_its_batch(caplog: pytest.LogCaptureFixture) -> None:
+    """It does not shut down either; the next one starts all the same, and ends with the stage."""
+    started = list[Core]()
+
+    def start() -> Core:
+        started.append(Core(dead=not started))
+        return started[-1]
+
+    def do(asked: Sequence[Ask]) -> list[Answer]:
+        if engine().dead:
+            raise RuntimeError("Engine core initialization failed.")
+        return [Answer("A street.") for _ in asked]
+
+    asked = [Ask("satellite", picture) for picture in pictures(4)]
+    halving = Halving(4)
+    with backends.memory() as memory:
+        engine = vllm_engine.engine("vllm m", start, memory, 0.9)
+        assert len(halving.run(asked, do, lambda size: engine.forget())) == 4
+        assert halving.size == 2 and [core.ended for core in started] == [1, 0]
+    assert [core.ended for core in started] == [1, 1]
+    assert "vllm m did not shut down as it should: the engine's process is gone" in caplog.text
 
 
 @pytest.mark.skipif(not extras.installed("vllm"), reason="vllm is not installed")

@@ -211,7 +211,7 @@ def test_the_frozen_similarity_is_that_of_the_final_weights(city: tuple) -> None
     """After training it is S over the training regions, by the net as it then is."""
     data, _, parts = city
     checkpoint = fitted(city)
-    net = METHOD._restored(checkpoint, data, config())
+    net = METHOD.restored(checkpoint, data, config())
     with evaluating(net):
         for name, branch in net.branches.items():
             spatial, seen, semantic, told = branch.sides(torch.zeros(len(data), dtype=torch.bool))

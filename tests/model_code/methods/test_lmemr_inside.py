@@ -26,7 +26,7 @@ def test_attention_is_that_of_the_fitted_layers(checkpoint: Checkpoint) -> None:
     found = inside(checkpoint, data, config())
     assert found.modalities == ("satellite", "heights", "street_view", "pois")
     np.testing.assert_array_equal(np.stack([found.source, found.target], 1), data.neighbours)
-    net = METHOD._restored(checkpoint, data, config())
+    net = METHOD.restored(checkpoint, data, config())
     with evaluating(net):
         branch = net.branches["pois"]
         spatial, _, semantic, _ = branch.sides(torch.zeros(len(data), dtype=torch.bool))

@@ -83,6 +83,11 @@ def test_a_model_of_another_process_is_closed_when_it_goes() -> None:
     assert memory.held == () and len(closed) == 2
     engine.forget()
     assert len(closed) == 2
+    engine()
+    memory.clear()
+    assert memory.held == () and len(closed) == 3 and engine.value is None
+    memory.clear()
+    assert len(closed) == 3
 
 
 def test_a_model_that_cannot_be_loaded_leaves_no_trace() -> None:
