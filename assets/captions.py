@@ -534,7 +534,7 @@ def examples(ctx: Context, best: pd.DataFrame, shown: int) -> pd.DataFrame:
         rows = pd.concat([top.assign(rank="best"), rest.tail(shown).assign(rank="worst")])
         painter = backends.painter(ctx.city.captions.painter, images.view, images.pictures.size_px)
         painted = painter.paint(rows["text"].to_list(), rows["seed"].to_list())
-        shown_of = [images.pictures[i].copy() for i in images.at(rows["image_id"])]
+        shown_of = [images.pictures[i] for i in images.at(rows["image_id"])]
         parts.append(rows.assign(picture=shown_of, painted=painted))
     return pd.concat(parts, ignore_index=True)
 
