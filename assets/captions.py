@@ -456,8 +456,9 @@ def _sheets(
 
     def page(start: int, path: Path) -> None:
         part = slice(start, start + PAIRS)
-        pictures = [images.pictures[i] for i in at[part]]
-        path.write_bytes(sheet(pictures, painted[part], names[part]))
+        # In the order of their table, so that each row group is read once.
+        found = {i: images.pictures[i] for i in sorted(at[part].tolist())}
+        path.write_bytes(sheet([found[i] for i in at[part]], painted[part], names[part]))
 
     return {
         f"painted_{images.view}_{start // PAIRS:04d}.jpg": partial(page, start)
