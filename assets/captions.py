@@ -589,8 +589,7 @@ def poi_descriptions(ctx: Context) -> Product:
     import pandas as pd
 
     regions, asks = _poi_asks(ctx)
-    with backends.memory() as memory:
-        captioner = backends.captioner(ctx.city.captions, memory)
+    with backends.captioning(ctx.city.captions) as captioner:
         writer = Remembering(ctx, captioner, "regions: described by their POIs")
         answers = writer.caption(asks)
     table = pd.DataFrame(

@@ -266,8 +266,8 @@ def region_descriptions(ctx: Context) -> Product:
     from model_code.tables import contract
 
     table = contract("region_descriptions")
-    with backends.memory() as memory:
-        captioner = Remembering(ctx, backends.captioner(ctx.city.captions, memory), "described")
+    with backends.captioning(ctx.city.captions) as writer:
+        captioner = Remembering(ctx, writer, "described")
         parts = [
             pd.DataFrame(_describe(ctx, captioner, subjects, form))
             for subjects in _subjects(ctx)
