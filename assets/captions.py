@@ -456,8 +456,9 @@ def _sheets(
 
     def page(start: int, path: Path) -> None:
         part = slice(start, start + PAIRS)
-        pictures = [images.pictures[i] for i in at[part]]
-        path.write_bytes(sheet(pictures, painted[part], names[part]))
+        # In the order of their table, so that each row group is read once.
+        found = {i: images.pictures[i] for i in sorted(at[part].tolist())}
+        path.write_bytes(sheet([found[i] for i in at[part]], painted[part], names[part]))
 
     return {
         f"painted_{images.view}_{start // PAIRS:04d}.jpg": partial(page, start)
@@ -534,7 +535,7 @@ def examples(ctx: Context, best: pd.DataFrame, shown: int) -> pd.DataFrame:
         rows = pd.concat([top.assign(rank="best"), rest.tail(shown).assign(rank="worst")])
         painter = backends.painter(ctx.city.captions.painter, images.view, images.pictures.size_px)
         painted = painter.paint(rows["text"].to_list(), rows["seed"].to_list())
-        shown_of = [images.pictures[i].copy() for i in images.at(rows["image_id"])]
+        shown_of = [images.pictures[i] for i in images.at(rows["image_id"])]
         parts.append(rows.assign(picture=shown_of, painted=painted))
     return pd.concat(parts, ignore_index=True)
 
@@ -588,8 +589,7 @@ def poi_descriptions(ctx: Context) -> Product:
     import pandas as pd
 
     regions, asks = _poi_asks(ctx)
-    with backends.memory() as memory:
-        captioner = backends.captioner(ctx.city.captions, memory)
+    with backends.captioning(ctx.city.captions) as captioner:
         writer = Remembering(ctx, captioner, "regions: described by their POIs")
         answers = writer.caption(asks)
     table = pd.DataFrame(

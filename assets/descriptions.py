@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from assets.asking import Forecast, Remembering, forecast, named_model, prompted, sha256_of
+from assets.asking import Forecast, Remembering, forecast, named_model, sha256_of
 from assets.captions import kept_rows, must_hold_one, prompts_and_models, stamps_of, told
 from assets.inputs import Pictures, measured_shares, region_data
 from assets.stage import Context, Product, stage
 from model_code.city import City
 from model_code.errors import DataError
 from model_code.fingerprint import digest
+from model_code.lazy import Lazy
 from model_code.methods import METHODS
 from resources import backends
 
@@ -34,7 +35,6 @@ _TABLE_OF = {
     "pois": ("poi_counts", "pois"),
 }
 _WARMER = 0.5  # temperature of a second try
-_PART = 1024  # regions whose pictures are held at a time
 
 
 def forms(city: City) -> list[Form]:
@@ -182,29 +182,28 @@ def _describe(
     import numpy as np
 
     from model_code.text.levels import as_text, parse
+    from model_code.text.prompts import prompt_id
 
     config = ctx.city.captions
     seeds = _seeds(ctx, subjects)
     count = len(subjects.region_id)
     answers: list[Any] = [None] * count
-    made: list[Any] = [None] * count  # the last ask of each
     levels: list[Any] = [None] * count
     errors, tries = [""] * count, [0] * count
     captioner.about = f"{subjects.modality}: described ({form})"
     waiting = list(range(count))
     for attempt in range(config.descriptions.tries):
+        if not waiting:
+            break
         how = {"form": form, "temperature": _WARMER if attempt else 0.0}
-        for start in range(0, len(waiting), _PART):
-            part = waiting[start : start + _PART]
-            asks = [
-                _completed(ctx, replace(subjects.ask(i), seed=seeds[i] + attempt, **how))
-                for i in part
-            ]
-            for i, ask, answer in zip(part, asks, captioner.caption(asks), strict=True):
-                answers[i], tries[i] = answer, attempt + 1
-                # Of the ask what a row tells: pictures of all regions would not fit.
-                made[i] = (ask.prompt_id, ask.seed, ask.temperature)
-                levels[i], errors[i] = (None, answer.error) if answer.error else parse(answer.text)
+
+        def ask(i: int, attempt: int = attempt, how: Any = how) -> Ask:
+            return replace(subjects.ask(i), seed=seeds[i] + attempt, **how)
+
+        # Lazy: pictures of all regions would not fit.
+        for i, answer in zip(waiting, captioner.caption(Lazy(waiting, ask)), strict=True):
+            answers[i], tries[i] = answer, attempt + 1
+            levels[i], errors[i] = (None, answer.error) if answer.error else parse(answer.text)
         waiting = [i for i in waiting if levels[i] is None and not answers[i].final]
     return {
         "form": [form] * count,
@@ -216,19 +215,14 @@ def _describe(
         "departures": [found.departures if found else [] for found in levels],
         "text": [as_text(found) if found else "" for found in levels],
         "error": errors,
-        "prompt": [prompt for prompt, _, _ in made],
-        "seed": [seed for _, seed, _ in made],
-        "temperature": [temperature for _, _, temperature in made],
+        "prompt": [prompt_id(form) if "prompts" in ctx.settings else ""] * count,
+        "seed": [seed + tried - 1 for seed, tried in zip(seeds, tries, strict=True)],
+        "temperature": [_WARMER if tried > 1 else 0.0 for tried in tries],
         "tokens_in": [answer.tokens_in for answer in answers],
         "tokens_out": [answer.tokens_out for answer in answers],
         "took_s": [answer.seconds for answer in answers],
         "requests": np.array([answer.requests for answer in answers], np.int32),
     }
-
-
-def _completed(ctx: Context, ask: Ask) -> Ask:
-    """The ask, of a real captioner with its prompt."""
-    return prompted([ask])[0] if "prompts" in ctx.settings else ask
 
 
 def forecast_of(ctx: Context) -> Forecast:
@@ -238,7 +232,7 @@ def forecast_of(ctx: Context) -> Forecast:
 
     def asks(subjects: _Subjects, form: Form) -> Iterator[Ask]:
         for i, seed in enumerate(_seeds(ctx, subjects)):
-            yield _completed(ctx, replace(subjects.ask(i), seed=seed, form=form))
+            yield replace(subjects.ask(i), seed=seed, form=form)
 
     groups = {
         f"{subjects.modality} {form}": asks(subjects, form)
@@ -272,8 +266,8 @@ def region_descriptions(ctx: Context) -> Product:
     from model_code.tables import contract
 
     table = contract("region_descriptions")
-    with backends.memory() as memory:
-        captioner = Remembering(ctx, backends.captioner(ctx.city.captions, memory), "described")
+    with backends.captioning(ctx.city.captions) as writer:
+        captioner = Remembering(ctx, writer, "described")
         parts = [
             pd.DataFrame(_describe(ctx, captioner, subjects, form))
             for subjects in _subjects(ctx)

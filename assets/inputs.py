@@ -201,7 +201,8 @@ class Pictures(Sequence["Picture"]):
             return part
         row = self._row[i]
         group = int(np.searchsorted(self._first, row, "right")) - 1
-        picture: Picture = self._group(group)[row - self._first[group]]
+        # A copy: who keeps a picture does not keep its group.
+        picture: Picture = self._group(group)[row - self._first[group]].copy()
         return picture
 
     def _read(self, group: int) -> np.ndarray:

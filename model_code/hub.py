@@ -77,6 +77,11 @@ def stamp(folder: Path) -> str:
     return found.hexdigest()[:16]
 
 
+def fetching(name: str, revision: str | None) -> str:
+    """The command that fetches all of a commit."""
+    return f"hf download {name} --revision {revision}"
+
+
 def snapshot(
     name: str,
     revision: str,
@@ -114,6 +119,6 @@ def snapshot(
         said = next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
         raise DataError(
             f"{key}: {name} at {revision} is not in the cache of the hub, {why} ({said})",
-            fix="look at the name and the commit; without a network, fetch it beforehand (`hf download "
-            f"{name} --revision {revision}`) into HF_HOME, or give an absolute folder",
+            fix="look at the name and the commit; without a network, fetch it beforehand "
+            f"(`{fetching(name, revision)}`) into HF_HOME, or give an absolute folder",
         ) from error

@@ -75,6 +75,20 @@ def captioner(config: Any, memory: Memory | None = None) -> Captioner:
     return TemplateCaptioner(config.wrong_share)
 
 
+@contextmanager
+def captioning(config: Any) -> Iterator[Captioner]:
+    """The captioner, of a stage that needs no other model; at the end it goes, if it is in this process.
+
+    Raises:
+        CityloomError: it cannot be opened; names the key.
+    """
+    if config.captioner.kind in ("vllm", "transformers"):
+        with memory() as room:
+            yield captioner(config, room)
+    else:
+        yield captioner(config)  # without torch
+
+
 def segmenter(config: Any, view: View, memory: Memory | None = None) -> Segmenter | None:
     """The segmenter of a view, by `captions.segmenter`; None where the city names none."""
     choice = of_view(config, view)

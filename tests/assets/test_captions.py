@@ -5,13 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import yaml
 from PIL import Image, ImageOps
 
-from assets.inputs import region_data
+from assets import captions
+from assets.inputs import Pictures, region_data
+from model_code.report import contact_sheet
+from resources import backends
 from resources.lake import Lake, read
+from tests.assets.test_asking import context
+from tests.assets.test_inputs import Table
 from tests.resources.captioners_server import now_and_then, serving
 from tests.tiny import Place, make_place
 
@@ -158,6 +165,40 @@ def test_one_changed_picture_costs_one_segmentation_and_its_own_tries(
 
 
 KEY = "sk-S3NTINEL-0123456789"
+
+
+def test_a_contact_sheet_reads_each_row_group_once(tmp_path: Path) -> None:
+    """Pictures stand by region in their table, and by their own name on the sheet."""
+    rng = np.random.default_rng(0)
+    shown, names = rng.integers(0, 256, (24, 16, 16, 3), np.uint8), rng.permutation(24)
+    columns = {
+        "view_id": [f"v{i:02d}" for i in names], "region_id": [f"r{i:02d}" for i in range(24)],
+        "pixels": [picture.tobytes() for picture in shown],
+        "height_px": pa.array([16] * 24, pa.int32()), "width_px": pa.array([16] * 24, pa.int32()),
+    }  # fmt: skip
+    table = Table(tmp_path / "views.parquet", columns, 2)
+    held = Pictures(table, "street_view", 0.0)
+    ctx = context(tmp_path / "lake")
+    painter = captions._Keeping(
+        ctx, backends.painter(ctx.city.captions.painter, "street_view", (16, 16))
+    )
+    tries = pd.DataFrame(
+        {
+            "view": "street_view",
+            "image_id": held.image_id,
+            "attempt": 0,
+            "text": "A road.",
+            "seed": 1,
+        }
+    )
+    images = captions._Images("street_view", held)
+    (sheet,) = captions._sheets(ctx, images, painter, tries.drop(columns="seed"), tries).values()
+    sheet(tmp_path / "sheet.jpg")
+    assert held._group.cache_info().misses == 12
+    by_name = [f"v{i:02d}" for i in range(24)]
+    painted = painter.kept(ctx, ["A road."] * 24, [1] * 24)
+    wanted = contact_sheet.sheet(list(shown[np.argsort(names)]), painted, by_name)
+    assert (tmp_path / "sheet.jpg").read_bytes() == wanted
 
 
 def says(place: Place, *command: str) -> str:

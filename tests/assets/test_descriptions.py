@@ -18,15 +18,19 @@ from torch import nn
 
 import pipelines.definitions  # noqa: F401 (fills the registry of stages)
 from assets import captions, descriptions
+from assets.asking import Remembering
 from assets.descriptions import forecast_of
 from assets.inputs import region_data
 from assets.methods import _contrasted
 from assets.stage import STAGES
+from model_code.backends import Ask
 from model_code.city import Captions
 from model_code.errors import DataError
 from model_code.methods import METHODS
 from model_code.text.levels import HOURS
+from model_code.text.prompts import prompt_id
 from model_code.vision.loading import Loaded, Memory
+from resources import backends
 from resources.lake import Lake, read
 from tests.assets.test_asking import context as asking
 from tests.assets.test_captions import SMALL_CLIP, missing, says
@@ -269,6 +273,44 @@ def test_where_all_answers_fail_the_stage_says_why(
         assert forecast_of(ctx).missing == 3
         # Refused for good is asked once; what is malformed, as often as the config says.
         assert len(server.requests) == 3 * (1 if fault == "poisoned" else 3)
+
+
+def test_of_many_regions_the_pictures_of_a_batch_or_two_are_held(
+    streets: Callable[..., Any],
+) -> None:
+    alive: set[int] = set()
+    most = [0]
+
+    def made(i: int) -> Ask:
+        picture = np.full((8, 8, 3), i, np.uint8)
+        alive.add(id(picture))
+        most[0] = max(most[0], len(alive))
+        weakref.finalize(picture, alive.discard, id(picture))
+        return Ask("satellite", picture)
+
+    regions = np.array([f"r{i}" for i in range(40)], object)
+    subjects = descriptions._Subjects("satellite", regions, list(range(40)), made)
+    wrong: set[str] = set()
+
+    def fault(number: int, body: dict[str, Any]) -> str:
+        """Every third ask fails as long as it is the first try."""
+        if number < 40 and number % 3 == 0:
+            wrong.add(str(number))
+            return "wrong_schema"
+        return ""
+
+    with serving(fault) as server:
+        ctx = streets(1, server.url, batch=4, concurrency=1, max_tries=1)
+        captioner = Remembering(ctx, backends.captioner(ctx.city.captions), "described")
+        found = descriptions._describe(ctx, captioner, subjects, "levels")
+        assert len(server.requests) == 40 + len(wrong)
+    assert most[0] <= 2 * 4 + 1
+    again = np.array(found["tries"]) == 2
+    assert again.tolist() == [i % 3 == 0 for i in range(40)] and not any(found["error"])
+    first = descriptions._seeds(ctx, subjects)
+    assert found["seed"] == [s + int(a) for s, a in zip(first, again, strict=True)]
+    assert found["temperature"] == [0.5 if a else 0.0 for a in again]
+    assert set(found["prompt"]) == {prompt_id("levels")}
 
 
 def test_a_captioner_goes_with_its_stage_also_when_that_fails(

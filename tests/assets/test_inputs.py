@@ -166,6 +166,7 @@ def test_pictures_are_read_a_group_at_a_time(tmp_path: Path) -> None:
     for order, groups in ((range(5), 3), (range(5), 6), ((0, 2, 0, 3, 1), 8)):
         for i in order:
             np.testing.assert_array_equal(held[i], chips[2 * i].repeat(3, axis=2))
+            assert held[i].base is None  # who keeps it does not keep its group
         assert held._group.cache_info().misses == groups
         assert held._group.cache_info().currsize <= inputs._GROUPS
     assert len(Pictures(table, "satellite", 2.0)) == 0

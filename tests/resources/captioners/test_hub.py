@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,29 @@ def test_a_commit_of_the_hub_is_fetched_once_and_then_needs_no_network(tmp_path:
     assert again == offline == found
     assert "captions.captioner.model: small/other at ccc" in never
     assert "hf download small/other --revision ccc" in never and "HF_HOME" in never
+
+
+def test_a_part_of_a_commit_is_not_taken_for_all_of_it(tmp_path: Path) -> None:
+    """As when other code fetched a file or two of it: without the list of files the hub's client cannot
+    tell."""
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    held = {
+        "none": ["config.json"],
+        "shard": ["config.json", "model-1.safetensors"],
+        "both": ["config.json", "model-1.safetensors", "model-2.safetensors"],
+    }
+    for name, files in held.items():
+        folder = tmp_path / "hub" / f"models--small--{name}" / "snapshots" / COMMIT
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+        for file in files:
+            (folder / file).write_bytes(b"{}")
+    given = [{"model": f"small/{name}", "revision": COMMIT, "offline": True} for name in held]
+    none, shard, both = run(tmp_path, "http://nowhere.invalid", ASKING, *given)
+    for name, told in (("none", none), ("shard", shard)):
+        assert "holds no safetensors, or not all" in told
+        assert f"hf download small/{name} --revision {COMMIT}" in told
+    assert "model-2.safetensors" in both
 
 
 def test_a_folder_is_taken_as_it_is(tmp_path: Path) -> None:
