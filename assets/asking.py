@@ -29,9 +29,8 @@ if TYPE_CHECKING:
 
 _TEXTS, _SPENT = "texts", "spent"  # kinds of kept rows: answers, and what each batch took
 _TEMPLATE_BATCH = 128
-_ALL_FINAL = (
-    4  # asks; where all are refused for good and none was ever answered, the request is wrong
-)
+# Where so many asks are all refused for good, and none was ever answered, the request is wrong.
+_ALL_FINAL = 4
 
 
 def prompting(city: City) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from model_code.text.prompts import prompt_id
 from model_code.vision.loading import Loaded, Memory
 from resources import backends
 from resources.lake import Lake, read
+from tests.assets.held_pictures import HeldPictures
 from tests.assets.test_asking import context as asking
 from tests.assets.test_captions import SMALL_CLIP, missing, says
 from tests.assets.test_features import Held
@@ -278,15 +279,10 @@ def test_where_all_answers_fail_the_stage_says_why(
 def test_of_many_regions_the_pictures_of_a_batch_or_two_are_held(
     streets: Callable[..., Any],
 ) -> None:
-    alive: set[int] = set()
-    most = [0]
+    held = HeldPictures()
 
     def made(i: int) -> Ask:
-        picture = np.full((8, 8, 3), i, np.uint8)
-        alive.add(id(picture))
-        most[0] = max(most[0], len(alive))
-        weakref.finalize(picture, alive.discard, id(picture))
-        return Ask("satellite", picture)
+        return Ask("satellite", held.picture(i))
 
     regions = np.array([f"r{i}" for i in range(40)], object)
     subjects = descriptions._Subjects("satellite", regions, list(range(40)), made)
@@ -304,7 +300,7 @@ def test_of_many_regions_the_pictures_of_a_batch_or_two_are_held(
         captioner = Remembering(ctx, backends.captioner(ctx.city.captions), "described")
         found = descriptions._describe(ctx, captioner, subjects, "levels")
         assert len(server.requests) == 40 + len(wrong)
-    assert most[0] <= 2 * 4 + 1
+    assert 4 <= held.most <= 2 * 4 + 1
     again = np.array(found["tries"]) == 2
     assert again.tolist() == [i % 3 == 0 for i in range(40)] and not any(found["error"])
     first = descriptions._seeds(ctx, subjects)
