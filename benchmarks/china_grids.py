@@ -197,30 +197,29 @@ def scores(predicted: Predictions, targets: Targets, rows: NDArray[np.bool_]) ->
 
 def run(
     folder: Path,
-    cities: Sequence[str],
+    city: str,
     splits: Sequence[str],
     seeds: int,
     config: UrbanMoeConfig,
 ) -> pd.DataFrame:
-    """A row a city, split, method, seed and task."""
+    """A row a split, method, seed and task of one city."""
     parts_of = []
-    for city in cities:
-        grid = read_grid(folder / f"{city}_grid_indicators.parquet")
-        for kind in splits:
-            for seed in range(seeds):
-                parts = split(grid, kind, seed)
-                for name, method in RUNS.items():
-                    started = time.process_time()
-                    predicted = method(grid, parts, seed, config)
-                    seconds = time.process_time() - started
-                    rows = scores(predicted, grid.targets, parts.test)
-                    about = {"city": city, "split": kind, "method": name, "seed": seed}
-                    parts_of.append(rows.assign(**about, seconds=seconds))
-                    print(
-                        f"{city}, {kind}, seed {seed}, {name}: mean R² {rows['R²'].mean():.3f}, "
-                        f"{seconds:.1f} s of processor",
-                        flush=True,
-                    )
+    grid = read_grid(folder / f"{city}_grid_indicators.parquet")
+    for kind in splits:
+        for seed in range(seeds):
+            parts = split(grid, kind, seed)
+            for name, method in RUNS.items():
+                started = time.process_time()
+                predicted = method(grid, parts, seed, config)
+                seconds = time.process_time() - started
+                rows = scores(predicted, grid.targets, parts.test)
+                about = {"city": city, "split": kind, "method": name, "seed": seed}
+                parts_of.append(rows.assign(**about, seconds=seconds))
+                print(
+                    f"{city}, {kind}, seed {seed}, {name}: mean R² {rows['R²'].mean():.3f}, "
+                    f"{seconds:.1f} s of processor",
+                    flush=True,
+                )
     return pd.concat(parts_of, ignore_index=True)
 
 
@@ -294,10 +293,12 @@ def main() -> None:
     quick = {"epochs": 2, "n_specific": 2, "n_pair": 1}
     config = CONFIG.model_copy(update=quick) if asked.quick else CONFIG
     cities, seeds = (CITIES[:1], 1) if asked.quick else (CITIES, 3)
-    text = page(run(folder, cities, asked.splits, seeds, config), config)
-    print(text)
-    if not asked.quick:
-        asked.out.write_text(text, encoding="utf-8")
+    rows = pd.DataFrame()
+    for city in cities:  # the page stands after each, since a city takes minutes
+        rows = pd.concat([rows, run(folder, city, asked.splits, seeds, config)], ignore_index=True)
+        if not asked.quick:
+            asked.out.write_text(page(rows, config), encoding="utf-8")
+    print(page(rows, config))
 
 
 if __name__ == "__main__":
