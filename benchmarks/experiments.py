@@ -149,7 +149,9 @@ def ablations(comparisons: pd.DataFrame, method: str, split: str) -> pd.DataFram
         over=rows["over"].str.replace("_", " "),
     )
     table = rows.pivot(index="task", columns="over", values="told").fillna("")
-    order = [ALL_TASKS, *sorted(set(table.index) - {ALL_TASKS})]
+    order = sorted(
+        table.index, key=lambda task: (task != ALL_TASKS, task)
+    )  # the mean, if any, first
     return table.reindex(order).rename_axis(columns=None).reset_index()
 
 

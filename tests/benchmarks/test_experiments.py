@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import experiments
-from benchmarks.experiments import hourly, means, verdict, versus
+from benchmarks.experiments import ablations, hourly, means, verdict, versus
 from model_code.evaluation.compare import ALL_TASKS
 from resources.lake import read
 from tests.tiny import Place
@@ -98,6 +98,15 @@ def test_hours_stand_by_r2_with_what_lmemr_gains_and_a_star_where_the_target_is_
     assert found["method"].str.endswith(" *").to_list() == [True, False, False]
     told = ["-0.150 [-0.250, -0.050] worse", "", "+0.050 [-0.050, +0.150] tie"]
     assert found["random: LMEMR gains"].to_list() == told
+
+
+def test_the_mean_leads_a_table_of_ablations_where_there_is_one() -> None:
+    mean = compared(("lmemr", "default", "lmemr", "gcn", 0.2))
+    hourly = compared(("lmemr", "gcn", "lmemr", "default", 0.05)).assign(task="a_day")
+    both = ablations(pd.concat([hourly, mean]), "lmemr", "random")
+    assert both["task"].to_list() == [ALL_TASKS, "a_day"]
+    (only,) = ablations(hourly, "lmemr", "random").to_dict("records")
+    assert only == {"task": "a_day", "gcn": "-0.050 [-0.150, +0.050] tie"}
 
 
 def test_results_of_a_built_city(
