@@ -117,6 +117,8 @@ class SeenScenes(street_scene._Batch):
         super().__init__(scenes, rng)
         self.kind = "sky"
         self.shows = np.zeros(self.grain.size, np.uint8)
+        self.shed = np.zeros(self.grain.size, bool)
+        self.care = np.zeros(self.grain.size, np.float32)
         self.numbers = {name: np.zeros(self.b) for name in ("people", "cars", "trucks")}
 
     def put(self, at: Any, colour: Floats, shade: Floats | float = 0.0, glow: Any = 0.0) -> None:
@@ -152,6 +154,9 @@ class SeenScenes(street_scene._Batch):
         self.kind = "buildings"
         super().walls()
 
+    def built(self, at: Any, shed: Any, care: Any) -> None:
+        self.shed[at], self.care[at] = shed, care
+
     def waterside(self) -> None:
         self.kind = "water"
         super().waterside()
@@ -172,8 +177,15 @@ class SeenScenes(street_scene._Batch):
         shows = self.shows.reshape(self.b, -1)
         shares = {kind: (shows == code).mean(axis=1) for code, kind in enumerate(_KINDS)}
         shares |= self.numbers
-        shares["sheds"] = np.clip(1.5 * self.scenes.industry - 0.3, 0, 1) * shares["buildings"]
-        shares["upkeep"] = self.scenes.income
+        walls = shows == _KINDS.index("buildings")
+        shed = self.shed.reshape(self.b, -1)
+        shares["sheds"] = (walls & shed).mean(axis=1)
+        houses = walls & ~shed
+        care = (self.care.reshape(self.b, -1) * houses).sum(axis=1)
+        # Where no house is to be seen, nobody can say how it is kept.
+        shares["upkeep"] = np.where(
+            houses.any(axis=1), care / np.maximum(houses.sum(axis=1), 1), 0.5
+        )
         shares["dark"] = self.night
         top = pictures[:, :16].mean(axis=(1, 2))
         shares["weather"] = (top[:, 2] - top[:, 0]) / (top.sum(axis=1) + 1)

@@ -256,6 +256,7 @@ class _Batch:
         rib = is_shed & (run % 1.2 < 0.5)
         dim = np.where(side == 1, 0.9, 1.04) * np.where(joint, 0.8, 1) * np.where(rib, 0.88, 1)
         self.put(at, of(facade) * dim[:, None].astype(np.float32), 2.5 * grain - streak)
+        self.built(at, is_shed, care)
         self.put(at[is_gap], _LEAVES, 9 * blotch[is_gap])
 
         def detail(mask: np.ndarray, colour: Floats, shade: Any = 0.0, glow: Any = 0.0) -> None:
@@ -292,6 +293,9 @@ class _Batch:
         detail(~is_shop & (e < 2.1) & (care < 0.3) & (blotch > 0.55), tags[pic])
         haze = np.clip(z / _FAR_M, 0, 1)[:, None] * np.float32(0.55)
         self.image[at] = self.image[at] * (1 - haze) + 200 * haze
+
+    def built(self, at: Where, shed: np.ndarray, care: np.ndarray) -> None:
+        """Told of the pixels of walls: whether each is of a shed, and how well kept its house is."""
 
     def waterside(self) -> None:
         """Near water one side of the street may open to it, behind a railing."""

@@ -11,6 +11,7 @@ from model_code.demo.pairs import (
     ELEMENTS,
     TEXTS,
     Mention,
+    SeenScenes,
     mention,
     satellite_facts,
     satellite_pairs,
@@ -18,6 +19,7 @@ from model_code.demo.pairs import (
     street_facts,
     street_pairs,
 )
+from model_code.demo.street_scene import Scenes
 
 SIZES = {"satellite": (64, 64, 3), "street_view": (96, 128, 3)}
 PAIRS = {"satellite": satellite_pairs, "street_view": street_pairs}
@@ -60,6 +62,23 @@ def test_seeds_and_uses(view):
     assert not np.array_equal(pictures, FACTS[view](3, 1)[0])
     assert not np.array_equal(pictures, FACTS[view](3, 0, "proof")[0])
     assert FACTS[view](1, 0)[0].shape == (1, *SIZES[view])
+
+
+def test_sheds_and_upkeep_are_of_the_walls_in_sight_not_of_the_place():
+    def facts(industry: float, income: float) -> list:
+        level = np.full(8, 0.3, np.float32)
+        scenes = Scenes(0 * level, 0 * level, *(np.full(8, v, np.float32) for v in (industry, income)),
+                        level, np.full(8, 12, np.float32))  # fmt: skip
+        seen = SeenScenes(scenes, np.random.default_rng(0))
+        return seen.facts(seen.render())
+
+    mixed = [f["sheds"] / f["buildings"] for f in facts(0.5, 0.5)]
+    assert np.ptp(mixed) > 0.2 and 0.2 < np.mean(mixed) < 0.7  # one place, other walls
+    houses = facts(0.0, 0.9)
+    assert np.ptp([f["upkeep"] for f in houses]) > 0.01 and not any(f["sheds"] for f in houses)
+    assert np.mean([f["upkeep"] for f in houses]) > 0.75
+    only_sheds = facts(1.0, 0.9)
+    assert all(f["sheds"] == f["buildings"] and f["upkeep"] == 0.5 for f in only_sheds)
 
 
 def test_facts_are_what_the_streets_show():
