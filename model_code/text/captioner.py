@@ -231,7 +231,7 @@ def _of_street(look: _Look, rng: np.random.Generator) -> list[str]:
     if there:
         sentences.append(pick(("One sees {}.", "{} can be seen.", "Also {}.")).format(_list(there)))
     if absent:
-        sentences.append(pick(("There are {}.", "It has {}.")).format(_list(absent)))
+        sentences.append(f"{pick((_there_is(absent), 'It has'))} {_list(absent)}.")
     sides = _street_sides(look, pick)
     return [*sentences, sides] if sides else sentences
 
@@ -314,7 +314,7 @@ def _of_chip(look: _Look, rng: np.random.Generator) -> list[str]:
     if there:
         sentences.append(pick(("Also {}.", "One makes out {}.")).format(_list(there)))
     if absent:
-        sentences.append(pick(("It has {}.", "There is {}.")).format(_list(absent)))
+        sentences.append(f"{pick(('It has', _there_is(absent)))} {_list(absent)}.")
     places = [_place(look, name) for name in ("water", "forest", "barren")]
     return sentences + [f"{_capital(place)}." for place in places if place][:1]
 
@@ -481,7 +481,7 @@ def _listed(
             for name, steps in _STREET_SMALL.items()
             if name not in wide
         ]
-        sentences.append(f"There are {_list(small)}.")
+        sentences.append(f"{_there_is(small)} {_list(small)}.")
     return _short(sentences)
 
 
@@ -523,7 +523,12 @@ def _quantities(
 
 
 def _plural(noun: str) -> bool:
-    return noun.endswith("s") and not noun.endswith("grass")
+    return noun.endswith(("s", "people")) and not noun.endswith("grass")
+
+
+def _there_is(items: Sequence[str]) -> str:
+    """The verb agrees with what comes first."""
+    return "There are" if _plural(items[0]) else "There is"
 
 
 def _list(items: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -110,6 +111,17 @@ def test_captions_can_be_made_wrong_on_purpose(captioner: Captioner, asks: dict)
     assert 0.2 < wrong[0.3].mean() < 0.4
     assert wrong[0.3].reshape(20, 8).mean(axis=0).min() > 0
     assert TemplateCaptioner(0.3).identity != captioner.identity
+
+
+@pytest.mark.parametrize("kind", ["street_view", "satellite"])
+def test_verbs_agree_with_what_comes_first(captioner: Captioner, asks: dict, kind: str) -> None:
+    several = [replace(ask, seed=seed) for ask in asks[kind] for seed in range(5)]
+    texts = " ".join(answer.text for answer in captioner.caption(several))
+    said = re.findall(r"There (is|are) no ([a-z ]+?)(?:,|\.| and)", texts)
+    are = {noun for verb, noun in said if verb == "are"}
+    is_ = {noun for verb, noun in said if verb == "is"}
+    assert are and all(noun.endswith(("s", "people")) for noun in are)
+    assert is_ and not any(noun.endswith(("s", "people")) for noun in is_ - {"grass"})
 
 
 def test_a_caption_sees_its_own_modality_alone(captioner: Captioner, asks: dict) -> None:
