@@ -42,7 +42,8 @@ def test_every_method_is_scored_on_both_splits(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     for line in ("## Beijing, random split", "## Beijing, spatial split", "| boosting |"):
         assert line in done.stdout
-    assert done.stdout.count("mean R²") == 2 * 5
+    assert done.stdout.count(": mean R²") == 2 * 5
+    assert "Boosting is ahead of UrbanMoE by" in done.stdout
     assert "nan" not in done.stdout.replace("± nan", "")  # one seed has no deviation
 
 

@@ -132,10 +132,12 @@ def naive_contrast(left: Tensor, right: Tensor) -> Tensor:
     return total / (2 * len(left))
 
 
-def test_the_loss_is_equations_18_and_19() -> None:
-    """Put together by hand of the net's own parts, with regions that lack a modality left out."""
+@pytest.mark.parametrize("batch", [None, 7])
+def test_the_loss_is_equations_18_and_19(batch: int | None) -> None:
+    """Put together by hand of the net's own parts, with regions that lack a modality left out; the
+    matrix of eq 5 is over all training regions in a batch of some, too."""
     net = net_of(hourly_city(24), dropout=0.0, absent_rate=1e-9, spatial="none").train()
-    index = net.train_rows[net.labels[net.train_rows].isfinite().all(dim=1)]
+    index = net.train_rows[net.labels[net.train_rows].isfinite().all(dim=1)][:batch]
     hidden = torch.zeros(net.regions, dtype=torch.bool)
     states, who, intra = [], [], []
     for branch in net.branches.values():
@@ -307,6 +309,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "classification_only": {"objective": "classification"},
     "quantile_bins": {"bins": "quantile"},
     "small_contrasts": {"contrast_at_once": 16},
+    "small_steps": {"batch": 32},
 }
 
 
