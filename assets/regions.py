@@ -203,7 +203,8 @@ def heights(ctx: Context) -> Product:
     """Building-height map of each region that has buildings."""
     from model_code.geo.buildings import height_maps
 
-    return Product(height_maps(ctx.inputs["buildings"].geo(), ctx.inputs["regions"].geo()))
+    buildings, table = ctx.inputs["buildings"].geo(), ctx.inputs["regions"].geo()
+    return Product(height_maps(buildings, table, ctx.rejections))
 
 
 def _target_map(ctx: Context, written: Written) -> bytes:
@@ -271,7 +272,7 @@ _BY_REGION = {
 }
 
 
-@stage(group="targets", kinds=("pandas",), inputs=("regions", *_BY_REGION.values()))
+@stage(group="targets", kinds=("pandas",), inputs=("regions", "buildings", *_BY_REGION.values()))
 def coverage(ctx: Context) -> Product:
     """What share of the regions each modality reaches."""
     from model_code.geo.coverage import make_coverage
@@ -281,19 +282,30 @@ def coverage(ctx: Context) -> Product:
         "street_views": ["region_id"],
         "pois": ["region_id", "poi_count"],
         "flows": ["source", "origin_id", "destination_id", "trip_count"],
-        "buildings": ["region_id", "building_count"],
+        "buildings": ["region_id"],
     }
     tables = {
         modality: ctx.inputs[table].frame(columns[modality])
         for modality, table in _BY_REGION.items()
         if ctx.has(table)
     }
-    return Product(make_coverage(_ids(ctx), tables))
+    return Product(make_coverage(_ids(ctx), tables, _buildings_in_regions(ctx)))
+
+
+def _buildings_in_regions(ctx: Context) -> int:
+    """Buildings that lie in any region: all but those that `heights` has rejected."""
+    if not ctx.has("heights"):
+        return 0
+    heights = ctx.inputs["heights"]
+    lost = 0
+    if "rejected.parquet" in heights.files:
+        lost = round(heights.frame(["items"], "rejected.parquet")["items"].sum())
+    return len(ctx.inputs["buildings"].frame(["building_id"])) - lost
 
 
 _REJECTING = (
     "regions", "street_views", "pois", "trips", "buildings",
-    "region_chips", "region_street_views", "poi_counts", "flows", "targets",
+    "region_chips", "region_street_views", "poi_counts", "flows", "heights", "targets",
 )  # fmt: skip
 
 

@@ -68,27 +68,35 @@ def read_buildings(
 
 
 def height_maps(
-    buildings: gpd.GeoDataFrame, regions: gpd.GeoDataFrame, size_px: int = 32
+    buildings: gpd.GeoDataFrame,
+    regions: gpd.GeoDataFrame,
+    rejections: Rejections,
+    size_px: int = 32,
 ) -> Iterator[pa.RecordBatch]:
     """The table `heights` in batches, for the regions that buildings touch.
 
     A map covers the region's bounds made square, as a chip does, north up. A pixel is the mean
     height over its area, weighted exactly by area, the ground being 0 m; NaN where footprints
     without a height cover more than half of it. Shares and counts are of the region itself;
-    where footprints overlap, the built share is at most 1.
+    where footprints overlap, the built share is at most 1. A building on a border counts in each
+    region that it overlaps; one that overlaps none is rejected. Buildings that overlap any region +
+    rejected = read.
 
     Args:
         buildings: the table `buildings`.
         regions: the table `regions` [N], in the same CRS.
+        rejections: takes buildings `outside all regions`; complete when the stream has ended.
         size_px: pixels along a side.
     """
     footprints = buildings.geometry.to_numpy()
     height = buildings["height_m"].to_numpy(float)
     tree = shapely.STRtree(footprints)
     schema = arrow_schema(contract("heights"))
+    joined = np.zeros(len(buildings), bool)
     for part in slices(len(regions), 1, REGIONS_AT_ONCE):
         outlines = regions.geometry.to_numpy()[part]
-        counts = _shares_by_region(outlines, footprints, height, tree)
+        counts, found = _shares_by_region(outlines, footprints, height, tree)
+        joined[found] = True
         has = np.flatnonzero(counts["building_count"].to_numpy() > 0)
         if not len(has):
             continue
@@ -106,12 +114,15 @@ def height_maps(
             },
             schema=schema,
         )
+    outside = buildings["building_id"].to_numpy(np.int64)[~joined]
+    rejections.add("buildings", outside, "outside all regions")
 
 
 def _shares_by_region(
     outlines: NDArray[Any], footprints: NDArray[Any], height: NDArray[Any], tree: shapely.STRtree
-) -> pd.DataFrame:
-    """Counts and shares of the buildings whose footprints overlap each region [n]."""
+) -> tuple[pd.DataFrame, NDArray[np.int64]]:
+    """Counts and shares of the buildings whose footprints overlap each region [n], and which
+    buildings do, once a pair."""
     n = len(outlines)
     region, building = tree.query(outlines, predicate="intersects")
     shapely.prepare(outlines)
@@ -125,7 +136,7 @@ def _shares_by_region(
     known_area = np.bincount(region[known], area[known], n)
     volume = np.bincount(region[known], (area * height[building])[known], n)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return pd.DataFrame(
+        shares = pd.DataFrame(
             {
                 "building_count": count,
                 "with_height_share": np.bincount(region[known], minlength=n) / count,
@@ -135,6 +146,7 @@ def _shares_by_region(
                 "mean_height_m": volume / known_area,
             }
         )
+    return shares, building
 
 
 def _maps(

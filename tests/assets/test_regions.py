@@ -44,6 +44,25 @@ def test_every_trip_is_counted_or_rejected(lake: Lake) -> None:
     assert rejected > 0 and counted + rejected == table(lake, "trips")["trip_count"].sum()
 
 
+def test_every_building_is_counted_once_or_rejected(lake: Lake) -> None:
+    shapes = lake.handle("tiny", "buildings").geo()
+    cells = lake.handle("tiny", "regions").geo()
+    rejected = table(lake, "rejected").query("stage == 'heights'")
+    items = table(lake, "coverage").set_index("modality")["items"]["buildings"]
+    assert items + rejected["items"].sum() == len(shapes)
+    overlapping = shapes.sjoin(cells[["geometry"]], predicate="intersects")
+    assert items <= overlapping["building_id"].nunique()
+    assert not set(rejected["row"]) & set(shapes.sjoin(cells, predicate="within")["building_id"])
+    assert table(lake, "heights")["building_count"].sum() >= items
+
+
+def test_every_stage_that_rejects_is_asked(lake: Lake) -> None:
+    rejecting = {
+        a for a in lake.assets("tiny") if "rejected.parquet" in lake.handle("tiny", a).files
+    }
+    assert rejecting - {"rejected"} <= set(regions._REJECTING)
+
+
 def test_the_table_of_rejections_is_that_of_all_stages(lake: Lake) -> None:
     found = table(lake, "rejected")
     for asset in regions._REJECTING:

@@ -274,8 +274,27 @@ def test_coverage_by_modality(tables: Tables) -> None:
     views = tables.region_street_views["region_id"].value_counts().to_dict()
     assert views == {"18": 185, "72": 36, "153": 8}
     assert (tables.region_chips["valid_share"] == 1).all()
+    assert found["items"]["buildings"] + tables.lost("heights", "")["rows"].sum() == len(
+        tables.buildings
+    )
     heights = tables.heights.set_index("region_id")["mean_height_m"].dropna()
     assert set(heights.index) == {"18", "72", "153"} and heights.between(10, 20).all()
+
+
+def test_uptown_footprints_in_no_region_are_told(tables: Tables, shapes: gpd.GeoDataFrame) -> None:
+    """Most of that file is the Bronx; those on borders of two regions count once."""
+    pairs = tables.buildings.sjoin(shapes)
+    area = shapely.area(
+        shapely.intersection(
+            pairs.geometry.to_numpy(), shapes.geometry.loc[pairs["region_id"]].to_numpy()
+        )
+    )
+    inside = set(pairs["building_id"][area > 0])
+    lost = set(tables.buildings["building_id"]) - inside
+    assert tables.heights["building_count"].sum() == (area > 0).sum() > len(inside)
+    told = tables.lost("heights", "outside all regions")
+    assert set(told["row"]) == lost
+    assert tables.coverage.set_index("modality")["items"]["buildings"] == len(inside)
 
 
 def test_street_views_lie_in_the_region_that_the_source_says(tables: Tables) -> None:
@@ -319,6 +338,7 @@ def test_every_rejected_row_has_a_reason(tables: Tables) -> None:
             "origin zone outside all regions",
             "destination zone outside all regions",
         },
+        "heights": {"outside all regions"},
         "poi_counts": {"outside all regions"},
         "pois": {"excluded by config", "no category"},
         "targets": {

@@ -4,11 +4,14 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from model_code.city import BuildingSource
 from model_code.errors import DataError
 from model_code.geo import buildings as module
 from model_code.geo.buildings import height_maps, read_buildings
+from model_code.rejections import Rejections
 from tests.model_code.geo.rasters import CRS, NORTH, WEST, checked, pictures, regions_of, squares
 
 
@@ -74,7 +77,7 @@ def test_errors_name_the_key(tmp_path):
 
 
 def maps(buildings, regions, size=8):
-    table = checked("heights", height_maps(buildings, regions, size))
+    table = checked("heights", height_maps(buildings, regions, Rejections(), size))
     return pictures(table, np.float32, size, size), table.to_pandas().set_index("region_id")
 
 
@@ -142,6 +145,38 @@ def test_maps_equal_the_naive_way(monkeypatch):
 
 def test_no_building_anywhere():
     far = buildings_of([shapely.box(0, 0, 9, 9)], [3.0])
-    assert list(height_maps(far, squares(2, 2, 50.0))) == []
     touching = buildings_of([block(-10, 0, 10, 10)], [3.0])
-    assert list(height_maps(touching, squares(1, 1, 50.0))) == []
+    for buildings in (far, touching):
+        rejections = Rejections()
+        assert list(height_maps(buildings, squares(2, 2, 50.0), rejections)) == []
+        assert rejections.frame().to_dict("records") == [
+            {"source": "buildings", "row": 0, "reason": "outside all regions", "detail": "",
+             "rows": 1, "items": 1.0}
+        ]  # fmt: skip
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    count=st.integers(0, 60),
+    seed=st.integers(0, 2**32 - 1),
+    at_once=st.integers(1, 12),
+)
+def test_a_building_is_joined_once_or_rejected(count, seed, at_once):
+    """Whatever lies on borders, in regions that overlap, or nowhere: joined + rejected = read."""
+    rng = np.random.default_rng(seed)
+    # Whole metres, so that borders meet exactly.
+    shapes = [block(*rng.integers(-60, 220, 2), *rng.integers(1, 40, 2)) for _ in range(count)]
+    buildings = buildings_of(shapes, rng.uniform(3, 80, count))
+    buildings["building_id"] = np.sort(rng.choice(1000, count, replace=False))
+    regions = regions_of([*squares(3, 3, 50.0).geometry, block(90, 90, 70, 30)])
+    rejections = Rejections()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "REGIONS_AT_ONCE", at_once)
+        batches = list(height_maps(buildings, regions, rejections, 2))
+    common = [[shape.intersection(r).area > 0 for r in regions.geometry] for shape in shapes]
+    pairs = np.array(common, bool).reshape(count, len(regions))
+    inside = pairs.any(axis=1)
+    noted = rejections.frame()
+    assert sorted(noted["row"]) == buildings["building_id"][~inside].tolist()
+    assert inside.sum() + rejections.items == len(buildings)
+    assert sum(sum(b.column("building_count").to_pylist()) for b in batches) == pairs.sum()

@@ -17,8 +17,8 @@ FLOWS = pd.DataFrame(
 )
 
 
-def coverage(tables):
-    found = make_coverage(IDS, tables)
+def coverage(tables, **counts):
+    found = make_coverage(IDS, tables, **counts)
     checked("coverage", [pa.Table.from_pandas(found, preserve_index=False)])
     return {m: (i, r, s) for m, i, r, s in found.itertuples(index=False)}
 
@@ -30,11 +30,12 @@ def test_every_modality_is_counted():
             "street_views": pd.DataFrame({"region_id": ["a", "a", "c"]}),
             "pois": pd.DataFrame({"region_id": ["a", "a", "b"], "poi_count": [2, 3, 4]}),
             "flows": FLOWS,
-            "buildings": pd.DataFrame({"region_id": ["d"], "building_count": [7]}),
-        }
+            "buildings": pd.DataFrame({"region_id": ["c", "d"], "building_count": [7, 2]}),
+        },
+        buildings=8,  # one lies in both
     )
     assert found == {
-        "buildings": (7, 1, 0.25),
+        "buildings": (8, 2, 0.5),
         "flows": (2, 2, 0.5),  # the ready matrix alone; a row of no trips reaches nobody
         "imagery": (4, 4, 1.0),
         "pois": (9, 2, 0.5),

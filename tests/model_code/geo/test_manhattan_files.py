@@ -77,7 +77,7 @@ def test_buildings(regions):
     ]
     buildings, rejections = read_buildings(sources, str(ROOT), CRS)
     assert len(buildings) + len(rejections) == 292 + 9436
-    table = checked("heights", height_maps(buildings, regions)).to_pandas()
+    table = checked("heights", height_maps(buildings, regions, Rejections())).to_pandas()
     assert (table["with_height_share"] > 0).sum() == 3
     assert (table["with_height_share"] == 0).sum() == 113
 
