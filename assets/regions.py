@@ -166,7 +166,10 @@ def flows(ctx: Context) -> Product:
         parts.append(part)
     if ctx.has("trips"):
         zones = city.sources.trips.zones
-        shares = zone_shares(zones, table, ctx.root) if zones else None
+        shares = None
+        if zones:
+            shares, rejections = zone_shares(zones, table, ctx.root)
+            ctx.rejections.extend(rejections)
         path = str(ctx.inputs["trips"].path())
         part, rejections = count_flows(
             path, locator(ctx), _ids(ctx), timezone=city.timezone, shares=shares

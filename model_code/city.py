@@ -326,7 +326,7 @@ class OdColumns(Model):
 
 class OdSource(Source):
     """A ready origin-destination matrix: `.npy` [N, N] in the order of the regions file, or a table
-    whose `columns` are region ids and a count."""
+    whose `columns` are region ids and a count. Several files (`*` in the path) add up."""
 
     columns: OdColumns = OdColumns()
 

@@ -460,10 +460,14 @@ def _reject_unknown_zones(
             )
 
 
-def zone_shares(zones: Zones, regions: gpd.GeoDataFrame, root: str) -> pd.DataFrame:
-    """Share of each zone's area in each region: columns zone, region (index), share.
+def zone_shares(
+    zones: Zones, regions: gpd.GeoDataFrame, root: str
+) -> tuple[pd.DataFrame, Rejections]:
+    """Share of each zone's area in each region: columns zone, region (index), share; and the rows
+    of the file that are no zone, or not as they stand there.
 
-    Zones with the same id are one. Overlaps below a thousandth of what a zone has in all regions are
+    A row without id, geometry or area is rejected as no item: what it costs are trips, which
+    `count_flows` counts. Zones with the same id are one. Overlaps below a thousandth of what a zone has in all regions are
     slivers of its border, and do not count. Where regions overlap, a zone's shares are scaled to add up to 1
     at most, so that no trip is counted twice. A zone outside all regions has one row of share 0.
 
@@ -473,8 +477,9 @@ def zone_shares(zones: Zones, regions: gpd.GeoDataFrame, root: str) -> pd.DataFr
     import pandas as pd
     import shapely
 
+    rejections = Rejections()
     ids, shapes, _ = read_polygons(
-        zones.path, zones.id, regions.crs, root, "sources.trips.zones", Rejections()
+        zones.path, zones.id, regions.crs, root, "sources.trips.zones", rejections, lost=0
     )
     targets = regions.geometry.to_numpy()
     zone, region = shapely.STRtree(targets).query(shapes, predicate="intersects")
@@ -497,7 +502,7 @@ def zone_shares(zones: Zones, regions: gpd.GeoDataFrame, root: str) -> pd.DataFr
         }
     )
     frame = frame[(frame["share"] > 0) | ~frame["zone"].isin(ids[total > 0])]
-    return frame.sort_values(["zone", "region"], ignore_index=True)
+    return frame.sort_values(["zone", "region"], ignore_index=True), rejections
 
 
 # --- ready matrices ------------------------------------------------------------------------------
@@ -507,11 +512,12 @@ def read_od(
     source: OdSource, regions: gpd.GeoDataFrame, partition: Partition, root: str
 ) -> tuple[pd.DataFrame, Rejections]:
     """A ready origin-destination matrix (contract `flows`, source `od`, no hours); zeros are left
-    out. What is negative or no number, and what belongs to no region, is rejected.
+    out. What is negative or no number, and what belongs to no region, is rejected. Files of one
+    pattern add up.
 
     Args:
         source: `.npy` [M, M], rows and columns in the order of the rows of the polygons file that
-            is the partition; or a table (Parquet, CSV) of region ids and counts.
+            is the partition; or tables (Parquet, CSV) of region ids and counts.
         regions: contract `regions`.
         partition: the partition that they were made with.
         root: data root.
@@ -519,37 +525,48 @@ def read_od(
     Raises:
         DataError: the shape does not fit, or a column is missing; names the config key.
     """
-    key = "sources.od.path"
     rejections = Rejections()
-    (url, *_) = expand(source.path, root, key)
-    if suffix(url) == ".npy":
-        origin, destination, count = _matrix(url, partition, root)
-    else:
-        columns = source.columns
-        asked = {f"sources.od.columns.{role}": name for role, name in columns.model_dump().items()}
-        check_columns(table_columns(url, key), asked, url)
-        table = read_columns(url, list(dict.fromkeys(asked.values())), key)
-        origin = as_ids(table.column(columns.origin)).to_numpy(object)
-        destination = as_ids(table.column(columns.destination)).to_numpy(object)
-        count = numbers(table.column(columns.trip_count))
-
     ids = regions["region_id"].to_numpy(object)
-    ends = [_positions(end, ids) for end in (origin, destination)]
-    rows = np.arange(len(count))
-    usable = np.isfinite(count) & (count >= 0)
-    detail = [f"count {c}" for c in count[~usable]]
-    rejections.add(source.path, rows[~usable], "no usable count", detail)
-    for end, at, bad in (
-        ("origin", origin, ends[0] < 0),
-        ("destination", destination, (ends[0] >= 0) & (ends[1] < 0)),
-    ):
-        hit = usable & bad & (count > 0)
-        detail = [f"region {i}" for i in at[hit]]
-        rejections.add(source.path, rows[hit], f"{end} is no region", detail, count[hit])
-    good = usable & (count > 0) & (ends[0] >= 0) & (ends[1] >= 0)
-    pair, owner = np.unique(ends[0][good] * len(ids) + ends[1][good], return_inverse=True)
-    total = np.bincount(owner, count[good], len(pair))
+    first, pairs, counts = 0, [], []
+    for url in expand(source.path, root, "sources.od.path"):
+        origin, destination, count = _entries(url, source, partition, root)
+        ends = [_positions(end, ids) for end in (origin, destination)]
+        rows = np.arange(first, first + len(count))
+        first += len(count)
+        usable = np.isfinite(count) & (count >= 0)
+        detail = [f"count {c}" for c in count[~usable]]
+        rejections.add(source.path, rows[~usable], "no usable count", detail)
+        for end, at, bad in (
+            ("origin", origin, ends[0] < 0),
+            ("destination", destination, (ends[0] >= 0) & (ends[1] < 0)),
+        ):
+            hit = usable & bad & (count > 0)
+            detail = [f"region {i}" for i in at[hit]]
+            rejections.add(source.path, rows[hit], f"{end} is no region", detail, count[hit])
+        good = usable & (count > 0) & (ends[0] >= 0) & (ends[1] >= 0)
+        pairs.append(ends[0][good] * len(ids) + ends[1][good])
+        counts.append(count[good])
+    pair, owner = np.unique(np.concatenate(pairs), return_inverse=True)
+    total = np.bincount(owner, np.concatenate(counts), len(pair))
     return _flow_frame("od", pair // len(ids), pair % len(ids), None, total, ids), rejections
+
+
+def _entries(
+    url: str, source: OdSource, partition: Partition, root: str
+) -> tuple[Any, Any, NDArray[np.float64]]:
+    """Ids of both ends and counts of all entries of one file."""
+    key = "sources.od.path"
+    if suffix(url) == ".npy":
+        return _matrix(url, partition, root)
+    columns = source.columns
+    asked = {f"sources.od.columns.{role}": name for role, name in columns.model_dump().items()}
+    check_columns(table_columns(url, key), asked, url)
+    table = read_columns(url, list(dict.fromkeys(asked.values())), key)
+    origin, destination = (
+        as_ids(table.column(name)).to_numpy(object)
+        for name in (columns.origin, columns.destination)
+    )
+    return origin, destination, numbers(table.column(columns.trip_count))
 
 
 def _matrix(url: str, partition: Partition, root: str) -> tuple[Ids, Ids, NDArray[np.float64]]:

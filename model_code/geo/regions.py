@@ -256,13 +256,19 @@ def polygon_ids(path: str, id_column: str, root: str, key: str) -> tuple[gpd.Geo
 
 
 def read_polygons(
-    path: str, id_column: str, crs: Any, root: str, key: str, rejections: Rejections
+    path: str,
+    id_column: str,
+    crs: Any,
+    root: str,
+    key: str,
+    rejections: Rejections,
+    lost: float = 1,
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
     """Polygons of a file, one an id: ids [N] in order, geometries [N] in `crs`, and the first row
     [N] of each in the file.
 
-    A row without id, geometry or area is rejected; a broken geometry is mended and rows with the
-    same id are dissolved, each with a note that counts no item as lost.
+    A row without id, geometry or area is rejected, as `lost` items; a broken geometry is mended and
+    rows with the same id are dissolved, each with a note that counts no item as lost.
     """
     import pandas as pd
     import shapely
@@ -276,11 +282,13 @@ def read_polygons(
     shapes = polygonal(frame.geometry.to_crs(crs).to_numpy())
     # A projection far from its zone gives no finite coordinates, hence no area.
     flat = ~missing & ~nameless & ~(shapely.area(shapes) > 0)
-    rejections.add(path, np.flatnonzero(nameless), "no id")
-    rejections.add(
-        path, np.flatnonzero(missing & ~nameless), "no geometry", list(ids[missing & ~nameless])
-    )
-    rejections.add(path, np.flatnonzero(flat), "no area", list(ids[flat]))
+    for bad, reason in (
+        (nameless, "no id"),
+        (missing & ~nameless, "no geometry"),
+        (flat, "no area"),
+    ):
+        detail = "" if bad is nameless else list(ids[bad])
+        rejections.add(path, np.flatnonzero(bad), reason, detail, items=lost)
     rejections.add(path, np.flatnonzero(broken & ~flat), "broken geometry, mended",
                    list(notes[~flat[broken]]), items=0)  # fmt: skip
     rows = np.flatnonzero(~(missing | nameless | flat))

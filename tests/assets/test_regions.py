@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,11 +11,14 @@ import pandas as pd
 import pytest
 
 from assets import regions
-from assets.stage import Written
-from model_code.city import load_city
+from assets.stage import STAGES, Written
+from model_code.city import Zones, load_city
 from model_code.errors import DataError
+from model_code.rejections import Rejections
 from resources.lake import Lake
 from tests.tiny import Place
+
+ENDS = ("origin", "destination")
 
 
 @pytest.fixture
@@ -42,6 +46,31 @@ def test_every_trip_is_counted_or_rejected(lake: Lake) -> None:
     counted = table(lake, "flows").query("source == 'trips'")["trip_count"].sum()
     rejected = table(lake, "rejected").query("stage == 'flows'")["items"].sum()
     assert rejected > 0 and counted + rejected == table(lake, "trips")["trip_count"].sum()
+
+
+def test_flows_tell_which_rows_of_the_zones_file_are_no_zone(
+    lake: Lake, built: Place, tmp_path: Path
+) -> None:
+    zones = lake.handle("tiny", "regions").geo()[["region_id", "geometry"]]
+    zones.loc[0, "geometry"] = None
+    zones.to_parquet(tmp_path / "zones.parquet")
+    trips = table(lake, "trips").head(100)
+    ends = {f"{end}_zone": zones["region_id"].iloc[[0, 1]].repeat(50).to_numpy() for end in ENDS}
+    trips.assign(**ends).to_parquet(tmp_path / "trips.parquet")
+    ctx = context(lake, built, trips=SimpleNamespace(path=lambda: tmp_path / "trips.parquet"))
+    given = ctx.city.sources.trips.model_copy(
+        update={"zones": Zones(path=str(tmp_path / "zones.parquet"), id="region_id")}
+    )
+    ctx.city = ctx.city.model_copy(
+        update={"sources": ctx.city.sources.model_copy(update={"trips": given, "od": None})}
+    )
+    ctx.rejections, ctx.has = Rejections(), lambda name: True
+    flows = STAGES["flows"].body(ctx).table
+    noted = ctx.rejections.frame().groupby("reason")[["rows", "items"]].sum()
+    assert noted.loc["no geometry"].tolist() == [1, 0]
+    lost = trips["trip_count"].iloc[:50].sum()
+    assert noted.loc["unknown origin zone"].tolist() == [50, lost]
+    assert flows["trip_count"].sum() + ctx.rejections.items == trips["trip_count"].sum()
 
 
 def test_every_building_is_counted_once_or_rejected(lake: Lake) -> None:

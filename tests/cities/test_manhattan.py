@@ -333,6 +333,7 @@ def test_every_rejected_row_has_a_reason(tables: Tables) -> None:
     found = tables.rejected.groupby("stage")["reason"].agg(set).to_dict()
     assert found == {
         "flows": {
+            "same id as an earlier row, dissolved",
             "unknown origin zone",
             "unknown destination zone",
             "origin zone outside all regions",

@@ -200,7 +200,7 @@ def test_a_sliver_of_a_zone_is_no_overlap(tmp_path):
     drawn = shapely.transform(first, lambda p: p + 0.01)  # the same border, drawn 1 cm off
     write(tmp_path / "zones.gpkg", gpd.GeoDataFrame({"zone": ["a"]}, geometry=[drawn], crs=CRS))
     assert regions.geometry.intersects(drawn).sum() > 1
-    shares = zone_shares(Zones(path="zones.gpkg", id="zone"), regions, str(tmp_path))
+    shares, _ = zone_shares(Zones(path="zones.gpkg", id="zone"), regions, str(tmp_path))
     assert list(shares["region"]) == [0]
     inside = regions.geometry.intersection(drawn).area.sum() / drawn.area
     assert shares["share"].item() == pytest.approx(inside, abs=1e-9)
@@ -216,7 +216,7 @@ def test_flows_of_zones_are_shared_by_area_and_lose_nothing(rows, seed, tmp_path
     write(root / "zones.gpkg", gpd.GeoDataFrame({"zone": names}, geometry=shapes, crs=CRS))
     trips = write_trips(root / "trips.parquet", rows, seed, [*names, "unknown"])
     regions, locator, ids = town()
-    shares = zone_shares(Zones(path="zones.gpkg", id="zone"), regions, str(root))
+    shares, _ = zone_shares(Zones(path="zones.gpkg", id="zone"), regions, str(root))
     flows, rejections = count_flows(
         str(root / "trips.parquet"), locator, ids, timezone=NEW_YORK, shares=shares
     )
@@ -275,12 +275,60 @@ def test_zones_where_regions_overlap_are_shared_out_once(tmp_path):
     )
     write(tmp_path / "zones.parquet", zones)
     regions = frame_of([shapely.box(0, 0, 10, 10), shapely.box(0, 0, 20, 10)])
-    shares = zone_shares(Zones(path="zones.parquet", id="zone"), regions, str(tmp_path))
+    shares, rejections = zone_shares(Zones(path="zones.parquet", id="zone"), regions, str(tmp_path))
+    assert not len(rejections)
     assert shares.to_dict("list") == {
         "zone": ["1", "1", "2"],
         "region": [0, 1, 1],
         "share": [0.5, 0.5, 0.5],
     }
+
+
+def test_rows_of_the_zones_file_that_are_no_zone_are_told(tmp_path):
+    """As no item: the trips that name them are those that are lost, and each counts once."""
+    square, bow_tie = shapely.box(0, 0, 10, 10), shapely.Polygon([(0, 0), (9, 9), (9, 0), (0, 9)])
+    zones = gpd.GeoDataFrame(
+        {"zone": ["a", None, "c", "d", "e", "a"]},
+        geometry=[
+            square, square, None, shapely.LineString([(0, 0), (1, 1)]), bow_tie,
+            shapely.box(20, 0, 30, 10),
+        ],
+        crs=CRS,
+    )  # fmt: skip
+    write(tmp_path / "zones.parquet", zones)
+    regions = frame_of([shapely.box(0, 0, 40, 10)])
+    shares, rejections = zone_shares(Zones(path="zones.parquet", id="zone"), regions, str(tmp_path))
+    assert shares["zone"].tolist() == ["a", "e"]
+    rejected_keeps_contract(rejections)
+    noted = rejections.frame().set_index("row")
+    assert noted["reason"].to_dict() == {
+        1: "no id", 2: "no geometry", 3: "no area", 4: "broken geometry, mended",
+        5: "same id as an earlier row, dissolved",
+    }  # fmt: skip
+    assert set(noted["source"]) == {"zones.parquet"} and noted["detail"][2] == "c"
+    assert rejections.items == 0
+    trips = write_trips(tmp_path / "trips.parquet", 40, 0, ["a", "c", "e"])
+    ids = regions["region_id"].to_numpy(object)
+    flows, lost = count_flows(
+        str(tmp_path / "trips.parquet"), None, ids, timezone="UTC", shares=shares
+    )
+    rejections.extend(lost)
+    assert rejections.items > 0
+    assert flows["trip_count"].sum() + rejections.items == pytest.approx(trips["trip_count"].sum())
+
+
+def test_a_zones_file_without_any_zone_loses_no_trip_silently(tmp_path):
+    nameless = pd.Series([None], dtype="str")
+    zones = gpd.GeoDataFrame({"zone": nameless}, geometry=[shapely.box(0, 0, 9, 9)], crs=CRS)
+    write(tmp_path / "zones.gpkg", zones)
+    regions, _, ids = town()
+    shares, rejections = zone_shares(Zones(path="zones.gpkg", id="zone"), regions, str(tmp_path))
+    assert len(rejections) == 1 and shares.empty
+    trips = write_trips(tmp_path / "trips.parquet", 9, 0, ["a"])
+    flows, lost = count_flows(
+        str(tmp_path / "trips.parquet"), None, ids, timezone="UTC", shares=shares
+    )
+    assert flows.empty and lost.items == trips["trip_count"].sum()
 
 
 @settings(deadline=None, max_examples=20)
@@ -370,6 +418,30 @@ def test_a_table_gives_the_same_flows_as_the_matrix(city):
         pd.testing.assert_frame_equal(by_table, doubled)
 
 
+def test_files_of_one_pattern_add_up(city):
+    """Months, say; rows are counted from the first file on."""
+    regions, partition, root = city
+    rng = np.random.default_rng(0)
+    order, months = np.array([10, 2, 33, 1]), rng.integers(0, 5, (3, 4, 4))
+    columns = {"origin": "o", "destination": "d", "trip_count": "n"}
+    for month, counts in enumerate(months):
+        np.save(root / f"od{month}.npy", counts)
+        table = pd.DataFrame({"o": order.repeat(4), "d": np.tile(order, 4), "n": counts.ravel()})
+        write(root / f"od{month}.csv", table)
+    np.save(root / "all.npy", months.sum(axis=0))
+    whole, lost = read_od(OdSource(path="all.npy"), regions, partition, str(root))
+    for path in ("od*.npy", "od*.csv"):
+        source = OdSource(path=path, columns=columns)
+        flows, rejections = read_od(source, regions, partition, str(root))
+        keeps_contract("flows", flows)
+        rejected_keeps_contract(rejections)
+        pd.testing.assert_frame_equal(flows, whole)
+        assert rejections.items == lost.items > 0
+        noted = rejections.frame()
+        bad = np.flatnonzero((months > 0) & ((order[:, None] == 1) | (order == 1)))
+        assert sorted(noted["row"]) == bad.tolist() and set(noted["source"]) == {path}
+
+
 def test_a_matrix_that_does_not_fit_is_refused(city):
     regions, partition, root = city
     np.save(root / "small.npy", np.zeros((3, 3)))
@@ -453,7 +525,7 @@ def test_taxi_trips_of_manhattan_are_conserved(tmp_path):
         Locator(regions, partition),
         regions["region_id"].to_numpy(object),
         timezone=NEW_YORK,
-        shares=zone_shares(source.zones, regions, REAL),
+        shares=zone_shares(source.zones, regions, REAL)[0],
     )
     assert flows["trip_count"].sum() + lost.items == pytest.approx(trips.num_rows, rel=1e-9)
     assert 270_000 < flows["trip_count"].sum() < 301_455  # both ends in Manhattan, water left out
