@@ -141,7 +141,7 @@ def _differ(seeds: tuple[int, ...]) -> tuple[int, ...]:
     return seeds
 
 
-# --- place ---------------------------------------------------------------------------------------
+# --- files ---------------------------------------------------------------------------------------
 
 
 class Cited(Model):
@@ -152,18 +152,68 @@ class Cited(Model):
     origin: str = "not stated"
 
 
+# What a file is, where its name does not tell. A compression (`.gz`, `.bz2`, `.xz`) is seen by its
+# suffix in any case.
+TableFormat = Literal["csv", "parquet"]
+ShapeFormat = Literal["parquet", "geojson", "geopackage", "shapefile"]
+RowFormat = Literal["csv", "parquet", "geojson", "geopackage", "shapefile"]
+
+
+class Source(Cited):
+    """A raw file with what must be known to read it and to cite it."""
+
+    path: str
+
+
+class ShapeSource(Source):
+    """Geometries (GeoParquet, GeoJSON, GeoPackage, zipped shapefile, or what else GDAL reads).
+
+    `format` is for a name whose suffix does not tell. `crs` is for a file that states none; one
+    that states another is an error.
+    """
+
+    format: ShapeFormat | None = None
+    crs: Crs | None = None
+
+
+class RasterSource(Source):
+    """What GDAL opens, told by its content; with `format: geotiff` a GeoTIFF or COG and nothing
+    else. `crs` is for a file that states none; one that states another is an error."""
+
+    format: Literal["geotiff"] | None = None
+    crs: Crs | None = None
+
+
+class PlaceSource(Source):
+    """Rows with a place: a table with columns of longitude and latitude, or a file with geometries.
+
+    `format` is for a name whose suffix does not tell. `crs` is that of the columns (by default
+    EPSG:4326), and of geometries whose file states none; the CRS that a file states wins.
+    """
+
+    format: RowFormat | None = None
+    crs: Crs | None = None
+
+
+# --- place ---------------------------------------------------------------------------------------
+
+
 class Boundary(Cited):
     """The city's outline: a box in degrees (west, south, east, north; EPSG:4326), or the union of
-    the polygons of a file that geopandas reads."""
+    the polygons of a file (`format` and `crs` as in `ShapeSource`)."""
 
     bbox: tuple[float, float, float, float] | None = None
     path: str | None = None
+    format: ShapeFormat | None = None
+    crs: Crs | None = None
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Boundary:
         if (self.bbox is None) == (self.path is None):
             raise ValueError("give either `bbox: [west, south, east, north]` or `path: FILE`")
         if self.bbox is not None:
+            if self.format or self.crs:
+                raise ValueError("a bbox is in degrees; `format` and `crs` go with `path` only")
             west, south, east, north = self.bbox
             if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
                 raise ValueError(
@@ -194,11 +244,10 @@ class Hexagons(Grid):
     resolution: int = Field(ge=0, le=15)
 
 
-class Polygons(Cited):
+class Polygons(ShapeSource):
     """Given polygons. Rows with the same id are dissolved into one region."""
 
     kind: Literal["polygons"]
-    path: str
     id: str
 
 
@@ -206,12 +255,6 @@ Partition = Annotated[Union[Squares, Hexagons, Polygons], Field(discriminator="k
 
 
 # --- sources -------------------------------------------------------------------------------------
-
-
-class Source(Cited):
-    """A raw file with what must be known to read it and to cite it."""
-
-    path: str
 
 
 class Stretch(Model):
@@ -229,7 +272,7 @@ class Stretch(Model):
         return self
 
 
-class ImagerySource(Source):
+class ImagerySource(RasterSource):
     """A GeoTIFF or COG; `bands` are 1-based and in the order red, green, blue."""
 
     bands: tuple[int, ...] = (1, 2, 3)
@@ -245,12 +288,11 @@ class StreetViewColumns(Model):
     taken_at: str | None = None
 
 
-class StreetViewSource(Source):
+class StreetViewSource(PlaceSource):
     """A table (CSV, Parquet, GeoParquet) of photographs in the folder `images`. A clock without an
     offset is in `timezone`, which is needed with `columns.taken_at`."""
 
     images: str
-    crs: Crs = "EPSG:4326"
     columns: StreetViewColumns = StreetViewColumns()
     timezone: TimeZone = "UTC"
 
@@ -263,15 +305,14 @@ class PoiColumns(Model):
     comments: str | None = None
 
 
-class PoiSource(Source):
+class PoiSource(PlaceSource):
     """Points of interest (Parquet, GeoParquet, CSV, GeoJSON); a geometry column wins over lon/lat."""
 
-    crs: Crs = "EPSG:4326"
     columns: PoiColumns = PoiColumns()
     exclude_categories: tuple[str, ...] = ()
 
 
-class Zones(Source):
+class Zones(ShapeSource):
     """Polygons to which the zone ids of trips or tables refer; shared to regions by area."""
 
     id: str
@@ -303,8 +344,10 @@ class TripColumns(Model):
 
 class TripSource(Source):
     """Trips (Parquet or CSV). A clock without an offset is in `timezone`. Weekdays only when
-    `days: weekday`. `zones` is needed when the columns are zone ids."""
+    `days: weekday`. `zones` is needed when the columns are zone ids. `format` is for a name whose
+    suffix does not tell."""
 
+    format: TableFormat | None = None
     crs: Crs = "EPSG:4326"
     columns: TripColumns
     timezone: TimeZone
@@ -326,12 +369,14 @@ class OdColumns(Model):
 
 class OdSource(Source):
     """A ready origin-destination matrix: `.npy` [N, N] in the order of the regions file, or a table
-    whose `columns` are region ids and a count. Several files (`*` in the path) add up."""
+    whose `columns` are region ids and a count. Several files (`*` in the path) add up.
+    `format` is for a name whose suffix does not tell."""
 
+    format: Literal["csv", "parquet", "npy"] | None = None
     columns: OdColumns = OdColumns()
 
 
-class BuildingSource(Source):
+class BuildingSource(ShapeSource):
     """Footprint polygons; `height_m` names the column of heights in metres."""
 
     height_m: str | None = None
@@ -355,7 +400,7 @@ class Sources(Model):
 # --- indicators ----------------------------------------------------------------------------------
 
 
-class RasterValue(Source):
+class RasterValue(RasterSource):
     """Pixels of a raster over a region, weighted by area; nodata is left out."""
 
     kind: Literal["raster"]
@@ -365,18 +410,19 @@ class RasterValue(Source):
 
 
 class RegionValue(Source):
-    """A column of a table that is keyed by region id, or that lies in the polygons file itself."""
+    """A column of a table that is keyed by region id, or that lies in the polygons file itself.
+    `format` is for a name whose suffix does not tell."""
 
     kind: Literal["regions"]
+    format: RowFormat | None = None
     id: str
     value: str
 
 
-class PointValue(Source):
+class PointValue(PlaceSource):
     """Points with a value (none for `count`); one outside `min_value`..`max_value` is rejected."""
 
     kind: Literal["points"]
-    crs: Crs = "EPSG:4326"
     lon: str = "lon"
     lat: str = "lat"
     value: str | None = None
@@ -391,7 +437,7 @@ class PointValue(Source):
         return self
 
 
-class PolygonValue(Source):
+class PolygonValue(ShapeSource):
     """Other polygons with a value: `sum` shares a total by area, `mean` weights by area,
     `majority` takes the class with the largest area."""
 

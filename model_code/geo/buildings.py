@@ -43,7 +43,7 @@ def read_buildings(
     for position, source in enumerate(sources):
         key = f"sources.buildings.{position}"
         for url in expand(source.path, root, f"{key}.path"):
-            frame = read_geo(url, f"{key}.path")
+            frame = read_geo(url, f"{key}.path", source.format, source.crs)
             names = [str(column) for column in frame.columns]
             check_columns(names, {f"{key}.height_m": source.height_m}, url)
             footprint = polygonal(frame.geometry.to_crs(crs).to_numpy())

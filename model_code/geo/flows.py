@@ -21,13 +21,15 @@ from model_code.errors import DataError
 from model_code.geo.join import Locator
 from model_code.geo.regions import polygon_ids, read_polygons
 from model_code.geo.vector import (
+    BROKEN,
     as_ids,
     check_columns,
     expand,
+    format_of,
     numbers,
+    packing,
     read_columns,
     record_batches,
-    suffix,
     table_columns,
 )
 from model_code.hours import HOURS
@@ -479,7 +481,7 @@ def zone_shares(
 
     rejections = Rejections()
     ids, shapes, _ = read_polygons(
-        zones.path, zones.id, regions.crs, root, "sources.trips.zones", rejections, lost=0
+        zones, regions.crs, root, "sources.trips.zones", rejections, lost=0
     )
     targets = regions.geometry.to_numpy()
     zone, region = shapely.STRtree(targets).query(shapes, predicate="intersects")
@@ -556,12 +558,12 @@ def _entries(
 ) -> tuple[Any, Any, NDArray[np.float64]]:
     """Ids of both ends and counts of all entries of one file."""
     key = "sources.od.path"
-    if suffix(url) == ".npy":
+    if format_of(url, source.format) == "npy":
         return _matrix(url, partition, root)
     columns = source.columns
     asked = {f"sources.od.columns.{role}": name for role, name in columns.model_dump().items()}
-    check_columns(table_columns(url, key), asked, url)
-    table = read_columns(url, list(dict.fromkeys(asked.values())), key)
+    check_columns(table_columns(url, key, source.format), asked, url)
+    table = read_columns(url, list(dict.fromkeys(asked.values())), key, source.format)
     origin, destination = (
         as_ids(table.column(name)).to_numpy(object)
         for name in (columns.origin, columns.destination)
@@ -581,14 +583,14 @@ def _matrix(url: str, partition: Partition, root: str) -> tuple[Ids, Ids, NDArra
             f"sources.od.path: {url} is a matrix, but only given polygons have an order of rows",
             fix="set partition.kind: polygons, or give a table of region ids and counts",
         )
-    with fsspec.open(url, "rb") as file:
-        content = io.BytesIO(file.read())
     try:
+        with fsspec.open(url, "rb", compression=packing(url)) as file:
+            content = io.BytesIO(file.read())
         matrix = np.load(content, allow_pickle=False)
         counts = np.asarray(matrix, np.float64)
-    except (ValueError, TypeError, EOFError) as error:
+    except (*BROKEN, ValueError, TypeError) as error:
         raise DataError(f"sources.od.path: cannot read {url}: {error}", fix=fix) from error
-    _, ids = polygon_ids(partition.path, partition.id, root, "partition")
+    _, ids = polygon_ids(partition, root, "partition")
     if counts.shape != (len(ids), len(ids)):
         raise DataError(
             f"sources.od.path: {url} is {list(counts.shape)}, but {partition.path} has "

@@ -12,12 +12,11 @@ import shapely
 from model_code.geo.vector import (
     check_columns,
     expand,
-    is_geoparquet,
+    is_table,
     numbers,
     project,
     read_columns,
     read_geo,
-    suffix,
     table_columns,
 )
 
@@ -30,13 +29,14 @@ def read_places(
     lon: tuple[str, str],
     lat: tuple[str, str],
     columns: Mapping[str, str | None],
-    crs: str,
+    crs: str | None,
     city_crs: Any,
+    given: str | None = None,
 ) -> pd.DataFrame:
     """The rows of one file, each with its place, in the order of the file.
 
-    A geometry column wins over lon/lat, and its CRS over `crs`; a line or polygon stands at a point
-    on it.
+    A geometry column wins over lon/lat, and the CRS that it states over `crs`; a line or polygon
+    stands at a point on it.
 
     Args:
         path: path of the config.
@@ -45,8 +45,9 @@ def read_places(
         lon: config key and column of the longitude (easting, where `crs` is projected).
         lat: config key and column of the latitude.
         columns: config key -> further column (None: not asked for).
-        crs: CRS of the lon/lat columns.
+        crs: CRS of the lon/lat columns (None: EPSG:4326), and of geometries whose file states none.
         city_crs: CRS of `x_m`, `y_m`.
+        given: `format` of the config.
 
     Returns:
         [N] the further columns under their own names (CSV: text), `lon`, `lat` in EPSG:4326 and
@@ -57,16 +58,18 @@ def read_places(
     """
     [url] = expand(path, root, key)
     wanted = [name for name in columns.values() if name]
-    if is_geoparquet(url) or suffix(url) not in (".csv", ".parquet"):
-        geo = read_geo(url, key)
+    if not is_table(url, given):
+        geo = read_geo(url, key, given, crs, own_wins=True)
         check_columns([str(c) for c in geo.columns], columns, url)
         crs = geo.crs
         points = shapely.point_on_surface(geo.geometry.to_numpy())
         x, y = shapely.get_x(points), shapely.get_y(points)
         rows = pd.DataFrame(geo[list(dict.fromkeys(wanted))]).reset_index(drop=True)
     else:
-        check_columns(table_columns(url, key), {lon[0]: lon[1], lat[0]: lat[1], **columns}, url)
-        table = read_columns(url, list(dict.fromkeys([lon[1], lat[1], *wanted])), key)
+        have = table_columns(url, key, given)
+        check_columns(have, {lon[0]: lon[1], lat[0]: lat[1], **columns}, url)
+        table = read_columns(url, list(dict.fromkeys([lon[1], lat[1], *wanted])), key, given)
+        crs = crs or "EPSG:4326"
         x, y = numbers(table.column(lon[1])), numbers(table.column(lat[1]))
         rows = table.select(list(dict.fromkeys(wanted))).to_pandas()
     place = np.array([*project(x, y, crs, "EPSG:4326"), *project(x, y, crs, city_crs)])

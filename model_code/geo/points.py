@@ -16,12 +16,11 @@ from model_code.geo.vector import (
     check_columns,
     expand,
     in_parts,
-    is_geoparquet,
+    is_table,
     numbers,
     project,
     read_geo,
     record_batches,
-    suffix,
     table_columns,
 )
 from model_code.rejections import Rejections
@@ -52,7 +51,7 @@ def stream_pois(
     are read batch by batch.
 
     A geometry column wins over lon/lat (a line or polygon stands at a point on it), and the CRS
-    that a file states wins over `crs` of the config. `columns.name` may be left at its default
+    that its file states wins over `crs` of the config. `columns.name` may be left at its default
     where a file has no such column. A comment column holds lists, or one comment a row as text.
     `rejections` is complete when the stream has ended.
 
@@ -134,12 +133,12 @@ def _places(source: PoiSource, url: str, key: str, batch_rows: int) -> Iterator[
         for role, name in source.columns.model_dump().items()
         if name and role not in ("lon", "lat")
     }
-    vector = is_geoparquet(url) or suffix(url) not in (".parquet", ".csv")
+    vector = not is_table(url, source.format)
     if vector:
-        frame = read_geo(url, f"{key}.path")
+        frame = read_geo(url, f"{key}.path", source.format, source.crs, own_wins=True)
         have = [c for c in frame.columns if c != frame.geometry.name]
     else:
-        have = table_columns(url, f"{key}.path")
+        have = table_columns(url, f"{key}.path", source.format)
     if "name" not in source.columns.model_fields_set and wanted.get("name") not in have:
         wanted.pop("name", None)
     asked = {f"{key}.columns.{role}": name for role, name in wanted.items()}
@@ -158,10 +157,10 @@ def _places(source: PoiSource, url: str, key: str, batch_rows: int) -> Iterator[
         yield _Places(columns, frame.crs, shapely.get_x(points), shapely.get_y(points))
         return
     names = list(dict.fromkeys(asked.values()))
-    for batch in record_batches(url, names, f"{key}.path", batch_rows):
+    for batch in record_batches(url, names, f"{key}.path", batch_rows, given=source.format):
         columns = {role: batch.column(name) for role, name in wanted.items()}
         x, y = (numbers(batch.column(asked[f"{key}.columns.{axis}"])) for axis in ("lon", "lat"))
-        yield _Places(columns, source.crs, x, y)
+        yield _Places(columns, source.crs or "EPSG:4326", x, y)
 
 
 def _projected(x: Floats, y: Floats, source: Any, target: Any, sieve: Sieve) -> tuple[Floats, ...]:
@@ -236,16 +235,17 @@ def stream_trips(
     Raises:
         DataError: a file or a column is missing, or a column holds no times; names the config key.
     """
+    key, given = "sources.trips.path", source.format
     wanted = {
         f"sources.trips.columns.{role}": name
         for role, name in source.columns.model_dump().items()
         if name
     }
     first = 0
-    for url in expand(source.path, root, "sources.trips.path"):
-        check_columns(table_columns(url, "sources.trips.path"), wanted, url)
+    for url in expand(source.path, root, key):
+        check_columns(table_columns(url, key, given), wanted, url)
         names = list(dict.fromkeys(wanted.values()))
-        for batch in record_batches(url, names, "sources.trips.path", batch_rows):
+        for batch in record_batches(url, names, key, batch_rows, given=given):
             yield _trips(batch, source, crs, first, rejections)
             first += batch.num_rows
 

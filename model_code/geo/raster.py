@@ -30,7 +30,7 @@ from model_code.city import Chips, ImagerySource, resolve
 from model_code.contracts import arrow_schema
 from model_code.errors import DataError
 from model_code.geo.pixels import binary_column, slices
-from model_code.geo.vector import project
+from model_code.geo.vector import crs_of, project
 from model_code.rejections import Rejections
 from model_code.tables import contract
 
@@ -41,28 +41,40 @@ IN_MEMORY_BYTES = 256 << 20
 GATHER = 1 << 19  # pixels at a time: what a core's own cache holds
 # Schemes that GDAL reads itself, a window at a time; all others are opened through fsspec.
 OF_GDAL = ("file", "http", "https", "ftp", "s3", "gs", "az", "oss")
+DRIVERS = {"geotiff": "GTiff"}  # GDAL's, by the config's `format`
 
 
 @contextmanager
-def open_raster(path: str, key: str, bands: tuple[int, ...] = ()) -> Iterator[Any]:
-    """An open rasterio dataset that has a CRS and all of `bands`; `path` is a path or an fsspec URL.
+def open_raster(
+    path: str,
+    key: str,
+    bands: tuple[int, ...] = (),
+    given: str | None = None,
+    crs: str | None = None,
+) -> Iterator[tuple[Any, Any]]:
+    """An open rasterio dataset that has all of `bands`, and its CRS (rasterio's).
+
+    Args:
+        path: path or fsspec URL.
+        key: config key of the path.
+        bands: 1-based.
+        given: `format` of the config.
+        crs: `crs` of the config, for a file that states none.
 
     Raises:
-        DataError: naming the config key, if it cannot be read, has no CRS, or lacks a band.
+        DataError: naming the config key, if it cannot be read, has no CRS or another than the
+            config says, or lacks a band.
     """
     try:
-        raster = _open(path)
+        raster = _open(path, DRIVERS.get(given or ""))
     except (rasterio.errors.RasterioIOError, ImportError, OSError, ValueError) as error:
         raise DataError(
             f"{key}: cannot read the raster {path} ({error})",
-            fix="give a GeoTIFF, or another format that rasterio opens",
+            fix="give a GeoTIFF, or another format that rasterio opens"
+            + (f", or change {key.removesuffix('.path')}.format" if given else ""),
         ) from error
     with raster:
-        if raster.crs is None:
-            raise DataError(
-                f"{key}: {path} has no CRS",
-                fix="write it into the file, for example: gdal_edit.py -a_srs EPSG:32618 FILE",
-            )
+        own = rasterio.crs.CRS.from_user_input(crs_of(raster.crs, crs, path, key))
         lacking = [band for band in bands if not 1 <= band <= raster.count]
         if lacking:
             name = "bands" if key.endswith("imagery.path") else "band"
@@ -72,7 +84,7 @@ def open_raster(path: str, key: str, bands: tuple[int, ...] = ()) -> Iterator[An
                 fix=f"choose from 1..{raster.count}",
             )
         try:
-            yield raster
+            yield raster, own
         except rasterio.errors.RasterioIOError as error:
             raise DataError(
                 f"{key}: {path} opens, but its pixels cannot be read ({error})",
@@ -80,12 +92,12 @@ def open_raster(path: str, key: str, bands: tuple[int, ...] = ()) -> Iterator[An
             ) from error
 
 
-def _open(path: str) -> Any:
+def _open(path: str, driver: str | None) -> Any:
     scheme, separator, _ = path.partition("://")
     if not separator or (scheme in OF_GDAL and "::" not in path):
-        return rasterio.open(path)
+        return rasterio.open(path, driver=driver)
     fs, inside = fsspec.core.url_to_fs(path)
-    return rasterio.open(inside, opener=fs)
+    return rasterio.open(inside, driver=driver, opener=fs)
 
 
 def read_window(
@@ -141,12 +153,12 @@ def describe_imagery(source: ImagerySource, root: str, crs: Any) -> gpd.GeoDataF
         DataError: the file cannot be read, has no CRS, lacks a band, needs a stretch, or holds no
             valid pixel.
     """
-    with open_raster(resolve(source.path, root), "sources.imagery.path", source.bands) as raster:
+    with _opened(source, root) as (raster, own_crs):
         low, high = _stretch(raster, source)
 
         def to_city(xy: NDArray[np.float64]) -> NDArray[np.float64]:
             x, y = apply(raster.transform, xy).T
-            return np.column_stack(project(x, y, raster.crs, crs))
+            return np.column_stack(project(x, y, own_crs, crs))
 
         outline = shapely.transform(
             shapely.segmentize(
@@ -160,7 +172,7 @@ def describe_imagery(source: ImagerySource, root: str, crs: Any) -> gpd.GeoDataF
         return gpd.GeoDataFrame(
             {
                 "path": [source.path],
-                "crs": [raster.crs.to_string()],
+                "crs": [own_crs.to_string()],
                 "width_px": [raster.width],
                 "height_px": [raster.height],
                 "bands": np.array([raster.count], np.int32),
@@ -174,6 +186,12 @@ def describe_imagery(source: ImagerySource, root: str, crs: Any) -> gpd.GeoDataF
             geometry=[outline],
             crs=crs,
         )
+
+
+def _opened(source: ImagerySource, root: str) -> Any:
+    """The image and its CRS, see `open_raster`."""
+    path, key = resolve(source.path, root), "sources.imagery.path"
+    return open_raster(path, key, source.bands, source.format, source.crs)
 
 
 def _nodata(raster: Any, source: ImagerySource) -> float | None:
@@ -252,10 +270,9 @@ def cut_chips(
         else:  # chips are made in the order of the image, and leave in the order of the regions
             pixels = np.memmap(spill, np.uint8, "w+", shape=shape)
         valid_share = np.zeros(len(regions))
-        path = resolve(source.path, root)
         with (
-            open_raster(path, "sources.imagery.path", source.bands) as raster,
-            _in_city_crs(raster, regions.crs, source) as image,
+            _opened(source, root) as (raster, own_crs),
+            _in_city_crs(raster, own_crs, regions.crs, source) as image,
         ):
             for chosen, bright, share in _square_means(image, source, corner, ground, size):
                 bright -= low.astype(bright.dtype)[:, None, None]
@@ -293,7 +310,7 @@ def cut_chips(
 
 
 @contextmanager
-def _in_city_crs(raster: Any, crs: Any, source: ImagerySource) -> Iterator[Any]:
+def _in_city_crs(raster: Any, own_crs: Any, crs: Any, source: ImagerySource) -> Iterator[Any]:
     """The raster itself when it is north up in the city's CRS and GDAL knows what has no data (so
     that no average mixes it in); else a view of it that is so."""
     a, b, _, d, e, _ = raster.transform[:6]
@@ -302,12 +319,14 @@ def _in_city_crs(raster: Any, crs: Any, source: ImagerySource) -> Iterator[Any]:
     masked = any(MaskFlags.all_valid not in flags for flags in raster.mask_flag_enums)
     if nodata is None and not masked and np.issubdtype(np.dtype(raster.dtypes[0]), np.floating):
         nodata = np.nan
-    if raster.crs == target and b == d == 0 and a > 0 > e and nodata in (None, raster.nodata):
+    if own_crs == target and b == d == 0 and a > 0 > e and nodata in (None, raster.nodata):
         yield raster
         return
     options: dict[str, Any] = {"add_alpha": ColorInterp.alpha not in raster.colorinterp}
     if nodata is not None:
         options = {"src_nodata": nodata, "nodata": nodata}
+    if raster.crs is None:
+        options["src_crs"] = own_crs
     with WarpedVRT(raster, crs=target, resampling=Resampling.bilinear, **options) as view:
         yield view
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_code.city import Boundary, Grid, Hexagons, Partition, Polygons, Squares
+from model_code.city import Boundary, Grid, Hexagons, Partition, Polygons, Squares, Zones
 from model_code.errors import ConfigError, DataError, Problem
 from model_code.geo.vector import as_ids, check_columns, expand, polygonal, project, read_geo
 from model_code.rejections import Rejections
@@ -48,7 +48,8 @@ def make_boundary(name: str, boundary: Boundary, crs: str, root: str) -> gpd.Geo
         outline, source_crs = shapely.box(*boundary.bbox), "EPSG:4326"
     else:
         assert boundary.path is not None
-        frame = read_geo(_one(boundary.path, root, "boundary.path"), "boundary.path")
+        key = "boundary.path"
+        frame = read_geo(_one(boundary.path, root, key), key, boundary.format, boundary.crs)
         shapes = polygonal(frame.geometry.to_numpy())
         outline, source_crs = shapely.union_all(shapes[~shapely.is_missing(shapes)]), frame.crs
         if not outline.area > 0:
@@ -243,21 +244,21 @@ def _inside(
     return ids[stays], kept[stays], np.minimum(share[stays], 1.0)
 
 
-def polygon_ids(path: str, id_column: str, root: str, key: str) -> tuple[gpd.GeoDataFrame, Any]:
+def polygon_ids(source: Polygons | Zones, root: str, key: str) -> tuple[gpd.GeoDataFrame, Any]:
     """A file of polygons and their ids as text, both in the order of the file.
 
     Raises:
         DataError: unreadable, or without the id column; names the config key.
     """
-    frame = read_geo(_one(path, root, f"{key}.path"), f"{key}.path")
+    url = _one(source.path, root, f"{key}.path")
+    frame = read_geo(url, f"{key}.path", source.format, source.crs)
     have = [c for c in frame.columns if c != frame.geometry.name]
-    check_columns(have, {f"{key}.id": id_column}, path)
-    return frame, as_ids(frame[id_column]).to_numpy(object)
+    check_columns(have, {f"{key}.id": source.id}, source.path)
+    return frame, as_ids(frame[source.id]).to_numpy(object)
 
 
 def read_polygons(
-    path: str,
-    id_column: str,
+    source: Polygons | Zones,
     crs: Any,
     root: str,
     key: str,
@@ -273,7 +274,8 @@ def read_polygons(
     import pandas as pd
     import shapely
 
-    frame, ids = polygon_ids(path, id_column, root, key)
+    path = source.path
+    frame, ids = polygon_ids(source, root, key)
     shapes = frame.geometry.to_numpy()
     missing = shapely.is_missing(shapes) | shapely.is_empty(shapes)
     nameless = pd.isna(ids)
@@ -307,9 +309,7 @@ def _polygons(
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]:
     import shapely
 
-    ids, shapes, rows = read_polygons(
-        partition.path, partition.id, crs, root, "partition", rejections
-    )
+    ids, shapes, rows = read_polygons(partition, crs, root, "partition", rejections)
     shapely.prepare(outline)
     share = shapely.contains(outline, shapes).astype(float)
     crossing = np.flatnonzero((share == 0) & shapely.intersects(outline, shapes))

@@ -72,6 +72,7 @@ def read_street_views(
         columns=columns,
         crs=source.crs,
         city_crs=crs,
+        given=source.format,
     )
     rejections = Rejections()
     sieve = Sieve(rejections, source.path, np.arange(len(rows)))

@@ -33,10 +33,10 @@ from model_code.geo.vector import (
     as_ids,
     check_columns,
     expand,
+    format_of,
     polygonal,
     read_columns,
     read_geo,
-    suffix,
     table_columns,
 )
 from model_code.geo.zonal import zonal
@@ -205,6 +205,8 @@ def _raster(source: RasterValue, key: str, setting: Setting) -> Found:
         aggregate=source.aggregate,
         nodata=source.nodata,
         key=f"{key}.path",
+        given=source.format,
+        crs=source.crs,
     )
     return found["value"].to_numpy(), found["coverage"].to_numpy()
 
@@ -213,12 +215,13 @@ def _region_table(source: RegionValue, key: str, setting: Setting) -> Found:
     """A column of a table keyed by region id; repeated ids must agree."""
     [url] = expand(source.path, setting.root, f"{key}.path")
     wanted: dict[str, str | None] = {f"{key}.id": source.id, f"{key}.value": source.value}
-    if suffix(url) in (".csv", ".parquet", ".geoparquet"):
-        check_columns(table_columns(url, f"{key}.path"), wanted, url)
+    if format_of(url, source.format) in ("csv", "parquet"):
+        check_columns(table_columns(url, f"{key}.path", source.format), wanted, url)
         columns = list(dict.fromkeys([source.id, source.value]))
-        table = read_columns(url, columns, f"{key}.path").to_pandas()
-    else:
-        table = pd.DataFrame(read_geo(url, f"{key}.path"))
+        table = read_columns(url, columns, f"{key}.path", source.format).to_pandas()
+    else:  # its rows are told by ids: where they lie is of no matter
+        geo = read_geo(url, f"{key}.path", source.format, "EPSG:4326", own_wins=True)
+        table = pd.DataFrame(geo)
         check_columns([str(c) for c in table.columns], wanted, url)
     ids, value = _plain_ids(table[source.id]), table[source.value].to_numpy(object)
     regions = _plain_ids(setting.regions["region_id"])
@@ -263,6 +266,7 @@ def _points(source: PointValue, key: str, setting: Setting) -> Found:
         columns={f"{key}.value": source.value},
         crs=source.crs,
         city_crs=setting.regions.crs,
+        given=source.format,
     )
     sieve = Sieve(setting.rejections, f"{key}.path", np.arange(len(rows)))
     x, y = rows["x_m"].to_numpy(float), rows["y_m"].to_numpy(float)
@@ -292,7 +296,7 @@ def _polygons(source: PolygonValue, key: str, setting: Setting) -> Found:
     Polygons that overlap one another count each with its area; coverage is at most 1.
     """
     [url] = expand(source.path, setting.root, f"{key}.path")
-    frame = read_geo(url, f"{key}.path")
+    frame = read_geo(url, f"{key}.path", source.format, source.crs)
     check_columns([str(c) for c in frame.columns], {f"{key}.value": source.value}, url)
     shapes = polygonal(frame.geometry.to_crs(setting.regions.crs).to_numpy())
     value = frame[source.value].to_numpy(object)

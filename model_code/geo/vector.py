@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import io
+import lzma
+import shutil
+import tempfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +25,18 @@ if TYPE_CHECKING:
 
 # Texts that stand for a missing value in a CSV.
 _CSV_NULLS = ["", "NaN", "nan", "NULL", "null"]
+_PACKED = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz"}
+# Suffixes by format of the config; GDAL wants the first of them on a file that has none of them.
+_SUFFIXES = {
+    "csv": (".csv",),
+    "parquet": (".parquet", ".geoparquet"),
+    "npy": (".npy",),
+    "geojson": (".geojson", ".json"),
+    "geopackage": (".gpkg",),
+    "shapefile": (".zip", ".shz", ".shp"),
+}
+# What readers raise of a file that is not what it should be, beside their own errors.
+BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError)
 
 
 def expand(path: str, root: str, key: str) -> list[str]:
@@ -40,60 +55,137 @@ def expand(path: str, root: str, key: str) -> list[str]:
     return [str(fs.unstrip_protocol(f)) if "://" in url else f for f in found]
 
 
-def suffix(url: str) -> str:
-    """Lower-case suffix of a path or URL, such as `.csv`."""
-    return PurePosixPath(url).suffix.lower()
+def packing(url: str) -> str | None:
+    """How a file is compressed, by its last suffix, in fsspec's words."""
+    return _PACKED.get(PurePosixPath(url).suffix.lower())
+
+
+def _suffix(url: str) -> str:
+    """Lower-case suffix of a path or URL, such as `.csv`, without that of a compression."""
+    path = PurePosixPath(url)
+    return (path.with_suffix("") if packing(url) else path).suffix.lower()
+
+
+def format_of(url: str, given: str | None) -> str:
+    """What a file is: the word of the config, else by its suffix; empty for GDAL to find out."""
+    known = (name for name, suffixes in _SUFFIXES.items() if _suffix(url) in suffixes)
+    return given or next(known, "")
+
+
+def is_table(url: str, given: str | None) -> bool:
+    """Whether a file is a table without geometries: a CSV, or Parquet that is no GeoParquet."""
+    form = format_of(url, given)
+    return form == "csv" or (form == "parquet" and not _is_geoparquet(url))
 
 
 @contextlib.contextmanager
 def _opened(url: str) -> Iterator[Any]:
-    """What pyarrow reads from: the path itself, or an open file of an fsspec URL."""
-    if "://" not in url:
+    """What pyarrow reads from: the path itself, or an open file of an fsspec URL or of what is
+    compressed."""
+    if "://" not in url and not packing(url):
         yield url
         return
     import fsspec
 
-    with fsspec.open(url, "rb") as file:
+    with fsspec.open(url, "rb", compression=packing(url)) as file:
         yield file
 
 
-def is_geoparquet(url: str) -> bool:
-    """Whether a file is Parquet with a geometry column; a broken file is for its reader to name."""
+def _is_geoparquet(url: str) -> bool:
+    """Whether a Parquet file has a geometry column; a broken one is for its reader to name."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if suffix(url) not in (".parquet", ".geoparquet"):
-        return False
     try:
         with _opened(url) as file:
             return b"geo" in (pq.read_schema(file).metadata or {})
-    except (OSError, pa.ArrowInvalid):
+    except (*BROKEN, pa.ArrowInvalid):
         return False
 
 
-def read_geo(url: str, key: str) -> gpd.GeoDataFrame:
+@contextlib.contextmanager
+def _for_gdal(url: str, given: str | None) -> Iterator[str]:
+    """A path on this machine whose suffix GDAL knows: the file itself, or a copy."""
+    import fsspec
+
+    own = _suffix(url)
+    wanted = own if given is None or own in _SUFFIXES[given] else _SUFFIXES[given][0]
+    if wanted == own and "://" not in url and not packing(url):
+        yield url
+        return
+    with tempfile.TemporaryDirectory(prefix="cityloom-") as folder:
+        copy = Path(folder) / f"file{wanted}"
+        with fsspec.open(url, "rb", compression=packing(url)) as file, copy.open("wb") as target:
+            shutil.copyfileobj(file, target)
+        yield str(copy)
+
+
+def read_geo(
+    url: str, key: str, given: str | None = None, crs: str | None = None, *, own_wins: bool = False
+) -> gpd.GeoDataFrame:
     """A vector file (GeoParquet, or whatever GDAL reads) with its CRS.
 
+    Args:
+        url: path or fsspec URL.
+        key: config key of the path.
+        given: `format` of the config.
+        crs: `crs` of the config, for a file that states none.
+        own_wins: whether a file may state another than `crs`; else that is an error.
+
     Raises:
-        DataError: unreadable, without geometry, or without a CRS; names the config key.
+        DataError: unreadable, without geometry, without a CRS or with another; names the config
+            key.
     """
     import geopandas as gpd
     import pyogrio
 
     fix = f"give {key} a GeoParquet, GeoJSON, GeoPackage or zipped shapefile"
     try:
-        with _opened(url) as file:
-            if suffix(url) in (".parquet", ".geoparquet"):
+        if format_of(url, given) == "parquet":
+            with _opened(url) as file:
                 frame = gpd.read_parquet(file)
-            else:
-                frame = gpd.read_file(file if isinstance(file, str) else io.BytesIO(file.read()))
-    except (OSError, ValueError, pyogrio.errors.DataSourceError) as error:
+        else:
+            with _for_gdal(url, given) as path:
+                frame = gpd.read_file(path)
+    except (*BROKEN, ValueError, pyogrio.errors.DataSourceError) as error:
         raise DataError(f"{key}: cannot read {url}: {error}", fix=fix) from error
     if not isinstance(frame, gpd.GeoDataFrame):
         raise DataError(f"{key}: {url} has no geometry", fix=fix)
-    if frame.crs is None:
-        raise DataError(f"{key}: {url} says no CRS", fix="write the file with its CRS")
+    if frame.crs is None or not own_wins:
+        return frame.set_crs(crs_of(frame.crs, crs, url, key), allow_override=True)
     return frame
+
+
+def crs_of(stated: Any, given: str | None, url: str, key: str) -> Any:
+    """The CRS of a file: what it states, else what the config gives.
+
+    Args:
+        stated: CRS in the file, or None.
+        given: `crs` of the config, or None.
+        url: the file, for the message.
+        key: config key of its path.
+
+    Raises:
+        DataError: there is neither, or they differ; names the config key.
+    """
+    import pyproj
+
+    of_crs = f"{key.removesuffix('.path')}.crs"
+    if stated is None and given is None:
+        raise DataError(
+            f"{key}: {url} says no CRS",
+            fix=f"say it as `{of_crs}`, such as EPSG:32618, or write it into the file",
+        )
+    if stated is None or given is None:
+        return given if stated is None else stated
+    own, wanted = (pyproj.CRS.from_user_input(crs) for crs in (stated, given))
+    # A shapefile tells its CRS by other names, not always the same in every digit.
+    if not own.equals(wanted, ignore_axis_order=True) and own.to_epsg() != wanted.to_epsg():
+        raise DataError(
+            f"{of_crs}: {given} ({wanted.name}), but {url} states {own.to_string():.60} ({own.name})",
+            fix=f"take {of_crs} out, or write the right CRS into the file",
+        )
+    return stated
 
 
 def check_columns(have: list[str], wanted: Mapping[str, str | None], url: str) -> None:
@@ -113,8 +205,8 @@ def check_columns(have: list[str], wanted: Mapping[str, str | None], url: str) -
         raise DataError(f"{what} in {url}", fix=f"name one of its columns: {', '.join(have)}")
 
 
-def table_columns(url: str, key: str) -> list[str]:
-    """Column names of a Parquet or CSV file.
+def table_columns(url: str, key: str, given: str | None = None) -> list[str]:
+    """Column names of a Parquet or CSV file; `given` is the `format` of the config.
 
     Raises:
         DataError: another format, or unreadable; names the config key.
@@ -123,16 +215,25 @@ def table_columns(url: str, key: str) -> list[str]:
     import pyarrow.csv as csv
     import pyarrow.parquet as pq
 
+    form = format_of(url, given)
     try:
         with _opened(url) as file:
-            if suffix(url) in (".parquet", ".geoparquet"):
+            if form == "parquet":
                 return list(pq.read_schema(file).names)
-            if suffix(url) == ".csv":
+            if form == "csv":
                 with csv.open_csv(file) as reader:
                     return list(reader.schema.names)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"{key}: cannot read {url}: {error}", fix="mend the file") from error
-    raise DataError(f"{key}: {url} is neither Parquet nor CSV", fix=f"convert it, or change {key}")
+    except (*BROKEN, pa.ArrowInvalid) as error:
+        raise _unreadable(url, key, given, error) from error
+    raise DataError(
+        f"{key}: {url} is neither Parquet nor CSV",
+        fix=f"convert it, or say `{key.removesuffix('.path')}.format: csv` (or parquet) if it is one",
+    )
+
+
+def _unreadable(url: str, key: str, given: str | None, error: Exception) -> DataError:
+    advice = f", or change {key.removesuffix('.path')}.format" if given else ""
+    return DataError(f"{key}: cannot read {url}: {error}", fix=f"mend the file{advice}")
 
 
 def record_batches(
@@ -141,9 +242,10 @@ def record_batches(
     key: str,
     batch_rows: int = 1 << 18,
     coded: Sequence[str] = (),
+    given: str | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Rows of a Parquet or CSV file in their order, streamed; every CSV column comes as text, a
-    `coded` column of Parquet as a dictionary of texts.
+    `coded` column of Parquet as a dictionary of texts. `given` is the `format` of the config.
 
     Raises:
         DataError: a line with too many or too few fields, or bytes that are no UTF-8.
@@ -154,7 +256,7 @@ def record_batches(
 
     try:
         with _opened(url) as file:
-            if suffix(url) != ".csv":
+            if format_of(url, given) != "csv":
                 with pq.ParquetFile(file, read_dictionary=list(coded)) as parquet:
                     yield from parquet.iter_batches(batch_rows, columns=columns)
                 return
@@ -169,15 +271,15 @@ def record_batches(
             parse = csv.ParseOptions(newlines_in_values=True)
             with csv.open_csv(file, read, parse, convert) as reader:
                 yield from reader
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"{key}: cannot read {url}: {error}", fix="mend the file") from error
+    except (*BROKEN, pa.ArrowInvalid) as error:
+        raise _unreadable(url, key, given, error) from error
 
 
-def read_columns(url: str, columns: list[str], key: str) -> pa.Table:
+def read_columns(url: str, columns: list[str], key: str, given: str | None = None) -> pa.Table:
     """The columns of a Parquet or CSV file as one table (CSV: all text)."""
     import pyarrow as pa
 
-    batches = list(record_batches(url, columns, key))
+    batches = list(record_batches(url, columns, key, given=given))
     if batches:
         return pa.Table.from_batches(batches).select(columns)
     return pa.table({name: pa.array([], pa.string()) for name in columns})

@@ -149,6 +149,8 @@ def zonal(
     aggregate: Aggregate = "mean",
     nodata: float | None = None,
     key: str = "path",
+    given: str | None = None,
+    crs: str | None = None,
 ) -> pd.DataFrame:
     """One band of a raster over each region.
 
@@ -163,17 +165,19 @@ def zonal(
             partition of the raster keeps its total (parts without data add nothing); `majority`:
             the value with the largest area, the smallest of equals.
         nodata: value without data, beside what the file itself declares.
-        key: config key of the source, for errors.
+        key: config key of the path, for errors.
+        given: `format` of the config.
+        crs: `crs` of the config, for a raster that states none.
 
     Returns:
         [N] in the order and index of `regions`: `value` (NaN where nothing has data), `coverage`
         (share of the region's area with data, 0..1).
 
     Raises:
-        DataError: the raster cannot be read, has no CRS, or lacks the band.
+        DataError: the raster cannot be read, has no CRS or another than `crs`, or lacks the band.
     """
-    with open_raster(path, key, bands=(band,)) as raster:
-        outlines = regions.geometry.to_crs(raster.crs)
+    with open_raster(path, key, (band,), given, crs) as (raster, own_crs):
+        outlines = regions.geometry.to_crs(own_crs)
         polygons = shapely.transform(
             np.asarray(outlines, dtype=object), lambda xy: apply(~raster.transform, xy)
         )

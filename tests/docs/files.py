@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+import warnings
 from pathlib import Path
 
 import geopandas as gpd
@@ -72,6 +75,15 @@ def write_files(folder: Path, seed: int = 0) -> None:
     shapes("land_use.geojson", blocks, use=rng.choice(["homes", "work", "green"], 48))
     houses = shapely.box(lon[:200], lat[:200], lon[:200] + 2e-4, lat[:200] + 2e-4)
     shapes("buildings.geojson", list(houses), height=rng.uniform(3, 40, 200))
+
+    bare = gpd.GeoSeries(list(houses), crs="EPSG:4326").to_crs("EPSG:3763")
+    with tempfile.TemporaryDirectory() as made, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "'crs' was not provided")
+        frame = gpd.GeoDataFrame({"height": rng.uniform(3, 40, 200)}, geometry=bare)
+        frame.set_crs(None, allow_override=True).to_file(Path(made) / "houses.shp")
+        packed = shutil.make_archive(str(folder / "footprints"), "zip", made)
+    Path(packed).rename(folder / "footprints")
+    shutil.copy(folder / "od.csv", folder / "od.txt")
 
     lon, lat = places(400)
     price = rng.lognormal(12.3, 0.4, 400).round()

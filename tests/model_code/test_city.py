@@ -187,6 +187,13 @@ MISTAKES = [
     ("crs", "EPSG:99999", "crs", "PROJ knows no such code"),
     ("crs", "UTM33N", "crs", "EPSG:32618; or `auto`"),
     ("sources.pois.0.crs", "EPSG:99999", "sources.pois.0.crs", "PROJ knows no such code"),
+    ("sources.imagery.crs", "WGS84", "sources.imagery.crs", "want an EPSG code"),
+    ("sources.trips.zones.crs", "EPSG:99999", "sources.trips.zones.crs", "PROJ knows no such code"),
+    ("boundary.crs", "EPSG:4326", "boundary", "go with `path` only"),
+    ("sources.pois.0.format", "xlsx", "sources.pois.0.format", "'geopackage' or 'shapefile'"),
+    ("sources.trips.format", "geojson", "sources.trips.format", "'csv' or 'parquet'"),
+    ("sources.trips.zones.format", "csv", "sources.trips.zones.format", "'geojson'"),
+    ("sources.imagery.format", "png", "sources.imagery.format", "'geotiff'"),
     ("timezone", "Mars/Olympus", "timezone", "America/New_York"),
     ("timezone", "Europe", "timezone", "IANA name"),
     ("sources.trips.timezone", "CEST?", "sources.trips.timezone", "IANA name"),
@@ -725,9 +732,9 @@ def test_a_view_dumps_exactly_the_declared_keys(town):
     dump = town.view(keys).dump()
     assert tuple(dump) == keys
     assert dump["chips.size_px"] == 64 and dump["sources.pois.0.licence"] == "ODbL"
-    assert dump["boundary"] == {"bbox": [13.0, 52.0, 13.5, 52.5], "path": None} | {
-        k: "not stated" for k in ("licence", "date", "origin") if k in dump["boundary"]
-    }
+    cited = dict.fromkeys(("licence", "date", "origin"), "not stated")
+    of_path = dict.fromkeys(("path", "format", "crs"))
+    assert dump["boundary"] == {"bbox": [13.0, 52.0, 13.5, 52.5]} | of_path | cited
     assert dump["methods"]["vit"] == {"config": {}, "variants": {"wide": {"width": 128}}}
     assert json.loads(json.dumps(dump)) == dump
 

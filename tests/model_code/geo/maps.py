@@ -83,3 +83,9 @@ def write(path: Path, frame: pd.DataFrame) -> str:
     else:
         frame.to_file(path)
     return path.name
+
+
+def write_bare(path: Path, frame: gpd.GeoDataFrame) -> str:
+    """The frame as GeoParquet that states no CRS, whatever its name; returns the name."""
+    frame.set_crs(None, allow_override=True).to_parquet(path)
+    return path.name

@@ -12,6 +12,7 @@ from model_code.errors import DataError
 from model_code.geo import buildings as module
 from model_code.geo.buildings import height_maps, read_buildings
 from model_code.rejections import Rejections
+from tests.model_code.geo.maps import write_bare
 from tests.model_code.geo.rasters import CRS, NORTH, WEST, checked, pictures, regions_of, squares
 
 
@@ -56,6 +57,16 @@ def test_read_two_files(tmp_path):
     assert rejected["row"].to_list() == [2, 3, 4]
     assert rejected["reason"].to_list() == ["negative height", "no footprint", "no footprint"]
     assert len(found) + len(rejections) == 6
+
+
+def test_footprints_that_state_no_crs_have_that_of_the_config(tmp_path):
+    frame = gpd.GeoDataFrame({"tall": [12.0]}, geometry=[block(0, 0, 10, 10)], crs=CRS)
+    bare = {"path": write_bare(tmp_path / "b", frame.to_crs("EPSG:2263")), "format": "parquet"}
+    found, _ = read_buildings([BuildingSource(**bare, crs="EPSG:2263")], str(tmp_path), CRS)
+    np.testing.assert_allclose(found["footprint_m2"], [100], rtol=1e-3)
+    assert found.geometry[0].centroid.distance(block(0, 0, 10, 10).centroid) < 0.01
+    with pytest.raises(DataError, match=r"says no CRS(.|\n)*`sources\.buildings\.0\.crs`"):
+        read_buildings([BuildingSource(**bare)], str(tmp_path), CRS)
 
 
 def _arrow(frame):

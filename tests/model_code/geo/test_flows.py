@@ -1,3 +1,4 @@
+import gzip
 import os
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -38,6 +39,7 @@ from tests.model_code.geo.maps import (
     keeps_contract,
     rejected_keeps_contract,
     write,
+    write_bare,
 )
 
 NEW_YORK = "America/New_York"
@@ -317,6 +319,18 @@ def test_rows_of_the_zones_file_that_are_no_zone_are_told(tmp_path):
     assert flows["trip_count"].sum() + rejections.items == pytest.approx(trips["trip_count"].sum())
 
 
+def test_zones_that_state_no_crs_have_that_of_the_config(tmp_path):
+    regions, *_ = town()
+    zones = gpd.GeoDataFrame({"zone": [1, 2]}, geometry=list(jagged(2, 0))[:2], crs=CRS)
+    write(tmp_path / "zones.gpkg", zones)
+    bare = Zones(path=write_bare(tmp_path / "zones", zones), id="zone", format="parquet", crs=CRS)
+    expected, _ = zone_shares(Zones(path="zones.gpkg", id="zone"), regions, str(tmp_path))
+    found, _ = zone_shares(bare, regions, str(tmp_path))
+    pd.testing.assert_frame_equal(found, expected)
+    with pytest.raises(DataError, match=r"says no CRS(.|\n)*`sources\.trips\.zones\.crs`"):
+        zone_shares(bare.model_copy(update={"crs": None}), regions, str(tmp_path))
+
+
 def test_a_zones_file_without_any_zone_loses_no_trip_silently(tmp_path):
     nameless = pd.Series([None], dtype="str")
     zones = gpd.GeoDataFrame({"zone": nameless}, geometry=[shapely.box(0, 0, 9, 9)], crs=CRS)
@@ -440,6 +454,21 @@ def test_files_of_one_pattern_add_up(city):
         noted = rejections.frame()
         bad = np.flatnonzero((months > 0) & ((order[:, None] == 1) | (order == 1)))
         assert sorted(noted["row"]) == bad.tolist() and set(noted["source"]) == {path}
+
+
+def test_a_matrix_may_be_compressed_or_have_another_name(city):
+    regions, partition, root = city
+    np.save(root / "od.npy", np.arange(16).reshape(4, 4))
+    content = (root / "od.npy").read_bytes()
+    (root / "od.dat").write_bytes(content)
+    (root / "od.npy.gz").write_bytes(gzip.compress(content))
+    expected, _ = read_od(OdSource(path="od.npy"), regions, partition, str(root))
+    for source in (OdSource(path="od.dat", format="npy"), OdSource(path="od.npy.gz")):
+        flows, _ = read_od(source, regions, partition, str(root))
+        pd.testing.assert_frame_equal(flows, expected)
+    (root / "od.npy.gz").write_bytes(gzip.compress(content)[:-9])
+    with pytest.raises(DataError, match=r"sources\.od\.path: cannot read"):
+        read_od(OdSource(path="od.npy.gz"), regions, partition, str(root))
 
 
 def test_a_matrix_that_does_not_fit_is_refused(city):

@@ -7,7 +7,7 @@ import shapely
 from model_code.errors import DataError
 from model_code.geo.places import read_places
 from model_code.geo.vector import project
-from tests.model_code.geo.maps import CRS, write
+from tests.model_code.geo.maps import CRS, write, write_bare
 
 ROWS = pd.DataFrame(
     {
@@ -18,12 +18,12 @@ ROWS = pd.DataFrame(
 )
 
 
-def read(name, root, columns=None, crs="EPSG:4326", lon="lon", lat="lat"):
+def read(name, root, columns=None, crs=None, lon="lon", lat="lat", given=None):
     return read_places(
         name, str(root), "indicators.x.source.points",
         lon=("indicators.x.source.columns.lon", lon), lat=("indicators.x.source.columns.lat", lat),
         columns={"indicators.x.source.columns.value": "kind"} if columns is None else columns,
-        crs=crs, city_crs=CRS,
+        crs=crs, city_crs=CRS, given=given,
     )  # fmt: skip
 
 
@@ -56,6 +56,19 @@ def test_a_shape_stands_at_a_point_on_it_and_its_own_crs_wins(tmp_path):
     write(tmp_path / "s.gpkg", gpd.GeoDataFrame({"kind": ["a"]}, geometry=[ring], crs=CRS))
     found = read("s.gpkg", tmp_path, crs="EPSG:2263")
     assert ring.buffer(0.01).covers(shapely.Point(found["x_m"][0], found["y_m"][0]))
+
+
+def test_format_and_crs_of_the_config_are_for_what_a_file_does_not_tell(tmp_path):
+    rows = ROWS.loc[[0, 0]]
+    expected = read(write(tmp_path / "p.csv", rows), tmp_path)
+    rows.to_csv(tmp_path / "p.txt", index=False)
+    pd.testing.assert_frame_equal(read("p.txt", tmp_path, given="csv"), expected)
+    points = shapely.points(rows[["lon", "lat"]].to_numpy())
+    feet = gpd.GeoDataFrame(rows[["kind"]], geometry=points, crs=4326).to_crs("EPSG:2263")
+    found = read(write_bare(tmp_path / "p", feet), tmp_path, crs="EPSG:2263", given="parquet")
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-7)
+    with pytest.raises(DataError, match="says no CRS"):
+        read("p", tmp_path, given="parquet")
 
 
 def test_what_is_missing_is_named_by_its_key(tmp_path):

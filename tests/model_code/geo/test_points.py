@@ -15,7 +15,13 @@ from model_code.errors import DataError
 from model_code.geo.points import stream_pois, stream_trips, utc_times
 from model_code.geo.vector import project
 from model_code.rejections import Rejections
-from tests.model_code.geo.maps import CRS, keeps_contract, rejected_keeps_contract, write
+from tests.model_code.geo.maps import (
+    CRS,
+    keeps_contract,
+    rejected_keeps_contract,
+    write,
+    write_bare,
+)
 
 POIS = pd.DataFrame(
     {
@@ -167,6 +173,28 @@ def test_columns_may_be_metres_and_shapes_stand_at_a_point_on_them(tmp_path):
     assert on.covers(shapely.Point(made["x_m"][0], made["y_m"][0]))
 
 
+def test_format_and_crs_of_the_config_are_for_what_a_file_does_not_tell(tmp_path):
+    expected, told = pois(write(tmp_path / "p.parquet", POIS), tmp_path)
+    bare = write_bare(tmp_path / "p.dat", as_points(POIS))
+    POIS.to_csv(tmp_path / "p.txt", index=False)
+    POIS.to_csv(tmp_path / "p.csv.gz", index=False)
+    for path, more in (
+        (bare, {"format": "parquet", "crs": "EPSG:4326"}),
+        ("p.txt", {"format": "csv"}),
+        ("p.csv.gz", {}),
+    ):
+        made, rejections = pois(path, tmp_path, **more)
+        pd.testing.assert_frame_equal(made, expected, rtol=1e-9)
+        reasons = [r.frame().set_index("row")["reason"].to_dict() for r in (rejections, told)]
+        assert reasons[0] == reasons[1]
+    with pytest.raises(DataError, match="says no CRS") as error:
+        pois(bare, tmp_path, format="parquet")
+    assert "`sources.pois.0.crs`" in error.value.fix
+    stated = write(tmp_path / "p.geojson", as_points(POIS))
+    made, _ = pois(stated, tmp_path, crs="EPSG:2263")  # of columns that it has not
+    np.testing.assert_allclose(made["x_m"], expected["x_m"], atol=1e-3)
+
+
 def test_files_that_cannot_be_read_name_their_key(tmp_path):
     (tmp_path / "p.csv").write_text("kind,lon,lat\ncafe,1,2\ncafe,1,2,3\n")
     (tmp_path / "p.parquet").write_bytes(b"PAR1 but not really")
@@ -235,6 +263,20 @@ def test_no_trip_is_lost_whatever_the_format(rows, seed, days, tmp_path_factory)
         tables.append((table, rejections.frame().set_index("row")["reason"].to_dict()))
     assert tables[0][0].equals(tables[1][0])
     assert tables[0][1] == tables[1][1]
+
+
+def test_trips_may_be_compressed_or_have_another_name(tmp_path):
+    frame = raw_trips(300, 1)
+    expected = stream(write(tmp_path / "t.csv", frame), tmp_path, Rejections())
+    frame.to_csv(tmp_path / "t.csv.gz", index=False)
+    frame.to_csv(tmp_path / "t.txt", index=False)
+    for path, more in (("t.csv.gz", {}), ("t.txt", {"format": "csv"})):
+        assert stream(path, tmp_path, Rejections(), 64, **more).equals(expected)
+    with pytest.raises(
+        DataError, match=r"sources\.trips\.path: .* neither Parquet nor CSV"
+    ) as error:
+        stream("t.txt", tmp_path, Rejections())
+    assert "`sources.trips.format: csv`" in error.value.fix
 
 
 def test_trips_are_projected_and_streamed(tmp_path):

@@ -8,6 +8,7 @@ import shapely
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from pyproj import Transformer
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.transform import from_origin
@@ -110,6 +111,36 @@ def test_a_file_of_any_fsspec_url_gives_the_same_chips(tmp_path, photo, crs, fol
     (chips, table), (local, expected) = cut(regions, root), cut(regions, tmp_path)
     np.testing.assert_array_equal(chips, local)
     assert table.equals(expected) and chips.std() > 0
+
+
+@pytest.mark.parametrize("crs", [CRS, "EPSG:32619"])
+@pytest.mark.parametrize("nodata", [None, 9])
+def test_an_image_without_a_crs_has_that_of_the_config(tmp_path, photo, crs, nodata):
+    """In place or warped, it gives the chips of the image that states it."""
+    write_raster(tmp_path / "image.tif", photo, crs=crs)
+    write_raster(tmp_path / "bare.tif", photo, crs=None)
+    regions = squares(3, 4, 50.0).set_crs(crs, allow_override=True).to_crs(CRS)
+    (chips, table), (stated, expected) = (
+        cut(regions, tmp_path, path=path, nodata=nodata, crs=crs)
+        for path in ("bare.tif", "image.tif")
+    )
+    np.testing.assert_array_equal(chips, stated)
+    assert table.equals(expected) and chips.std() > 0
+    bare = ImagerySource(path="bare.tif", crs=crs)
+    assert describe_imagery(bare, str(tmp_path), CRS)["crs"].tolist() == [crs]
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_an_image_is_a_geotiff_where_the_config_says_so(tmp_path, photo):
+    write_raster(tmp_path / "image.dat", photo)
+    named = ImagerySource(path="image.dat", format="geotiff")
+    assert describe_imagery(named, str(tmp_path), CRS)["width_px"].tolist() == [110]
+    Image.fromarray(np.moveaxis(photo, 0, -1)).save(tmp_path / "image.png")
+    for root in (str(tmp_path), f"memory://{tmp_path.name}"):
+        fsspec.filesystem("memory").put(str(tmp_path / "image.png"), f"/{tmp_path.name}/image.png")
+        with pytest.raises(DataError, match=r"sources\.imagery\.path: cannot read") as error:
+            describe_imagery(ImagerySource(path="image.png", format="geotiff"), root, CRS)
+        assert "change sources.imagery.format" in error.value.fix
 
 
 @pytest.mark.parametrize(
@@ -404,7 +435,8 @@ def test_file_urls(tmp_path, photo):
         ({"bands": (1, 2, 5)}, r"sources\.imagery\.bands.*3 band\(s\), not 5"),
         ({"path": "none.tif"}, r"sources\.imagery\.path: cannot read"),
         ({"path": "text.tif"}, r"sources\.imagery\.path: cannot read"),
-        ({"path": "placeless.tif"}, r"sources\.imagery\.path.*no CRS"),
+        ({"path": "placeless.tif"}, r"sources\.imagery\.path.*no CRS(.|\n)*sources\.imagery\.crs"),
+        ({"crs": "EPSG:2263"}, r"sources\.imagery\.crs: EPSG:2263 .*EPSG:32618"),
         ({"path": "deep.tif"}, r"sources\.imagery\.stretch.*uint16"),
         ({"path": "empty.tif", "stretch": {"kind": "percentile"}}, "no valid pixel"),
         ({"path": "cut.tif", "stretch": {"kind": "percentile"}}, "pixels cannot be read"),

@@ -26,6 +26,7 @@ from tests.model_code.geo.maps import (
     regions,
     rejected_keeps_contract,
     write,
+    write_bare,
 )
 
 HEXAGONS = Hexagons(kind="h3", resolution=8)
@@ -101,6 +102,21 @@ def test_boundary_files_that_cannot_be_used_name_their_key(tmp_path):
     for name in ("points.geojson", "plain.parquet", "broken.geojson", "absent.geojson"):
         with pytest.raises(DataError, match=r"boundary\.path"):
             make_boundary("town", Boundary(path=name), "auto", str(tmp_path))
+
+
+def test_an_outline_that_states_no_crs_has_that_of_the_config(tmp_path):
+    frame = gpd.GeoDataFrame(geometry=[shapely.box(*BOX)], crs=4326)
+    bare = write_bare(tmp_path / "outline", frame.to_crs("EPSG:2263"))
+    source = Boundary(path=bare, format="parquet", crs="EPSG:2263")
+    made = make_boundary("town", source, "auto", str(tmp_path))
+    assert made["area_km2"][0] == pytest.approx(boundary()["area_km2"][0], rel=1e-3)
+    with pytest.raises(DataError, match=r"boundary\.path: .*says no CRS(.|\n)*`boundary\.crs`"):
+        make_boundary("town", source.model_copy(update={"crs": None}), "auto", str(tmp_path))
+    write(tmp_path / "outline.geojson", frame)
+    with pytest.raises(DataError, match=r"boundary\.crs: EPSG:2263"):
+        make_boundary(
+            "town", Boundary(path="outline.geojson", crs="EPSG:2263"), "auto", str(tmp_path)
+        )
 
 
 # --- squares and hexagons ------------------------------------------------------------------------
@@ -237,6 +253,20 @@ def test_polygons_are_mended_dissolved_or_rejected(districts):
     half = boundary()["area_km2"][0] / 2
     assert made["area_km2"][1] == pytest.approx(half, rel=1e-2)
     assert made["area_km2"][0] == pytest.approx(half / 2, rel=1e-2)
+
+
+def test_polygons_that_state_no_crs_have_that_of_the_config(districts, tmp_path):
+    told = Polygons(kind="polygons", path="districts.geojson", id="code")
+    expected, _ = make_regions(boundary(), told, districts)
+    frame = gpd.read_file(tmp_path / "districts.geojson")
+    bare = write_bare(tmp_path / "districts", frame)
+    source = {"kind": "polygons", "path": bare, "id": "code", "format": "parquet"}
+    made, _ = make_regions(boundary(), Polygons(**source, crs="EPSG:4326"), districts)
+    pd.testing.assert_frame_equal(made, expected)
+    with pytest.raises(DataError, match=r"says no CRS(.|\n)*`partition\.crs`"):
+        make_regions(boundary(), Polygons(**source), districts)
+    with pytest.raises(DataError, match=r"partition\.crs: EPSG:2263"):
+        make_regions(boundary(), told.model_copy(update={"crs": "EPSG:2263"}), districts)
 
 
 def test_polygons_name_what_is_missing(districts):

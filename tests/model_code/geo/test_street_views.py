@@ -57,6 +57,14 @@ def source(**more):
     )
 
 
+def test_a_table_of_views_may_have_any_name(folder):
+    rows = pd.DataFrame({"file": ["rgb.png"], "lon": [LON], "lat": [LAT]})
+    rows.to_csv(folder / "views.txt", index=False)
+    views, rejections = read_street_views(source(path="views.txt", format="csv"), str(folder), CRS)
+    assert views["view_id"].tolist() == ["rgb.png"] and not len(rejections)
+    assert views[["lon", "lat"]].to_numpy().tolist() == [[LON, LAT]]
+
+
 def write(folder, rows, name="views.csv"):
     frame = pd.DataFrame(rows)
     for column, value in (("lon", LON), ("lat", LAT)):

@@ -1,5 +1,7 @@
 """Indicators by region from each kind of source, and what is said of the regions without."""
 
+import shutil
+
 import geopandas as gpd
 import numpy as np
 import pandas as pd
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from model_code.city import Indicator
 from model_code.errors import DataError
 from model_code.geo.targets import make_targets
+from tests.model_code.geo.maps import write_bare
 from tests.model_code.geo.rasters import (
     CRS,
     NORTH,
@@ -79,6 +82,41 @@ def test_raster_classes(tmp_path):
 
 
 NUMBERED = regions_of(REGIONS.geometry.to_numpy(), ["12", "7", "007", "x"])
+
+
+@pytest.mark.filterwarnings("ignore:'crs' was not provided")
+def test_format_and_crs_of_the_config_are_for_what_a_file_does_not_tell(tmp_path):
+    """One value a region, from each kind of source, in files whose names say nothing."""
+    value, ids = [1.0, 2.0, 3.0, 4.0], REGIONS["region_id"].tolist()
+    shapes = gpd.GeoDataFrame({"v": value, "id": ids}, geometry=REGIONS.geometry, crs=CRS)
+    write_bare(tmp_path / "shapes", shapes)
+    write_bare(tmp_path / "points", shapes.set_geometry(shapes.centroid))
+    pd.DataFrame({"id": ids, "v": value}).to_csv(tmp_path / "table", index=False)
+    (tmp_path / "made").mkdir()
+    shapes.set_crs(None, allow_override=True).to_file(tmp_path / "made" / "t.shp")
+    shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "made")
+    (tmp_path / "packed.zip").rename(tmp_path / "packed")
+    pixels = np.array(value, np.float32).repeat(4).reshape(1, 1, 16).repeat(4, axis=1)
+    write_raster(tmp_path / "raster", pixels, pixel_m=25.0, crs=None)
+    named = {"value": "v", "aggregate": "mean"}
+    sources = {
+        "raster": {"kind": "raster", "path": "raster", "format": "geotiff", "crs": CRS},
+        "polygons": {"kind": "polygons", "path": "shapes", "format": "parquet", "crs": CRS} | named,
+        "points": {"kind": "points", "path": "points", "format": "parquet", "crs": CRS} | named,
+        "table": {"kind": "regions", "path": "table", "format": "csv", "id": "id", "value": "v"},
+        # Nobody asks where rows with an id lie.
+        "packed": {"kind": "regions", "path": "packed", "format": "shapefile", "id": "id",
+                   "value": "v"},
+    }  # fmt: skip
+    values, *_ = make(tmp_path, {name: {"source": source} for name, source in sources.items()})
+    for name in sources:
+        assert values[name] == pytest.approx(dict(zip(ids, value, strict=True))), name
+    for name in ("raster", "polygons", "points"):
+        bare = {**sources[name], "crs": None}
+        with pytest.raises(
+            DataError, match=rf"says no CRS(.|\n)*`indicators\.{name}\.source\.crs`"
+        ):
+            make(tmp_path, {name: {"source": bare}})
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet", "geojson"])

@@ -1,3 +1,10 @@
+import bz2
+import gzip
+import lzma
+import shutil
+
+import fsspec
+import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -10,13 +17,19 @@ from model_code.geo.vector import (
     Sieve,
     as_ids,
     expand,
+    format_of,
     in_parts,
+    is_table,
     numbers,
     polygonal,
     project,
+    read_columns,
+    read_geo,
     record_batches,
+    table_columns,
 )
 from model_code.rejections import Rejections
+from tests.model_code.geo.maps import CRS
 
 
 def test_only_what_has_an_area_remains():
@@ -78,6 +91,154 @@ def test_paths_expand_in_order_and_name_their_key(tmp_path):
     for path in ("c.csv", "*.parquet"):
         with pytest.raises(DataError, match=r"sources\.x\.path"):
             expand(path, str(tmp_path), "sources.x.path")
+
+
+# --- what a file is ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "given", "form"),
+    [
+        ("a/trips.CSV", None, "csv"),
+        ("s3://b/trips.csv.gz", None, "csv"),
+        ("trips.parquet.d/part", None, ""),
+        ("trips.GeoParquet", None, "parquet"),
+        ("od.npy.xz", None, "npy"),
+        ("zones.shp", None, "shapefile"),
+        ("zones.kml", None, ""),
+        ("trips.txt", "csv", "csv"),
+        ("https://host/export?as=csv", "parquet", "parquet"),
+        ("trips.csv", "parquet", "parquet"),  # the config knows better
+    ],
+)
+def test_the_config_tells_a_format_else_the_suffix(url, given, form):
+    assert format_of(url, given) == form
+
+
+PACKERS = {"t.csv.gz": gzip.compress, "t.csv.bz2": bz2.compress, "t.csv.xz": lzma.compress}
+
+
+@pytest.mark.parametrize("name", PACKERS)
+def test_a_compressed_table_is_read_as_a_plain_one(name, tmp_path):
+    content = PACKERS[name](b"a,b\n" + b"".join(b"%d,x\n" % i for i in range(3000)))
+    (tmp_path / name).write_bytes(content)
+    fsspec.filesystem("memory").pipe_file(f"/packed/{name}", content)
+    for url in (str(tmp_path / name), f"memory://packed/{name}"):
+        assert is_table(url, None) and table_columns(url, "key") == ["a", "b"]
+        found = read_columns(url, ["a"], "key")
+        assert found["a"].to_pylist() == [str(i) for i in range(3000)]
+    (tmp_path / f"cut_{name}").write_bytes(content[:-20])
+    with pytest.raises(DataError, match=r"sources\.x\.path: cannot read .*cut_t"):
+        read_columns(str(tmp_path / f"cut_{name}"), ["a"], "sources.x.path")
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_table_whose_name_does_not_tell_is_read_by_its_format(form, tmp_path):
+    url = str(tmp_path / "table.txt")
+    frame = pd.DataFrame({"a": ["1", "2"], "b": ["x", None]})
+    frame.to_csv(url, index=False) if form == "csv" else frame.to_parquet(url)
+    assert is_table(url, form) and table_columns(url, "key", form) == ["a", "b"]
+    assert read_columns(url, ["b", "a"], "key", form).to_pydict() == {
+        "b": ["x", None],
+        "a": ["1", "2"],
+    }
+    with pytest.raises(DataError, match="neither Parquet nor CSV") as error:
+        table_columns(url, "sources.trips.path")
+    assert "`sources.trips.format: csv`" in error.value.fix
+
+
+def test_a_wrong_format_is_told_with_its_key(tmp_path):
+    (tmp_path / "t.txt").write_text("a,b\n1,x\n")
+    for read in (table_columns, lambda *args: read_columns(args[0], ["a"], *args[1:])):
+        with pytest.raises(DataError, match=r"sources\.trips\.path: cannot read") as error:
+            read(str(tmp_path / "t.txt"), "sources.trips.path", "parquet")
+        assert "change sources.trips.format" in error.value.fix
+
+
+SHAPES = gpd.GeoDataFrame(
+    {"name": ["a", "b"]}, geometry=[shapely.box(0, 0, 9, 9), shapely.box(9, 0, 20, 9)], crs=CRS
+)
+
+
+def shape_file(path, form, frame=SHAPES):
+    """The frame in a file of this format, whatever its name."""
+    made = path.parent / "made"
+    made.mkdir()
+    if form == "parquet":
+        frame.to_parquet(path)
+    elif form == "shapefile":
+        frame.to_file(made / "s.shp")
+        shutil.move(shutil.make_archive(str(path.parent / "s"), "zip", made), path)
+    else:
+        frame.to_file(made / ("s.geojson" if form == "geojson" else "s.gpkg"))
+        shutil.move(next(made.iterdir()), path)
+    return str(path)
+
+
+@pytest.mark.parametrize("form", ["parquet", "geojson", "geopackage", "shapefile"])
+@pytest.mark.parametrize("name", ["file", "file.txt", "file.bin.gz"])
+def test_shapes_whose_name_does_not_tell_are_read_by_their_format(form, name, tmp_path):
+    url = shape_file(tmp_path / name, form)
+    if name.endswith(".gz"):
+        (tmp_path / name).write_bytes(gzip.compress((tmp_path / name).read_bytes()))
+    fsspec.filesystem("memory").put(url, f"/shapes/{form}/{name}")
+    for where in (url, f"memory://shapes/{form}/{name}"):
+        assert not is_table(where, form)
+        found = read_geo(where, "key.path", form)
+        assert found["name"].tolist() == ["a", "b"] and found.crs.to_epsg() == 32618
+        assert found.geometry.geom_equals(SHAPES.geometry).all()
+
+
+def test_compressed_shapes_and_those_behind_a_url_keep_the_name_that_gdal_wants(tmp_path):
+    """A GeoPackage by another name would make GDAL warn, and a zip would not be looked into."""
+    for name, form in (
+        ("s.geojson.gz", "geojson"),
+        ("s.gpkg", "geopackage"),
+        ("s.zip", "shapefile"),
+    ):
+        (folder := tmp_path / form).mkdir()
+        url = shape_file(folder / name, form)
+        if name.endswith(".gz"):
+            (folder / name).write_bytes(gzip.compress((folder / name).read_bytes()))
+        fsspec.filesystem("memory").put(url, f"/named/{name}")
+        for where in (url, f"memory://named/{name}"):
+            assert read_geo(where, "key.path")["name"].tolist() == ["a", "b"]
+
+
+# --- which CRS it has ----------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:'crs' was not provided")
+@pytest.mark.parametrize("form", ["parquet", "geopackage", "shapefile"])
+def test_the_crs_of_the_config_is_for_a_file_that_states_none(form, tmp_path):
+    url = shape_file(tmp_path / "file", form, SHAPES.set_crs(None, allow_override=True))
+    with pytest.raises(DataError, match=r"sources\.buildings\.0\.path: .* says no CRS") as error:
+        read_geo(url, "sources.buildings.0.path", form)
+    assert "`sources.buildings.0.crs`" in error.value.fix
+    for own_wins in (False, True):
+        found = read_geo(url, "sources.buildings.0.path", form, CRS, own_wins=own_wins)
+        assert found.crs == CRS
+        assert found.total_bounds.tolist() == [0, 0, 20, 9]
+
+
+@pytest.mark.parametrize("form", ["parquet", "geopackage", "shapefile"])
+def test_a_crs_that_is_not_that_of_the_file_is_an_error(form, tmp_path):
+    """The same CRS is none, though a shapefile writes it in other words."""
+    url = shape_file(tmp_path / "file", form)
+    assert read_geo(url, "key.path", form, CRS).crs.to_epsg() == 32618
+    with pytest.raises(DataError, match=r"sources\.x\.crs: EPSG:2263 .*(32618|UTM)") as error:
+        read_geo(url, "sources.x.path", form, "EPSG:2263")
+    assert "take sources.x.crs out" in error.value.fix
+    assert read_geo(url, "key.path", form, "EPSG:2263", own_wins=True).crs.to_epsg() == 32618
+
+
+def test_degrees_are_one_crs_by_both_names(tmp_path):
+    frame = SHAPES.set_crs("OGC:CRS84", allow_override=True)
+    url = shape_file(tmp_path / "file", "parquet", frame)
+    assert read_geo(url, "key.path", "parquet", "EPSG:4326").crs == "OGC:CRS84"
+
+
+# --- tables --------------------------------------------------------------------------------------
 
 
 def test_a_csv_is_streamed_as_text_with_breaks_inside_quotes(tmp_path):
