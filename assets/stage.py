@@ -27,7 +27,7 @@ from typing import Any
 import dagster as dg
 
 from model_code.city import Cities, City, CityView
-from model_code.errors import CityloomError, ContractError, CorruptTableError
+from model_code.errors import CityloomError, ConfigError, ContractError, CorruptTableError
 from model_code.fingerprint import code_digests, data_digests, digest
 from model_code.rejections import Rejections
 from model_code.tables import TABLES, Table, contract
@@ -443,7 +443,13 @@ def _run(declared: Stage, context: dg.AssetExecutionContext) -> Iterator[Any]:
             )
             raise dg.Failure(description=str(error), allow_retries=False) from error
         except CityloomError as error:
-            raise dg.Failure(description=str(error), allow_retries=False) from error
+            # Below, where a problem of the config shows on the data, nobody knows the YAML.
+            told = (
+                ConfigError(city.read_from, error.problems)
+                if isinstance(error, ConfigError)
+                else error
+            )
+            raise dg.Failure(description=str(told), allow_retries=False) from error
         metadata = _metadata(declared, ctx, product, checker, staged.folder)
         metadata["fingerprint"] = fingerprint
         metadata["fingerprint_inputs"] = inputs

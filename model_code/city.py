@@ -12,6 +12,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args
 from zoneinfo import ZoneInfo
@@ -648,6 +649,11 @@ class City(Model):
     min_modality_share: float = Field(0.2, ge=0, le=1)
     schedule: Schedule | None = None
 
+    @cached_property
+    def read_from(self) -> str:
+        """The YAML that it was read from, for messages; `load_city` says so. No part of its value."""
+        return f"city {self.name!r}"
+
     def files(self, section: str) -> tuple[str, ...]:
         """Raw files that the dotted config key `section` names, in the order of the YAML."""
         node = _at(self, section)
@@ -813,6 +819,7 @@ def load_city(path: Path | str, root: str | None = None) -> City:
     if problems:
         problems += _missing(_local_files(raw, root), root) if root else ()
         raise ConfigError(str(path), problems)
+    vars(city)["read_from"] = str(path)  # as a cached property keeps its value
     return city
 
 
@@ -1128,7 +1135,7 @@ def check_files(city: City, root: str, sections: tuple[str, ...] = ("",)) -> Non
     """Every file that the city names must exist.
 
     Raises:
-        ConfigError: naming every missing file by its key.
+        ConfigError: naming the YAML, and every missing file by its key.
     """
     named = (
         (key, path)
@@ -1136,7 +1143,7 @@ def check_files(city: City, root: str, sections: tuple[str, ...] = ("",)) -> Non
         if any(key.startswith(section) for section in sections)
     )
     if problems := list(_missing(named, root)):
-        raise ConfigError(f"city {city.name!r}", problems)
+        raise ConfigError(city.read_from, problems)
 
 
 def _missing(named: Iterable[tuple[str, str]], root: str) -> Iterator[Problem]:

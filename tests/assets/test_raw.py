@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
+import dagster as dg
 import pandas as pd
 import pytest
 
 from assets import raw
-from model_code.city import load_city
+from model_code.city import Boundary, load_city
 from model_code.errors import CityloomError
 from model_code.fingerprint import file_digest
+from resources.dagster import CityResource, LakeIOManager
 from resources.lake import Lake
-from tests.tiny import Place
+from tests.tiny import ROOT, Place
 
 
 def table(place: Place, asset: str) -> pd.DataFrame:
@@ -63,6 +66,33 @@ def test_nothing_is_computed_while_a_file_is_missing(place: Place) -> None:
     with pytest.raises(CityloomError, match=r"sources\.pois.*pois\.parquet"):
         raw._prepare(load_city(place.yaml), str(place.root / "data"), print)
     assert not gone.exists()
+
+
+@pytest.mark.filterwarnings("ignore::dagster.PreviewWarning")
+@pytest.mark.parametrize(
+    ("name", "asset", "crs", "words"),
+    [
+        ("manhattan", raw.raw_files, "auto", "sources.pois.0.path: no such file"),
+        ("demo", raw.boundary, "EPSG:3857", "crs: EPSG:3857"),
+    ],
+)
+def test_what_is_wrong_with_a_config_is_told_with_its_yaml(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, asset: Any, crs: str, words: str
+) -> None:
+    """Before anything is computed, and where only the data show it."""
+    changes = {"crs": crs, "boundary": Boundary(bbox=(-74.1, 40.6, -73.9, 40.8))}
+    city = load_city(ROOT / "cities" / f"{name}.yaml").model_copy(update=changes)
+    monkeypatch.setattr(CityResource, "city", lambda self, name: city)
+    lake = LakeIOManager(Lake(str(tmp_path / "lake")))
+    done = dg.materialize(
+        [asset],
+        partition_key=name,
+        raise_on_error=False,
+        resources={"cities": CityResource(data=str(tmp_path)), "io_manager": lake},
+    )
+    [failure] = [e for e in done.all_events if e.event_type_value == "STEP_FAILURE"]
+    told = failure.step_failure_data.user_failure_data.description
+    assert f"{ROOT / 'cities' / name}.yaml: " in told and words in told and "fix: " in told
 
 
 def test_a_simulated_citys_files_are_made_first(place: Place) -> None:

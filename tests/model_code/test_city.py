@@ -126,6 +126,14 @@ def test_a_city_is_read_with_its_defaults(tmp_path):
         city.title = "Other"
 
 
+def test_where_a_city_was_read_from_is_no_part_of_its_value(town, tmp_path):
+    assert town.read_from == str(tmp_path / "town.yaml")
+    again = City.model_validate(town.model_dump(mode="json"))
+    assert again == town and "read_from" not in town.model_dump()
+    assert again.read_from == "city 'town'"
+    assert town.model_copy(update={"title": "Other"}).read_from == town.read_from
+
+
 def test_dates_need_no_quotes(tmp_path):
     city = load_city(
         write(tmp_path, yaml.safe_dump(TOWN).replace("ODbL", "ODbL\n    date: 2023-06-01"))
@@ -650,6 +658,8 @@ def test_missing_files_are_told_all_at_once(town, tmp_path):
     assert {p.key for p in error.value.problems} == {
         "sources.pois.0.path", "sources.trips.zones.path", "indicators.crime.source.path",
     }  # fmt: skip
+    assert error.value.source == str(tmp_path / "town.yaml")
+    assert f"{tmp_path / 'town.yaml'}: 3 problem(s)" in str(error.value)
     for problem in error.value.problems:
         assert str(root) in problem.what and "$CITYLOOM_DATA" in problem.fix
     check_files(town, str(root), ("sources.imagery",))
