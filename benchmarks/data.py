@@ -6,6 +6,9 @@ Each row is a process of its own, held to two cores; its time is the best of thr
 of all its threads, and tells more on a busy machine), its memory the peak of the process. The first
 row of a way is at a tenth of the size: the time of a way with a goal must not grow faster than that
 (eleven times at most, for what timing is worth). Exits with 1 when a goal is missed.
+
+A way that joins points is held against a bare group-by and the join's own time; beside it stands
+the strict ratio, against the barest that could be asked: a group-by of ids that are given.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,17 +34,26 @@ CRS = "EPSG:32618"
 GROWTH = 11.0  # most times the time that ten times the items may take
 
 
+class Goal(NamedTuple):
+    """A way, the others that it is held against (one after the other), and the ratio of speed to
+    reach; missed against `strict`, that is told, but is no failure."""
+
+    way: str
+    others: tuple[str, ...]
+    ratio: float
+    strict: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Section:
     """What is compared: `make` writes files, each way returns what is to be timed.
 
-    `ways` gives name -> (function of folder and size, share of the size that it works on). `goals`
-    gives (way, other ways, ratio of speed to reach).
+    `ways` gives name -> (function of folder and size, share of the size that it works on).
     """
 
     size: int
     ways: dict[str, tuple[Callable[[Path, int], Work], float]]
-    goals: tuple[tuple[str, tuple[str, ...], float], ...]
+    goals: tuple[Goal, ...]
     make: Callable[[Path, int], None] | None = None
     memory_goal_mib: dict[str, int] = field(default_factory=dict)
 
@@ -348,7 +360,8 @@ def flows_join(folder: Path, n: int) -> Work:
 
 
 def flows_points_bare(folder: Path, n: int) -> Work:
-    """Bare scan and group-by of the points' file, by the squares' numbers."""
+    """Bare scan and group-by of the points' file, by five columns that it reckons: the squares of
+    both ends, from their coordinates, and the hour."""
     import duckdb
 
     columns = ", ".join(
@@ -461,7 +474,7 @@ SECTIONS = {
             "bare h3ronpy": (h3_bare, 1),
             "naive: h3 loop": (h3_naive, 0.02),
         },
-        (("cityloom", ("bare h3ronpy",), 0.9),),
+        (Goal("cityloom", ("bare h3ronpy",), 0.9),),
     ),
     "squares": Section(
         5_000_000,
@@ -470,12 +483,12 @@ SECTIONS = {
             "bare pyproj + floor": (squares_bare, 1),
             "naive: geopandas sjoin": (squares_naive, 0.1),
         },
-        (("cityloom", ("bare pyproj + floor",), 0.9),),
+        (Goal("cityloom", ("bare pyproj + floor",), 0.9),),
     ),
     "polygons": Section(
         5_000_000,
         {"cityloom": (polygons_ours, 1), "naive: geopandas sjoin": (polygons_naive, 1)},
-        (("cityloom", ("naive: geopandas sjoin",), 1.5),),
+        (Goal("cityloom", ("naive: geopandas sjoin",), 1.5),),
     ),
     "counts": Section(
         5_000_000,
@@ -485,7 +498,14 @@ SECTIONS = {
             "the join alone": (counts_join, 1),
             "naive: geopandas sjoin, pandas": (counts_naive, 0.1),
         },
-        (("cityloom", ("bare DuckDB, region ids", "the join alone"), 0.8),),
+        (
+            Goal(
+                "cityloom",
+                ("bare DuckDB, region ids", "the join alone"),
+                0.8,
+                strict=("bare DuckDB, region ids",),
+            ),
+        ),
         counts_make,
     ),
     "flows": Section(
@@ -496,11 +516,16 @@ SECTIONS = {
             "naive: pandas groupby": (flows_naive, 0.1),
             "cityloom, points": (flows_points, 1),
             "the join alone": (flows_join, 1),
-            "bare DuckDB, points": (flows_points_bare, 1),
+            "bare DuckDB, squares of points": (flows_points_bare, 1),
         },
         (
-            ("cityloom, region ids", ("bare DuckDB, region ids",), 1 / 1.5),
-            ("cityloom, points", ("bare DuckDB, points", "the join alone"), 1 / 1.5),
+            Goal("cityloom, region ids", ("bare DuckDB, region ids",), 1 / 1.5),
+            Goal(
+                "cityloom, points",
+                ("bare DuckDB, squares of points", "the join alone"),
+                1 / 1.5,
+                strict=("bare DuckDB, region ids", "the join alone"),
+            ),
         ),
         flows_make,
         {"cityloom, region ids": 4096, "cityloom, points": 4096},
@@ -514,8 +539,8 @@ SECTIONS = {
             "naive: open and read, strips": (chips_naive("strips.tif"), 0.1),
         },
         (
-            ("cityloom, tiles", ("naive: open and read, tiles",), 5),
-            ("cityloom, strips", ("naive: open and read, strips",), 5),
+            Goal("cityloom, tiles", ("naive: open and read, tiles",), 5),
+            Goal("cityloom, strips", ("naive: open and read, strips",), 5),
         ),
         chips_make,
     ),
@@ -588,13 +613,20 @@ def table(section: str, size: int, tenth: dict[str, Any], full: dict[str, Any]) 
         return sum(each[w] for w in others) / each[way]
 
     met = True
-    for way, others, goal in SECTIONS[section].goals:
+    for way, others, goal, strict in SECTIONS[section].goals:
         fast, thrifty = (ratio(way, others, by) for by in ("seconds", "cpu"))
         met &= fast >= goal
         print(
             f"  {way} is {fast:.2f} times as fast as {' + '.join(others)} (goal {goal:.2f});"
             f" by CPU time {thrifty:.2f}"
         )
+        if strict:
+            fast, thrifty = (ratio(way, strict, by) for by in ("seconds", "cpu"))
+            found = "met" if fast >= goal else "missed"
+            print(
+                f"  strictly, {fast:.2f} times as fast as {' + '.join(strict)} (goal {goal:.2f} {found},"
+                f" for information); by CPU time {thrifty:.2f}"
+            )
         growth = full[way]["seconds"] / tenth[way]["seconds"]
         met &= growth <= GROWTH
         print(f"  {way}: 10 times the items take {growth:.1f} times the time (at most {GROWTH:g})")
