@@ -533,6 +533,9 @@ class LmemrConfig(HourlyBins, Encoded):
     absent_rate: float = Field(
         0.05, gt=0, lt=1, description="modalities hidden in training: absent-tokens must learn"
     )
+    batch: int | None = Field(
+        None, ge=1, description="training regions in a step, on the whole graph; null: all of them"
+    )
     epochs: int = Field(300, ge=1)
     learning_rate: float = Field(1e-4, gt=0)
     weight_decay: float = Field(0.0, ge=0)

@@ -418,6 +418,7 @@ class Lmemr(ReadsModalities):
             np.flatnonzero(parts.train & labelled),
             Settings(
                 epochs=config.epochs,
+                batch=config.batch,
                 learning_rate=config.learning_rate,
                 weight_decay=config.weight_decay,
                 schedule="cosine",
