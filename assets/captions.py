@@ -262,7 +262,7 @@ def _captions(ctx: Context, memory: Memory) -> Product:
         images, asks, shares = seen[view]
         writers[view].progress = ctx.progress
         scorer = _scorer(ctx, images.part(part), shares[part], judges[view])
-        every, top = calibrate(asks[part], writers[view], scorer, config.calibration)
+        every, top = calibrate(asks[part], writers[view], scorer, config.calibration.of(view))
         return images.part(part).of(every), images.part(part).of(top)
 
     if _light(config) and not _shared(ctx, seen, tries_of):
@@ -470,9 +470,9 @@ def _scorer(ctx: Context, images: _Images, shares: np.ndarray, judges: _Judges) 
     """Scores captions of pictures, of which `shares` [B, K] were measured, each once."""
     from model_code.calibration import score
 
-    config, segmenter = ctx.city.captions, judges.segmenter
+    config, segmenter = ctx.city.captions.calibration.of(images.view), judges.segmenter
     code = code_digests(["model_code.calibration:score"])
-    who = digest([judges.who(), code, config.calibration.clip_share])
+    who = digest([judges.who(), code, config.clip_share])
 
     def scorer(positions: np.ndarray, texts: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
         def judge(batch: np.ndarray) -> pd.DataFrame:
@@ -484,7 +484,7 @@ def _scorer(ctx: Context, images: _Images, shares: np.ndarray, judges: _Judges) 
                 judges.painter,
                 segmenter,
                 judges.clip,
-                config.calibration,
+                config,
                 [seeds[i] for i in batch],
             )
 
@@ -636,7 +636,8 @@ def forecasts(contexts: dict[str, Context]) -> dict[str, Forecast]:
     if ctx := contexts.get("captions"):
         groups = {images.view: _asks(ctx, images)[0] for images in _images(ctx)}
         captioner = backends.captioner(ctx.city.captions)
-        retries = ctx.city.captions.calibration.retries
+        calibration = ctx.city.captions.calibration
+        retries = max(calibration.of(view).retries for view in groups)
         found["captions"] = forecast(ctx, captioner, groups, retries)
     if ctx := contexts.get("poi_descriptions"):
         captioner = backends.captioner(ctx.city.captions)

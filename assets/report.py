@@ -131,8 +131,7 @@ def _captions(ctx: Context) -> CaptionData:
         scores=ctx.inputs["caption_scores"].frame(),
         image_shares=shares,
         examples=shown.assign(painted_shares=painted),
-        threshold=config.calibration.threshold,
-        floor=config.calibration.floor,
+        limits=config.calibration,
     )
 
 

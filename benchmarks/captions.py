@@ -18,7 +18,7 @@ import pandas as pd
 
 from assets.inputs import Pictures
 from model_code.backends import View
-from model_code.calibration import CalibrationConfig
+from model_code.calibration import CalibrationConfigs
 from model_code.city import Cities, City
 from model_code.demo.city_facts import chip_facts, view_facts
 from model_code.demo.latents import draw_latents
@@ -46,7 +46,13 @@ def of_no_city(config: ClipConfig, count: int, seed: int) -> Iterator[pd.DataFra
         painter = ScenePainter(view, pictures.shape[1:3])
         shown = held_out(view, count, seed)
         yield proof(
-            view, painter, SEGMENTERS[view](), clip, CalibrationConfig(), shown=shown, seed=seed
+            view,
+            painter,
+            SEGMENTERS[view](),
+            clip,
+            CalibrationConfigs().of(view),
+            shown=shown,
+            seed=seed,
         )
 
 
@@ -73,7 +79,7 @@ def of_city(city: City, count: int, seed: int) -> Iterator[pd.DataFrame]:
         if segmenter is None:
             raise SystemExit(f"{city.name} names no segmenter of the view {view}")
         clip = backends.clip(lake.handle(city.name, "clip_checkpoint"), view)
-        config = city.captions.calibration
+        config = city.captions.calibration.of(view)
         if facts is not None:
             shown = (pictures, [facts[i] for i in chosen])
             yield proof(view, painter, segmenter, clip, config, shown=shown, seed=seed)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from model_code.backends import Ask, Captioner, Clip, Painter, Picture, Segmenter
+from model_code.backends import Ask, Captioner, Clip, Painter, Picture, Segmenter, View
 from model_code.lazy import Lazy
 from model_code.methods.base import Floats
 
@@ -39,17 +39,38 @@ class CalibrationConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    threshold: float = Field(0.5, ge=0, le=1)
-    floor: float = Field(0.35, ge=0, le=1)
+    threshold: float = Field(0.6, ge=0, le=1)
+    floor: float = Field(0.55, ge=0, le=1)
     retries: int = Field(2, ge=0, le=20)
     warmer: float = Field(0.3, ge=0, le=2)
-    clip_share: float = Field(0.75, ge=0, le=1)
+    clip_share: float = Field(0.5, ge=0, le=1)
 
     @model_validator(mode="after")
     def _ordered(self) -> CalibrationConfig:
         if self.floor > self.threshold:
             raise ValueError("floor must not be above threshold")
         return self
+
+
+class StreetCalibration(CalibrationConfig):
+    """Streets have much the same shares, so that wrong captions lose little of CycleScore, and few
+    differences of it are worth as much as many of CLIPScore."""
+
+    threshold: float = Field(0.7, ge=0, le=1)
+    floor: float = Field(0.7, ge=0, le=1)
+    clip_share: float = Field(0.3, ge=0, le=1)
+
+
+class CalibrationConfigs(BaseModel):
+    """What captions must reach, by view."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    satellite: CalibrationConfig = CalibrationConfig()
+    street_view: StreetCalibration = StreetCalibration()
+
+    def of(self, view: View) -> CalibrationConfig:
+        return self.satellite if view == "satellite" else self.street_view
 
 
 # --- scores --------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from pydantic import (
     model_validator,
 )
 
-from model_code.calibration import CalibrationConfig
+from model_code.calibration import CalibrationConfigs
 from model_code.errors import ConfigError, Problem, UnknownCityError
 from model_code.methods import BY_CAPTIONS, METHODS, SOURCES_OF, Modality
 from model_code.text.captioner_config import CaptionerChoice, TemplateChoice
@@ -557,7 +557,7 @@ class Captions(Model):
     text_embedding: TextEmbeddingChoice = Hashed()
     memory_gib: float | None = Field(None, gt=0)
     keep_painted: bool = False
-    calibration: CalibrationConfig = CalibrationConfig()
+    calibration: CalibrationConfigs = CalibrationConfigs()
     descriptions: Descriptions = Descriptions()
     seed: Seed = 0
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from model_code.backends import Clip, Painter, Picture, Segmenter, View
+from model_code.backends import Ask, Clip, Painter, Picture, Segmenter, View
 from model_code.calibration import CalibrationConfig, score
 from model_code.demo.fields import stream
 from model_code.demo.pairs import (
@@ -28,12 +28,15 @@ from model_code.demo.pairs import (
     say,
     street_facts,
 )
+from model_code.text.captioner import TemplateCaptioner
+from model_code.vision.segmentation import LandCoverSegmenter, StreetSegmenter
 
 if TYPE_CHECKING:
     import pandas as pd
 
 KINDS = ("drop", "add", "exaggerate", "swap")
 SMALL = ("drop_small", "add_small")
+OWN = ("own_misstated", "own_swap")
 RANKED = ("perception_score", "clip_score", "cycle_score")
 Shown = tuple[Sequence[Picture], Sequence[Facts]]  # pictures, and of each what it shows
 
@@ -61,13 +64,13 @@ def proof(
     """How often each score ranks the true caption higher, over pictures `shown`.
 
     Returns:
-        `view`, `kind` (of corruption; `all` is `KINDS` together), `pairs`, and for each of `RANKED`
+        `view`, `kind` (of corruption; `all` is `KINDS` together, `own` is `OWN`), `pairs`, and for each of `RANKED`
         the share of the pairs that it ranks rightly (a tie is not right; NaN where it has no score).
         `KINDS` touch elements that fill a share of the picture; `SMALL` are about things of a few
-        pixels, such as cars, which no pixel shares can resolve.
+        pixels, such as cars, which no pixel shares can resolve; `OWN` are of the captioner's words.
     """
     pictures, facts = shown
-    twins = twins_of(view, facts, seed)
+    twins = twins_of(view, facts, seed) + own_words(view, pictures, seed)
     return ranked(view, judged(pictures, twins, painter, segmenter, clip, config, seed))
 
 
@@ -94,6 +97,25 @@ def swapped(texts: Sequence[str], rng: np.random.Generator) -> list[Twins]:
         for i, other in zip(order, np.roll(order, 1), strict=True)
         if texts[i] != texts[other]
     ]
+
+
+def own_words(view: View, pictures: Sequence[Picture], seed: int) -> list[Twins]:
+    """The template captioner's caption of each picture: with one that tells the shares of one element as
+    those of another, and with that of another picture."""
+    found = (StreetSegmenter() if view == "street_view" else LandCoverSegmenter()).segment(pictures)
+    rows = np.asarray(found.shares).tolist()
+    asks = [
+        Ask(view, picture, dict(zip(found.classes, row, strict=True)), seed=seed + i)
+        for i, (picture, row) in enumerate(zip(pictures, rows, strict=True))
+    ]
+    true, wrong = (
+        [answer.text for answer in TemplateCaptioner(share).caption(asks)] for share in (0.0, 1.0)
+    )
+    misstated = [
+        Twins(i, OWN[0], a, b) for i, (a, b) in enumerate(zip(true, wrong, strict=True)) if a != b
+    ]
+    others = swapped(true, stream(seed, f"proof/{view}/own"))
+    return misstated + [replace(twin, kind=OWN[1]) for twin in others]
 
 
 def corrupted(
@@ -234,12 +256,15 @@ def ranked(view: View, pairs: pd.DataFrame) -> pd.DataFrame:
         difference = part[f"{name}_true"] - part[f"{name}_wrong"]
         return float((difference > 0).mean()) if difference.notna().any() else float("nan")
 
-    parts = [(kind, pairs[pairs["kind"] == kind]) for kind in (*KINDS, *SMALL)]
+    together = {"all": KINDS, "own": OWN}
+    parts = [(name, pairs[pairs["kind"].isin(kinds)]) for name, kinds in together.items()]
+    parts[1:1] = [(kind, pairs[pairs["kind"] == kind]) for kind in (*KINDS, *SMALL)]
+    parts += [(kind, pairs[pairs["kind"] == kind]) for kind in OWN]
     return pd.DataFrame(
         [
             {"view": view, "kind": kind, "pairs": len(part)}
             | {name: share(part, name) for name in RANKED}
-            for kind, part in [("all", pairs[pairs["kind"].isin(KINDS)]), *parts]
+            for kind, part in parts
             if len(part)
         ]
     )

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from model_code.backends import View
+from model_code.calibration import CalibrationConfig, CalibrationConfigs
+
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
@@ -22,7 +25,7 @@ SCORES = {
     "cycle_present": "Cycle, classes present",
     "cycle_paper": "Cycle, as printed",
 }
-VIEWS = {"satellite": "Satellite chips", "street_view": "Street views"}
+VIEWS: dict[View, str] = {"satellite": "Satellite chips", "street_view": "Street views"}
 _LONGEST_PX = 320  # of a picture in the page
 _BINS = 25
 _LEAST_SHARE = 0.01  # of a class that is worth a bar
@@ -37,15 +40,14 @@ class CaptionData:
             worst of each view, and rank (`best` or `worst`), note, picture and painted (uint8
             [H, W, 3]), classes (K names), shares and painted_shares (K shares of those pictures;
             empty or NaN where the segmenter cannot judge).
-        threshold, floor: a caption below the first is written again, below the second not kept.
+        limits: under which a caption is written again, or not kept, by view.
     """
 
     calibrated: pd.DataFrame
     scores: pd.DataFrame
     image_shares: pd.DataFrame
     examples: pd.DataFrame
-    threshold: float
-    floor: float
+    limits: CalibrationConfigs
 
 
 def caption_views(data: CaptionData) -> list[dict[str, Any]]:
@@ -55,6 +57,7 @@ def caption_views(data: CaptionData) -> list[dict[str, Any]]:
     taken = data.calibrated.merge(scores, on=keys, how="left")
     found = []
     for view, title in VIEWS.items():
+        limits = data.limits.of(view)
         own = taken[taken["view"] == view]
         if own.empty:
             continue
@@ -79,7 +82,7 @@ def caption_views(data: CaptionData) -> list[dict[str, Any]]:
                     for name in SCORES
                 },
                 "histograms": [
-                    histogram(name, own[name], data) for name in SCORES if own[name].notna().any()
+                    histogram(name, own[name], limits) for name in SCORES if own[name].notna().any()
                 ],
                 "ranks": [
                     (rank, [_card(row) for row in rows.itertuples()])
@@ -92,10 +95,10 @@ def caption_views(data: CaptionData) -> list[dict[str, Any]]:
     return found
 
 
-def histogram(name: str, values: pd.Series[Any], data: CaptionData) -> dict[str, Any]:
+def histogram(name: str, values: pd.Series[Any], limits: CalibrationConfig) -> dict[str, Any]:
     """Bars of scores from 0 to 1: heights in percent of the highest, and what is marked."""
     counts, _ = np.histogram(values.dropna(), bins=_BINS, range=(0, 1))
-    marks = {"floor": data.floor, "threshold": data.threshold}
+    marks = {"floor": limits.floor, "threshold": limits.threshold}
     return {
         "title": SCORES[name],
         "mean": float(values.mean()),

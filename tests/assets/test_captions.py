@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 from assets import captions
 from assets.inputs import Pictures, region_data
 from model_code.report import contact_sheet
+from model_code.vision.model_choices import VIEWS
 from resources import backends
 from resources.lake import Lake, read
 from tests.assets.test_asking import context
@@ -237,7 +238,7 @@ def test_a_server_that_misbehaves_loses_no_row_and_error_rows_alone_are_asked_ag
                 "kind": "openai", "base_url": server.url, "model": "tiny-vl", "revision": "r1",
                 "api_key_env": "A_KEY", "batch": 16, "backoff_s": 0.01, "timeout_s": 30.0,
             },
-            "calibration": {"threshold": 0, "floor": 0},
+            "calibration": {view: {"threshold": 0, "floor": 0} for view in VIEWS},
         }  # fmt: skip
         place.write(config)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from model_code.vision.model_choices import VIEWS
 from resources.lake import Lake, read
 from tests.model_code.vision import tiny_models
 from tests.tiny import Place, make_place
@@ -38,7 +39,7 @@ def painted(tmp_path_factory: pytest.TempPathFactory) -> Place:
     }  # fmt: skip
     captions = {
         "segmenter": segmenter, "painter": painter, "clip": clip, "memory_gib": 0.001,
-        "keep_painted": True, "calibration": {"retries": 1, "floor": 0.0},
+        "keep_painted": True, "calibration": {v: {"retries": 1, "floor": 0.0} for v in VIEWS},
     }  # fmt: skip
     methods = {
         "urbanvlp": {"config": {"epochs": 1, "width": 8, "batch": 8}}, "shares": {}, "features": {},

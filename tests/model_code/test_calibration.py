@@ -16,6 +16,8 @@ from model_code.backends import Answer, Ask, Identity, Segmentation
 from model_code.calibration import (
     SCORES,
     CalibrationConfig,
+    CalibrationConfigs,
+    StreetCalibration,
     calibrate,
     clip_scores,
     cycle_scores,
@@ -310,7 +312,9 @@ def test_each_try_has_another_seed_and_is_warmer():
 
 
 def test_nothing_is_lost():
-    tries, best = calibrate(ASKS, Guesser(), judge, CalibrationConfig(threshold=0.7, retries=1))
+    tries, best = calibrate(
+        ASKS, Guesser(), judge, CalibrationConfig(threshold=0.7, floor=0.35, retries=1)
+    )
     failed = tries[tries.text == ""]
     assert set(failed.error) == {"out of ink", "an empty caption"}
     assert failed.perception_score.isna().all() and (failed.note == "no caption").all()
@@ -362,3 +366,12 @@ def test_a_city_loads_without_anything_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_each_view_has_limits_of_its_own():
+    own = CalibrationConfigs.model_validate({"street_view": {"threshold": 0.9}})
+    assert own.of("street_view").threshold == 0.9
+    assert own.of("street_view").clip_share == StreetCalibration().clip_share
+    assert own.of("satellite") == CalibrationConfig()
+    with pytest.raises(ValueError, match="floor must not be above threshold"):
+        CalibrationConfigs.model_validate({"street_view": {"threshold": 0.1}})

@@ -8,6 +8,7 @@ from model_code.calibration import CalibrationConfig
 from model_code.demo.pairs import ELEMENTS, Mention
 from model_code.evaluation.caption_proof import (
     KINDS,
+    OWN,
     RANKED,
     SMALL,
     _added,
@@ -15,6 +16,7 @@ from model_code.evaluation.caption_proof import (
     _exaggerated,
     held_out,
     judged,
+    own_words,
     proof,
     ranked,
     swapped,
@@ -183,6 +185,23 @@ def test_without_a_segmenter_cycles_have_no_share():
     )
     assert found.cycle_score.isna().all()
     np.testing.assert_allclose(found.perception_score, found.clip_score)
+
+
+@pytest.mark.parametrize("view", ["satellite", "street_view"])
+def test_own_words_are_the_captioners_true_and_misstated(view):
+    pictures, _ = held_out(view, 12, 2)
+    twins = own_words(view, pictures, 5)
+    assert {twin.kind for twin in twins} == set(OWN)
+    misstated = [twin for twin in twins if twin.kind == "own_misstated"]
+    assert len(misstated) > 8 and all(twin.true != twin.wrong for twin in twins)
+    texts = {twin.position: twin.true for twin in misstated}
+    for twin in twins:
+        assert texts.get(twin.position, twin.true) == twin.true
+    assert own_words(view, pictures, 5) == twins
+    found = ranked(view, judged(pictures, twins, None, None, Lengths(), CONFIG, 0)).set_index(
+        "kind"
+    )
+    assert found.loc["own", "pairs"] == len(twins) and "all" not in found.index
 
 
 def test_seeds():

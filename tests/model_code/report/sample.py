@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import shapely
 
+from model_code.calibration import CalibrationConfig, CalibrationConfigs
 from model_code.evaluation.compare import ALL_TASKS
 from model_code.evaluation.leaderboard import summary
 from model_code.report import experts, figures, gains
@@ -531,7 +532,8 @@ def captions(*, evil: bool = False) -> CaptionData:
         shares=shares,
         painted_shares=[[0.25, 0.65, 0.1]] * 4 + [[np.nan] * 3],
     )
-    return CaptionData(calibrated, scores, image_shares, examples, threshold=0.6, floor=0.45)
+    limits = CalibrationConfigs(satellite=CalibrationConfig(threshold=0.6, floor=0.45))
+    return CaptionData(calibrated, scores, image_shares, examples, limits)
 
 
 def ablation_rows() -> pd.DataFrame:

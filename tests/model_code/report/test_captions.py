@@ -42,10 +42,12 @@ def test_a_view_that_a_city_lacks_is_left_out() -> None:
 
 def test_histograms_count_every_score_once() -> None:
     data = captions()
-    found = histogram("clip_score", data.scores["clip_score"], data)
+    found = histogram("clip_score", data.scores["clip_score"], data.limits.of("satellite"))
     assert found["most"] == 2 and sorted(found["bars"])[-5:] == [0, 50, 50, 50, 100]
     assert found["marks"] == {}
-    marked = histogram("perception_score", data.scores["perception_score"], data)
+    marked = histogram(
+        "perception_score", data.scores["perception_score"], data.limits.of("satellite")
+    )
     assert marked["marks"] == {"floor": 0.45, "threshold": 0.6}
 
 
