@@ -30,7 +30,7 @@ from model_code.city import City
 from model_code.errors import DataError
 from model_code.fingerprint import code_digests, digest
 from model_code.lazy import Lazy
-from model_code.methods import METHODS
+from model_code.methods import Modality
 from model_code.progress import Meter
 from model_code.tables import contract
 from resources import backends
@@ -72,8 +72,14 @@ def _not_read(city: City) -> str:
     """Why a city has no captions: those that nothing reads are not paid for."""
     if reason := _no_captions(city):
         return reason
-    read = {need for name in city.methods for need in METHODS[name].needs}
-    return "" if {"chip_captions", "view_captions"} & read else "no method of the city reads it"
+    return _unread(city, "chip_captions", "view_captions")
+
+
+def _unread(city: City, *modalities: Modality) -> str:
+    from model_code.methods.run import modalities_read
+
+    read = modalities_read(city.methods)
+    return "" if read.intersection(modalities) else "no method of the city reads it"
 
 
 def _pictures_of(*others: str) -> Any:
@@ -569,15 +575,7 @@ def _no_poi_captions(city: City) -> str:
         return "the city's YAML has no captions"
     if not city.sources.pois:
         return "the city's YAML has no sources.pois"
-    from model_code.methods.run import variant_configs
-
-    read = any(
-        "poi_descriptions" in METHODS[name].needs
-        and "poi_descriptions" not in config.switched_off()
-        for name, choice in city.methods.items()
-        for config in variant_configs(name, choice.config, choice.variants).values()
-    )
-    return "" if read else "no method of the city reads it"
+    return _unread(city, "poi_descriptions")
 
 
 @stage(group="captions", kinds=("jinja",), absent=_no_poi_captions, inputs=("poi_texts",),
@@ -713,8 +711,7 @@ def _say(ctx: Context, view: str, line: str) -> None:
 def _no_locations(city: City) -> str:
     if not city.sources.street_views:
         return "the city's YAML has no sources.street_views"
-    needed = any("view_locations" in METHODS[name].needs for name in city.methods)
-    return "" if needed else "no method of the city reads it"
+    return _unread(city, "view_locations")
 
 
 @stage(group="captions", kinds=("torch",), absent=_no_locations, inputs=("region_street_views",),

@@ -14,6 +14,7 @@ from model_code.errors import CityloomError, DataError
 from model_code.heads import check_labels, fit_head, predict_head
 from model_code.methods import (
     MADE_FROM,
+    METHODS,
     NO_INPUT,
     SOURCES_OF,
     MethodConfig,
@@ -41,6 +42,8 @@ from model_code.scaling import inverse, transform
 if TYPE_CHECKING:
     import pandas as pd
 
+    from model_code.city import MethodChoice
+
 # --- which fits ----------------------------------------------------------------------------------
 
 
@@ -62,6 +65,16 @@ def variant_configs(
     for variant, changes in sorted(variants.items()):
         configs[variant] = method_config(name, {**overrides, **changes})
     return configs
+
+
+def modalities_read(methods: Mapping[str, MethodChoice]) -> set[Modality]:
+    """What the methods of a city read, by the settings of any of their variants."""
+    return {
+        need
+        for name, choice in methods.items()
+        for config in variant_configs(name, choice.config, choice.variants).values()
+        for need in set(METHODS[name].needs) - config.switched_off()
+    }
 
 
 def folds(splits: pd.DataFrame) -> list[tuple[str, int]]:

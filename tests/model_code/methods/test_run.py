@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from model_code import tables
+from model_code.city import MethodChoice
 from model_code.errors import CityloomError, DataError
 from model_code.methods import METHODS, MethodSpec, PoiConfig, Tuned, VitConfig, method_config
 from model_code.methods.base import Checkpoint, Parts, Tunable
@@ -21,6 +22,7 @@ from model_code.methods.run import (
     fits,
     folds,
     inputs_of,
+    modalities_read,
     needs_check,
     own_targets,
     parts_for,
@@ -97,6 +99,15 @@ def test_variants_change_the_overrides_of_the_city() -> None:
 # --- whether it can run --------------------------------------------------------------------------
 
 TWO = MethodSpec("two", "Two", "pretrained", ("imagery", "flows", "location"), Tuned, "none", "")
+
+
+def test_a_city_reads_what_any_variant_of_its_methods_reads() -> None:
+    silent = MethodChoice(config={"text": False})
+    read = modalities_read({"urbanmmcl": silent, "poi": MethodChoice()})
+    assert {"imagery", "flows", "pois"} <= read
+    assert not read & {"chip_captions", "view_captions"}
+    told = MethodChoice(config={"text": False}, variants={"told": {"text": True}})
+    assert {"chip_captions", "view_captions"} <= modalities_read({"urbanmmcl": told})
 
 
 def test_a_missing_modality_names_method_city_and_key() -> None:
