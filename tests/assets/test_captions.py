@@ -20,7 +20,7 @@ from resources.lake import Lake, read
 from tests.assets.test_asking import context
 from tests.assets.test_inputs import Table
 from tests.resources.captioners_server import now_and_then, serving
-from tests.tiny import Place, make_place
+from tests.tiny import Place, make_place, unsigned
 
 SMALL_CLIP = {
     "pairs": 64, "held_out": 16, "epochs": 1, "batch": 16, "image_width": 32, "image_layers": 1,
@@ -81,6 +81,12 @@ def test_every_picture_has_one_calibrated_caption_of_its_tries(captioned: Place)
     top = scored.groupby(key[:2])["perception_score"].max().reindex(joined.index)
     assert (joined["perception_score"] == top)[joined["attempt"] >= 0].all()
     assert (best["kept"] == (best["reason"] == "")).all()
+
+
+def test_tables_of_captions_and_towers_say_what_they_were_made_from(captioned: Place) -> None:
+    files = {"captions/caption_scores.parquet", "clip_checkpoint/satellite.json"}
+    assert files < set(captioned.data_files())
+    assert not unsigned(captioned)
 
 
 def test_the_leaderboard_says_who_wrote_the_texts_and_what_was_read(captioned: Place) -> None:
@@ -315,6 +321,7 @@ def test_an_encoder_is_carried_to_a_city_that_was_not_seen(
         assert [line.split(" · ")[1].split(":")[0] for line in copied] == (
             ["clip_checkpoint"] if job == "whole_city" else []
         )
+    assert not unsigned(north)
     again = north.run(*north.job())
     assert "north · report: up to date" in again.stderr
     rows = table(place, "transfer", "north")
