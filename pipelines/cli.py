@@ -41,8 +41,6 @@ def execute(job: str, city: str) -> None:
         typer.Exit: with the status of a job that failed.
     """
     os.environ.setdefault("DAGSTER_HOME", str(ROOT))
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # long stages use processes instead
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve a busy machine
     done = subprocess.run(  # noqa: S603
         [
             *(sys.executable, "-W", "ignore", "-m", "dagster", "job", "execute"),
