@@ -60,10 +60,10 @@ def run(city: City) -> None:
     with _advice():
         Cities.load()[city]
     execute("whole_city", city)
-    lake = Lake()
-    with _advice():
-        for asset, file in (("report", "report.html"), ("leaderboard", "leaderboard.csv")):
-            typer.echo(f"{asset}: {lake.publish(city, asset, file)}")
+    for asset, file in (("report", "report.html"), ("leaderboard", "leaderboard.csv")):
+        typer.echo(
+            f"{asset}: {Lake().published(city, file)}"
+        )  # put there by the run, under its lock
 
 
 @app.command()

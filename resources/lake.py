@@ -495,11 +495,14 @@ class Lake:
                     held.enter_context(self.lock(city, asset, seconds=0))
                 self.fs.rm(base, recursive=True)
 
+    def published(self, city: str, file: str) -> str:
+        """Where `publish` puts a file: `<lake>/<city>/<file>`."""
+        return f"{self.folder(city, 'x').rsplit('/', 1)[0]}/{file}"
+
     def publish(self, city: str, asset: str, file: str) -> str:
-        """A copy of a file under a stable name, `<lake>/<city>/<file>`, for people to open."""
-        source = self.path(city, asset, file)
+        """A copy of a file under a stable name, for people to open; the lock is held by the caller."""
+        source, target = self.path(city, asset, file), self.published(city, file)
         folder = self.folder(city, asset)
-        target = f"{folder.rsplit('/', 1)[0]}/{file}"
         if not self.local:
             self.fs.put_file(str(source), target)
             return target
