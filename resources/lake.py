@@ -836,4 +836,7 @@ def _sync(path: Path) -> None:
 
 
 def _again(city: str, asset: str) -> str:
-    return f"make it: dagster asset materialize -m pipelines.definitions --select {asset} --partition {city}"
+    # Where Dagster's settings are: without them it keeps no history, and sends usage statistics.
+    home = "" if os.environ.get("DAGSTER_HOME") else "DAGSTER_HOME=$PWD "
+    command = f"{home}dagster asset materialize -m pipelines.definitions"
+    return f"make it: {command} --select {asset} --partition {city}"

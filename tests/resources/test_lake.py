@@ -156,6 +156,15 @@ def test_what_is_missing_raises_with_advice(lake):
         lake.path(CITY, ASSET, "other.txt")
 
 
+@pytest.mark.parametrize(("home", "named"), [("/home/dagster", ""), ("", "DAGSTER_HOME=$PWD ")])
+def test_the_advice_names_dagsters_settings_where_nobody_has(local, monkeypatch, home, named):
+    monkeypatch.setenv("DAGSTER_HOME", home)
+    with pytest.raises(MissingTableError) as error:
+        read(ASSET, CITY, lake=local.root)
+    rest = "dagster asset materialize -m pipelines.definitions --select coverage --partition town"
+    assert error.value.fix == f"make it: {named}{rest}"
+
+
 def test_an_absent_table_says_why(lake):
     put(lake, 1)
     with lake.lock(CITY, ASSET):
