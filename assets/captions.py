@@ -200,33 +200,36 @@ def image_shares(ctx: Context) -> Product:
 
     parts = []
     for images in _images(ctx):
-        segmenter = backends.segmenter(ctx.city.captions.segmenter, images.view)
-        if segmenter is None:
-            note = f"the city names no segmenter of the view {images.view}"
-            parts.append(images.unjudged(note))
-            continue
-        who = backends.who(segmenter.identity, "segmenter")
-
-        def segment(batch: np.ndarray, images: _Images = images, segmenter: Any = segmenter) -> Any:
-            found = segmenter.segment([images.pictures[i] for i in batch])
-            there = [
-                row if not why else row[:0]
-                for row, why in zip(found.shares, found.reasons, strict=True)
-            ]
-            return pd.DataFrame({"shares": there, "note": found.reasons})
-
-        keys = [digest([sha, who]) for sha in images.sha256]
-        rows = kept_rows(ctx, "shares", keys, segment, f"{images.view}: segmented")
-        parts.append(
-            images.named(
-                segmenter=named_model(segmenter.identity),
-                classes=[list(segmenter.classes)] * len(images.sha256),
-                shares=rows["shares"].to_list(),
-                note=rows["note"].to_list(),
-            )
-        )
+        with backends.segmenting(ctx.city.captions.segmenter, images.view) as segmenter:
+            parts.append(_judged(ctx, images, segmenter))
     table = pd.concat(parts, ignore_index=True)
     return Product(table, metadata={"not_judged": int((table["note"] != "").sum())})
+
+
+def _judged(ctx: Context, images: _Images, segmenter: Segmenter | None) -> pd.DataFrame:
+    """Rows of `image_shares` of a view."""
+    import pandas as pd
+
+    if segmenter is None:
+        return images.unjudged(f"the city names no segmenter of the view {images.view}")
+    who = backends.who(segmenter.identity, "segmenter")
+
+    def segment(batch: np.ndarray) -> pd.DataFrame:
+        found = segmenter.segment([images.pictures[i] for i in batch])
+        there = [
+            row if not why else row[:0]
+            for row, why in zip(found.shares, found.reasons, strict=True)
+        ]
+        return pd.DataFrame({"shares": there, "note": found.reasons})
+
+    keys = [digest([sha, who]) for sha in images.sha256]
+    rows = kept_rows(ctx, "shares", keys, segment, f"{images.view}: segmented")
+    return images.named(
+        segmenter=named_model(segmenter.identity),
+        classes=[list(segmenter.classes)] * len(images.sha256),
+        shares=rows["shares"].to_list(),
+        note=rows["note"].to_list(),
+    )
 
 
 # --- captions and their scores -------------------------------------------------------------------
@@ -533,8 +536,9 @@ def examples(ctx: Context, best: pd.DataFrame, shown: int) -> pd.DataFrame:
         own = table[table["view"] == images.view]
         top, rest = own.iloc[:shown], own.iloc[shown:]
         rows = pd.concat([top.assign(rank="best"), rest.tail(shown).assign(rank="worst")])
-        painter = backends.painter(ctx.city.captions.painter, images.view, images.pictures.size_px)
-        painted = painter.paint(rows["text"].to_list(), rows["seed"].to_list())
+        choice, size_px = ctx.city.captions.painter, images.pictures.size_px
+        with backends.painting(choice, images.view, size_px) as painter:
+            painted = painter.paint(rows["text"].to_list(), rows["seed"].to_list())
         shown_of = [images.pictures[i] for i in images.at(rows["image_id"])]
         parts.append(rows.assign(picture=shown_of, painted=painted))
     return pd.concat(parts, ignore_index=True)

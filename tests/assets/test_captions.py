@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,16 @@ from PIL import Image, ImageOps
 
 from assets import captions
 from assets.inputs import Pictures, region_data
+from assets.stage import STAGES
+from model_code.city import Captions
 from model_code.report import contact_sheet
+from model_code.vision.segmenters import TransformersSegmenter
 from resources import backends
 from resources.lake import Lake, read
+from resources.rows import RowStore
 from tests.assets.test_asking import context
 from tests.assets.test_inputs import Table
+from tests.model_code.vision import tiny_models
 from tests.resources.captioners_server import now_and_then, serving
 from tests.tiny import Place, make_place, unsigned
 
@@ -40,6 +47,59 @@ def with_captions(config: dict[str, Any]) -> dict[str, Any]:
     return {
         **config, "captions": {"clip": SMALL_CLIP}, "methods": methods, "splits": splits, "seeds": [0],
     }  # fmt: skip
+
+
+class Shown:
+    """Pictures of a view."""
+
+    size_px = (32, 48)
+
+    def __init__(self, seed: int) -> None:
+        shape = (3, *self.size_px, 3)
+        self._pixels = np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
+        self.image_id = self.region_id = np.array(["a", "b", "c"], object)
+
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        return self._pixels[i]
+
+
+def test_the_segmenter_of_a_view_goes_before_that_of_the_next_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def real(folder: Path, classes: str) -> dict[str, str]:
+        return {"kind": "transformers", "model": str(folder), "classes": classes}
+
+    models = {
+        "satellite": real(tiny_models.mask2former(tmp_path / "mask2former"), "loveda"),
+        "street_view": real(tiny_models.segformer(tmp_path / "segformer"), "ade20k"),
+    }
+    lake, opened, beside = Lake(str(tmp_path / "lake")), [], []
+    load = TransformersSegmenter._load
+
+    def noting(self: TransformersSegmenter) -> Any:
+        beside.append([other.identity.model for other in opened if other._network.value])
+        opened.append(self)
+        return load(self)
+
+    monkeypatch.setattr(TransformersSegmenter, "_load", noting)
+    monkeypatch.setattr(
+        captions,
+        "_images",
+        lambda ctx: [captions._Images(v, Shown(i)) for i, v in enumerate(models)],
+    )
+    ctx: Any = SimpleNamespace(
+        city=SimpleNamespace(captions=Captions.model_validate({"segmenter": models})),
+        rows=cache(
+            lambda kind: RowStore(lake, "tiny", "image_shares", kind, pytest.fail, tidies=True)
+        ),
+        progress=lambda line: None,
+    )
+    found = STAGES["image_shares"].body(ctx).table
+    assert found.groupby("view")["classes"].first().map(len).tolist() == [7, 150]
+    assert beside == [[], []] and not any(of._network.value for of in opened)
 
 
 @pytest.fixture(scope="module")
