@@ -447,21 +447,21 @@ class _Keeping:
 def _sheets(
     ctx: Context, images: _Images, painter: Painter, best: pd.DataFrame, tries: pd.DataFrame
 ) -> dict[str, Writer]:
-    """By name, contact sheets of the pictures of a view and of what was painted from their captions."""
+    """By name, contact sheets of the pictures of a view and of what was painted from their captions, in the
+    order of the table of pictures, so that each of its row groups is read once."""
     from model_code.report.contact_sheet import PAIRS, sheet
 
     assert isinstance(painter, _Keeping)
     key = ["view", "image_id", "attempt"]
     told = best[best["text"] != ""].merge(tries[[*key, "seed"]], on=key)
-    told = told[told["view"] == images.view].sort_values("image_id")
+    told = told[told["view"] == images.view]
+    told = told.assign(at=images.at(told["image_id"])).sort_values("at")
     painted = painter.kept(ctx, told["text"].to_list(), told["seed"].to_list())
-    at, names = images.at(told["image_id"]), told["image_id"].to_list()
+    at, names = told["at"].to_list(), told["image_id"].to_list()
 
     def page(start: int, path: Path) -> None:
         part = slice(start, start + PAIRS)
-        # In the order of their table, so that each row group is read once.
-        found = {i: images.pictures[i] for i in sorted(at[part].tolist())}
-        path.write_bytes(sheet([found[i] for i in at[part]], painted[part], names[part]))
+        path.write_bytes(sheet([images.pictures[i] for i in at[part]], painted[part], names[part]))
 
     return {
         f"painted_{images.view}_{start // PAIRS:04d}.jpg": partial(page, start)

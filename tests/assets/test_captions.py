@@ -233,8 +233,12 @@ def test_one_changed_picture_costs_one_segmentation_and_its_own_tries(
 KEY = "sk-S3NTINEL-0123456789"
 
 
-def test_a_contact_sheet_reads_each_row_group_once(tmp_path: Path) -> None:
-    """Pictures stand by region in their table, and by their own name on the sheet."""
+def test_contact_sheets_read_each_row_group_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures stand by region in their table and on the sheets, whatever they are called, and
+    however the captions are ordered."""
+    monkeypatch.setattr(contact_sheet, "PAIRS", 6)
     rng = np.random.default_rng(0)
     shown, names = rng.integers(0, 256, (24, 16, 16, 3), np.uint8), rng.permutation(24)
     columns = {
@@ -258,13 +262,17 @@ def test_a_contact_sheet_reads_each_row_group_once(tmp_path: Path) -> None:
         }
     )
     images = captions._Images("street_view", held)
-    (sheet,) = captions._sheets(ctx, images, painter, tries.drop(columns="seed"), tries).values()
-    sheet(tmp_path / "sheet.jpg")
+    best = tries.drop(columns="seed").sort_values("image_id")
+    best["text"] = best["text"].mask(best["image_id"] == held.image_id[7], "")  # none was written
+    sheets = captions._sheets(ctx, images, painter, best, tries)
+    assert [*sheets] == [f"painted_street_view_{i:04d}.jpg" for i in range(4)]
+    for name, write in sheets.items():
+        write(tmp_path / name)
     assert held._group.cache_info().misses == 12
-    by_name = [f"v{i:02d}" for i in range(24)]
     painted = painter.kept(ctx, ["A road."] * 24, [1] * 24)
-    wanted = contact_sheet.sheet(list(shown[np.argsort(names)]), painted, by_name)
-    assert (tmp_path / "sheet.jpg").read_bytes() == wanted
+    rows = [i for i in range(24) if i != 7][6:12]
+    wanted = contact_sheet.sheet(shown[rows], painted[:6], [columns["view_id"][i] for i in rows])
+    assert (tmp_path / "painted_street_view_0001.jpg").read_bytes() == wanted
 
 
 def says(place: Place, *command: str) -> str:
