@@ -6,8 +6,9 @@ RUN := $(UV) run --no-sync
 CITY ?= demo
 
 export DAGSTER_HOME := $(CURDIR)
-# One thread a process: small networks gain nothing from a second one, and long stages share their
-# fits among processes instead (CITYLOOM_WORKERS, by default one a core).
+# As pipelines/__init__.py has it for runs, for tests and benchmarks too. One thread a process: small
+# networks gain nothing from a second one, and long stages share their fits among processes instead
+# (CITYLOOM_WORKERS, by default one a core).
 export OMP_NUM_THREADS ?= 1
 # and on a busy machine they would wait for each other by spinning, several times slower
 export OMP_WAIT_POLICY ?= PASSIVE

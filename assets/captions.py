@@ -206,33 +206,36 @@ def image_shares(ctx: Context) -> Product:
 
     parts = []
     for images in _images(ctx):
-        segmenter = backends.segmenter(ctx.city.captions.segmenter, images.view)
-        if segmenter is None:
-            note = f"the city names no segmenter of the view {images.view}"
-            parts.append(images.unjudged(note))
-            continue
-        who = backends.who(segmenter.identity, "segmenter")
-
-        def segment(batch: np.ndarray, images: _Images = images, segmenter: Any = segmenter) -> Any:
-            found = segmenter.segment([images.pictures[i] for i in batch])
-            there = [
-                row if not why else row[:0]
-                for row, why in zip(found.shares, found.reasons, strict=True)
-            ]
-            return pd.DataFrame({"shares": there, "note": found.reasons})
-
-        keys = [digest([sha, who]) for sha in images.sha256]
-        rows = kept_rows(ctx, "shares", keys, segment, f"{images.view}: segmented")
-        parts.append(
-            images.named(
-                segmenter=named_model(segmenter.identity),
-                classes=[list(segmenter.classes)] * len(images.sha256),
-                shares=rows["shares"].to_list(),
-                note=rows["note"].to_list(),
-            )
-        )
+        with backends.segmenting(ctx.city.captions.segmenter, images.view) as segmenter:
+            parts.append(_judged(ctx, images, segmenter))
     table = pd.concat(parts, ignore_index=True)
     return Product(table, metadata={"not_judged": int((table["note"] != "").sum())})
+
+
+def _judged(ctx: Context, images: _Images, segmenter: Segmenter | None) -> pd.DataFrame:
+    """Rows of `image_shares` of a view."""
+    import pandas as pd
+
+    if segmenter is None:
+        return images.unjudged(f"the city names no segmenter of the view {images.view}")
+    who = backends.who(segmenter.identity, "segmenter")
+
+    def segment(batch: np.ndarray) -> pd.DataFrame:
+        found = segmenter.segment([images.pictures[i] for i in batch])
+        there = [
+            row if not why else row[:0]
+            for row, why in zip(found.shares, found.reasons, strict=True)
+        ]
+        return pd.DataFrame({"shares": there, "note": found.reasons})
+
+    keys = [digest([sha, who]) for sha in images.sha256]
+    rows = kept_rows(ctx, "shares", keys, segment, f"{images.view}: segmented")
+    return images.named(
+        segmenter=named_model(segmenter.identity),
+        classes=[list(segmenter.classes)] * len(images.sha256),
+        shares=rows["shares"].to_list(),
+        note=rows["note"].to_list(),
+    )
 
 
 # --- captions and their scores -------------------------------------------------------------------
@@ -450,21 +453,21 @@ class _Keeping:
 def _sheets(
     ctx: Context, images: _Images, painter: Painter, best: pd.DataFrame, tries: pd.DataFrame
 ) -> dict[str, Writer]:
-    """By name, contact sheets of the pictures of a view and of what was painted from their captions."""
+    """By name, contact sheets of the pictures of a view and of what was painted from their captions, in the
+    order of the table of pictures, so that each of its row groups is read once."""
     from model_code.report.contact_sheet import PAIRS, sheet
 
     assert isinstance(painter, _Keeping)
     key = ["view", "image_id", "attempt"]
     told = best[best["text"] != ""].merge(tries[[*key, "seed"]], on=key)
-    told = told[told["view"] == images.view].sort_values("image_id")
+    told = told[told["view"] == images.view]
+    told = told.assign(at=images.at(told["image_id"])).sort_values("at")
     painted = painter.kept(ctx, told["text"].to_list(), told["seed"].to_list())
-    at, names = images.at(told["image_id"]), told["image_id"].to_list()
+    at, names = told["at"].to_list(), told["image_id"].to_list()
 
     def page(start: int, path: Path) -> None:
         part = slice(start, start + PAIRS)
-        # In the order of their table, so that each row group is read once.
-        found = {i: images.pictures[i] for i in sorted(at[part].tolist())}
-        path.write_bytes(sheet([found[i] for i in at[part]], painted[part], names[part]))
+        path.write_bytes(sheet([images.pictures[i] for i in at[part]], painted[part], names[part]))
 
     return {
         f"painted_{images.view}_{start // PAIRS:04d}.jpg": partial(page, start)
@@ -539,8 +542,9 @@ def examples(ctx: Context, best: pd.DataFrame, shown: int) -> pd.DataFrame:
         own = table[table["view"] == images.view]
         top, rest = own.iloc[:shown], own.iloc[shown:]
         rows = pd.concat([top.assign(rank="best"), rest.tail(shown).assign(rank="worst")])
-        painter = backends.painter(ctx.city.captions.painter, images.view, images.pictures.size_px)
-        painted = painter.paint(rows["text"].to_list(), rows["seed"].to_list())
+        choice, size_px = ctx.city.captions.painter, images.pictures.size_px
+        with backends.painting(choice, images.view, size_px) as painter:
+            painted = painter.paint(rows["text"].to_list(), rows["seed"].to_list())
         shown_of = [images.pictures[i] for i in images.at(rows["image_id"])]
         parts.append(rows.assign(picture=shown_of, painted=painted))
     return pd.concat(parts, ignore_index=True)

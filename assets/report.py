@@ -122,10 +122,10 @@ def _captions(ctx: Context) -> CaptionData:
     config = ctx.city.captions
     painted: list[Any] = []
     for view, rows in shown.groupby("view", sort=False):
-        segmenter = backends.segmenter(config.segmenter, view)
-        painted.extend(
-            segmenter.segment(list(rows["painted"])).shares if segmenter else [()] * len(rows)
-        )
+        with backends.segmenting(config.segmenter, view) as segmenter:
+            painted.extend(
+                segmenter.segment(list(rows["painted"])).shares if segmenter else [()] * len(rows)
+            )
     return CaptionData(
         calibrated=best,
         scores=ctx.inputs["caption_scores"].frame(),

@@ -89,7 +89,8 @@ def draw(table: pd.DataFrame) -> Figure:
     """Mean R2 over the number of generic pairs, a panel a split."""
     figure = Figure(figsize=(7.2, 3.0), layout="constrained")
     splits = sorted(table["split"].unique())
-    for axes, split in zip(figure.subplots(1, len(splits), sharey=True), splits, strict=True):
+    panels = figure.subplots(1, len(splits), sharey=True, squeeze=False)[0]
+    for axes, split in zip(panels, splits, strict=True):
         for name, rows in table[table["split"] == split].groupby("towers"):
             axes.plot(rows["generic pairs"], rows["r2"], marker="o", label=name)
         axes.set_xscale("symlog", linthresh=100)

@@ -41,8 +41,6 @@ def execute(job: str, city: str) -> None:
         typer.Exit: with the status of a job that failed.
     """
     os.environ.setdefault("DAGSTER_HOME", str(ROOT))
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # long stages use processes instead
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve a busy machine
     done = subprocess.run(  # noqa: S603
         [
             *(sys.executable, "-W", "ignore", "-m", "dagster", "job", "execute"),
@@ -62,10 +60,10 @@ def run(city: City) -> None:
     with _advice():
         Cities.load()[city]
     execute("whole_city", city)
-    lake = Lake()
-    with _advice():
-        for asset, file in (("report", "report.html"), ("leaderboard", "leaderboard.csv")):
-            typer.echo(f"{asset}: {lake.publish(city, asset, file)}")
+    for asset, file in (("report", "report.html"), ("leaderboard", "leaderboard.csv")):
+        typer.echo(
+            f"{asset}: {Lake().published(city, file)}"
+        )  # put there by the run, under its lock
 
 
 @app.command()

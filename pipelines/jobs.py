@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 from collections.abc import Iterator
 
 import dagster as dg
@@ -21,8 +23,9 @@ GROUPS = ("raw", "regions", "features", "captions", "targets", "pretraining", "e
           "predictions", "evaluation", "report")  # fmt: skip
 
 
+VARIABLE = "CITYLOOM_EXECUTOR"
 _BOTH = dg.multi_or_in_process_executor
-EXECUTOR = dg.ExecutorDefinition(
+_DEFAULT = dg.ExecutorDefinition(
     name="in_process_or_multiprocess",
     description="One process unless a run's config says otherwise: most steps are shorter than "
     "a start of Python.",
@@ -34,6 +37,30 @@ EXECUTOR = dg.ExecutorDefinition(
     requirements=_BOTH.get_requirements,
     executor_creation_fn=_BOTH.executor_creation_fn,
 )
+
+
+def executor() -> dg.ExecutorDefinition:
+    """What runs the steps of every job: what `$CITYLOOM_EXECUTOR` names (`module:attribute`), or one
+    process.
+
+    Raises:
+        CityloomError: it names no executor.
+    """
+    said = os.environ.get(VARIABLE, "")
+    if not said:
+        return _DEFAULT
+    fix = "give module:attribute of a Dagster executor, such as dagster_k8s:k8s_job_executor, or unset it"
+    module, _, name = said.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise CityloomError(f"${VARIABLE} is {said!r}: {error}", fix=fix) from error
+    if not isinstance(found, dg.ExecutorDefinition):
+        raise CityloomError(f"${VARIABLE} is {said!r}, which is no executor: {found!r}", fix=fix)
+    return found
+
+
+EXECUTOR = executor()
 
 
 def _job(name: str, first_group: str, about: str) -> dg.UnresolvedAssetJobDefinition:

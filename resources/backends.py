@@ -82,11 +82,8 @@ def captioning(config: Any) -> Iterator[Captioner]:
     Raises:
         CityloomError: it cannot be opened; names the key.
     """
-    if config.captioner.kind in ("vllm", "transformers"):
-        with memory() as room:
-            yield captioner(config, room)
-    else:
-        yield captioner(config)  # without torch
+    with _room(config.captioner.kind in ("vllm", "transformers")) as room:
+        yield captioner(config, room)
 
 
 def segmenter(config: Any, view: View, memory: Memory | None = None) -> Segmenter | None:
@@ -107,6 +104,14 @@ def segmenter(config: Any, view: View, memory: Memory | None = None) -> Segmente
     return StreetSegmenter() if view == "street_view" else LandCoverSegmenter()
 
 
+@contextmanager
+def segmenting(config: Any, view: View) -> Iterator[Segmenter | None]:
+    """The segmenter of a view where no other model stands beside it; at the end it goes, so that the one
+    of the next view finds the room."""
+    with _room(of_view(config, view).kind not in ("none", "embedded")) as room:
+        yield segmenter(config, view, room)
+
+
 def painter(
     config: Any, view: View, size_px: tuple[int, int], memory: Memory | None = None
 ) -> Painter:
@@ -118,6 +123,13 @@ def painter(
     from model_code.vision.painter import ScenePainter
 
     return ScenePainter(view, size_px)
+
+
+@contextmanager
+def painting(config: Any, view: View, size_px: tuple[int, int]) -> Iterator[Painter]:
+    """The painter of a view where no other model stands beside it; at the end it goes."""
+    with _room(config.kind != "embedded") as room:
+        yield painter(config, view, size_px, room)
 
 
 def clip(checkpoints: Handle, view: View, memory: Memory | None = None) -> Clip:
@@ -163,6 +175,16 @@ def memory(limit_gib: float | None = None) -> Iterator[Memory]:
         yield room
     finally:
         room.clear()
+
+
+@contextmanager
+def _room(needed: bool) -> Iterator[Memory | None]:
+    """The same for a model that needs it; nothing for one that is embedded or elsewhere, without torch."""
+    if needed:
+        with memory() as room:
+            yield room
+    else:
+        yield None
 
 
 def stamps(*choices: Any) -> dict[str, str]:

@@ -24,7 +24,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 LAKE_VERSION = 1
 _SEGMENT = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _FILE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,120}")
+_PROVENANCE = "cityloom"  # where a file says what it was made from
 
 
 def lake_root() -> str:
@@ -494,11 +495,14 @@ class Lake:
                     held.enter_context(self.lock(city, asset, seconds=0))
                 self.fs.rm(base, recursive=True)
 
+    def published(self, city: str, file: str) -> str:
+        """Where `publish` puts a file: `<lake>/<city>/<file>`."""
+        return f"{self.folder(city, 'x').rsplit('/', 1)[0]}/{file}"
+
     def publish(self, city: str, asset: str, file: str) -> str:
-        """A copy of a file under a stable name, `<lake>/<city>/<file>`, for people to open."""
-        source = self.path(city, asset, file)
+        """A copy of a file under a stable name, for people to open; the lock is held by the caller."""
+        source, target = self.path(city, asset, file), self.published(city, file)
         folder = self.folder(city, asset)
-        target = f"{folder.rsplit('/', 1)[0]}/{file}"
         if not self.local:
             self.fs.put_file(str(source), target)
             return target
@@ -592,9 +596,10 @@ class Handle:
             return Checkpoint(load_file(self.path(f"{name}.safetensors")), self.record(name))
 
     def record(self, name: str) -> dict[str, Any]:
-        """What a checkpoint says of itself, without its tensors."""
+        """What a checkpoint says of itself, without its tensors and its provenance."""
         with self._reading():
             found: dict[str, Any] = json.loads(self.path(f"{name}.json").read_text("utf-8"))
+        found.pop(_PROVENANCE, None)
         return found
 
     @property
@@ -650,7 +655,7 @@ def table_writer(checker: Checker, value: Any, provenance: dict[str, Any]) -> Wr
         checker: of the table's contract; knows rows and missing values when the file is written.
         value: pandas or GeoDataFrame, Arrow table, or an iterable of record batches (streamed;
             its rows must come in the order of the key).
-        provenance: JSON-able; goes into the file's metadata under `cityloom`.
+        provenance: JSON-able; goes into the file's metadata (see `provenance_of`).
     Raises:
         ContractError: while writing, before anything is committed.
     """
@@ -662,7 +667,7 @@ def table_writer(checker: Checker, value: Any, provenance: dict[str, Any]) -> Wr
 
         table = checker.table
         schema = arrow_schema(table)
-        metadata = {"cityloom": json.dumps(provenance, sort_keys=True)}
+        metadata = {_PROVENANCE: json.dumps(provenance, sort_keys=True)}
         if table.geometry:
             metadata["geo"] = json.dumps(_geo_metadata(table, value), sort_keys=True)
         schema = schema.with_metadata(metadata)
@@ -674,11 +679,48 @@ def table_writer(checker: Checker, value: Any, provenance: dict[str, Any]) -> Wr
     return write
 
 
+@dataclass(frozen=True)
+class PlainTable:
+    """Writes a value as the Parquet file of a contract; `signed` tells it what that was made from."""
+
+    table: Table
+    value: Any
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self, path: Path) -> None:
+        from model_code.contracts import Checker
+
+        table_writer(Checker(self.table), self.value, self.provenance)(path)
+
+
 def plain_table_writer(table: Table, value: Any) -> Writer:
     """Writes a table that travels beside another one, under its own contract."""
-    from model_code.contracts import Checker
+    return PlainTable(table, value)
 
-    return table_writer(Checker(table), value, {})
+
+def signed(file: str, write: Writer, provenance: dict[str, Any]) -> Writer:
+    """The writer of a file that travels beside a table, or without one, with its provenance in it: of a
+    table in its metadata, of a checkpoint in its record. Pages and pictures are written as they are."""
+    if isinstance(write, PlainTable):
+        return replace(write, provenance=provenance)
+    return partial(_signed_record, write, provenance) if file.endswith(".json") else write
+
+
+def _signed_record(write: Writer, provenance: dict[str, Any], path: Path) -> None:
+    write(path)
+    record = json.loads(path.read_text("utf-8"))
+    _write_record(path, {**record, _PROVENANCE: provenance})
+
+
+def provenance_of(path: Path) -> dict[str, Any]:
+    """What a table (Parquet) or a checkpoint (its JSON) was made from, said by the file itself: asset,
+    city, fingerprint, and all that this is the digest of. Empty where it does not say."""
+    if path.suffix == ".json":
+        return dict(json.loads(path.read_text("utf-8")).get(_PROVENANCE, {}))
+    import pyarrow.parquet as pq
+
+    found = (pq.read_metadata(path).metadata or {}).get(_PROVENANCE.encode())
+    return dict(json.loads(found)) if found else {}
 
 
 def _parts(table: Table, value: Any) -> Iterator[pa.Table]:
@@ -750,9 +792,13 @@ def checkpoint_writers(name: str, checkpoint: Checkpoint) -> dict[str, Writer]:
             raise
 
     def record(path: Path) -> None:
-        path.write_text(json.dumps(checkpoint.record, sort_keys=True, indent=1), encoding="utf-8")
+        _write_record(path, checkpoint.record)
 
     return {f"{name}.safetensors": tensors, f"{name}.json": record}
+
+
+def _write_record(path: Path, record: dict[str, Any]) -> None:
+    path.write_text(json.dumps(record, sort_keys=True, indent=1), encoding="utf-8")
 
 
 def text_writer(text: str) -> Writer:
@@ -790,4 +836,7 @@ def _sync(path: Path) -> None:
 
 
 def _again(city: str, asset: str) -> str:
-    return f"make it: dagster asset materialize -m pipelines.definitions --select {asset} --partition {city}"
+    # Where Dagster's settings are: without them it keeps no history, and sends usage statistics.
+    home = "" if os.environ.get("DAGSTER_HOME") else "DAGSTER_HOME=$PWD "
+    command = f"{home}dagster asset materialize -m pipelines.definitions"
+    return f"make it: {command} --select {asset} --partition {city}"

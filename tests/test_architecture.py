@@ -215,7 +215,8 @@ def mirror(module: str) -> str:
 def without_tests(root: Path) -> list[str]:
     """Modules that should have tests under their name, and have not."""
     found = []
-    for path in sorted(path for room in ROOMS for path in (root / room).rglob("*.py")):
+    rooms = (*ROOMS, "benchmarks")
+    for path in sorted(path for room in rooms for path in (root / room).rglob("*.py")):
         module = path.relative_to(root).as_posix()
         tests = root / mirror(module)
         tested = tests.exists() and "def test_" in tests.read_text(encoding="utf-8")
@@ -236,17 +237,22 @@ def test_what_needs_no_test_only_declares():
 
 
 def test_a_module_without_tests_is_found(tmp_path):
-    for name in ("assets/__init__.py", "assets/new.py", "assets/old.py", "model_code/__init__.py"):
+    names = ("assets/__init__.py", "assets/new.py", "assets/old.py", "model_code/__init__.py")
+    for name in (*names, "benchmarks/new.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("def f():\n    return 1\n" if "new" in name else "X = 1\n")
     (tmp_path / "tests" / "assets").mkdir(parents=True)
     (tmp_path / "tests" / "assets" / "test_old.py").write_text("def test_old(): assert f() == 1\n")
-    assert without_tests(tmp_path) == ["assets/new.py: no tests/assets/test_new.py"]
+    assert without_tests(tmp_path) == [
+        "assets/new.py: no tests/assets/test_new.py",
+        "benchmarks/new.py: no tests/benchmarks/test_new.py",
+    ]
     (tmp_path / "tests" / "assets" / "test_new.py").write_text("# nothing yet\n")
     (tmp_path / "model_code" / "__init__.py").write_text("def f():\n    return 1\n")
     tree_of.cache_clear()
     assert [line.split(":")[0] for line in without_tests(tmp_path)] == [
         "assets/new.py",
+        "benchmarks/new.py",
         "model_code/__init__.py",
     ]
 

@@ -13,13 +13,30 @@ FOLDERS = ("pipelines", "assets", "resources", "model_code", "benchmarks", "citi
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 
 PICKLES = ("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal")
-# Methods and functions that read pickles, by their last name.
+# Methods and functions that read pickles, by their last name; with `weights_only=True` some do not.
 UNPICKLING = ("read_pickle", "to_pickle")
+UNPICKLING_UNLESS_TOLD = ("torch.load", "load_from_checkpoint", "load_state_dict_from_url")
+# What reads pickles with `load`: gensim's classes, by whatever name they come.
+GENSIM = ("KeyedVectors", "Word2Vec", "Doc2Vec", "FastText", "SaveLoad")
 SAFE_YAML = ("SafeLoader", "CSafeLoader")
 RUNNING = ("eval", "exec", "compile", "__import__")
+# Code in a string, or in a file that says it is a model.
+RUNNING_OF = (
+    "pandas.eval",
+    "numexpr.evaluate",
+    "torch.hub.load",
+    "torch.jit.load",
+    "runpy.run_path",
+)
 # What asks at the terminal whether to run a model's code, unless it is told. (diffusers does not.)
 FETCHING = ("from_pretrained", "HFTokenizer", "SentenceTransformer")
-SHELLS = ("os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput")
+SHELLS = (
+    *("os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput", "pty.spawn"),
+    *("asyncio.create_subprocess_shell", "asyncio.subprocess.create_subprocess_shell"),
+)
+PROCESSES = ("os.spawn", "os.exec", "os.posix_spawn")
+# Guarded by how they are called, so that they may not be handed on as a value.
+CALLED_ONLY = ("torch.load", "numpy.load", "yaml.load", "yaml.load_all", *RUNNING_OF, *SHELLS)
 
 
 class Guard(ast.NodeVisitor):
@@ -64,8 +81,26 @@ class Guard(ast.NodeVisitor):
                 self._say(node, f"import of {alias.name}")
 
     def _check_module(self, node: ast.stmt, module: str) -> None:
-        if module.split(".")[0] in PICKLES:
+        if module.split(".")[0] in (*PICKLES, "builtins"):  # whose names need no import
             self._say(node, f"import of {module}")
+
+    def visit_Name(self, node: ast.Name) -> None:
+        self._check_running(node)
+        self._check_value(node)
+
+    def _check_running(self, node: ast.Name) -> None:
+        own = node.id not in self._names  # and not, say, `compile` of `re`
+        if isinstance(node.ctx, ast.Load) and own and node.id in (*RUNNING, "__builtins__"):
+            self._say(node, node.id)
+
+    def visit_Attribute(self, node: ast.Attribute) -> None:
+        self._check_value(node)
+        self.generic_visit(node)
+
+    def _check_value(self, node: ast.expr) -> None:
+        name = self._dotted(node)
+        if name in CALLED_ONLY or _last(name) in UNPICKLING or name.startswith(PROCESSES):
+            self._say(node, f"{name} as a value")
 
     def visit_Constant(self, node: ast.Constant) -> None:
         if node.value in PICKLES:  # `import_module("pickle")`, `read(..., engine="pickle")`
@@ -74,14 +109,18 @@ class Guard(ast.NodeVisitor):
     def visit_Call(self, node: ast.Call) -> None:
         name = self._dotted(node.func)
         given = {keyword.arg: keyword.value for keyword in node.keywords}
-        if name in RUNNING or (name.startswith("builtins.") and _last(name) in RUNNING):
+        asked = [a.value for a in node.args[1:2] if isinstance(a, ast.Constant)]
+        if name == "getattr" and asked and asked[0] in RUNNING:
+            self._say(node, f"getattr(..., {asked[0]!r})")
+        if name in (*RUNNING_OF, *SHELLS) or name.startswith(PROCESSES):
             self._say(node, f"{name}()")
-        if name in SHELLS or name.startswith(("os.spawn", "os.exec")):
+        if _last(name) in UNPICKLING or _last(name) == "subprocess_shell":
             self._say(node, f"{name}()")
-        if _last(name) in UNPICKLING:
+        if _last(name) == "load" and _last(name.removesuffix(".load")) in GENSIM:
             self._say(node, f"{name}()")
-        if name == "torch.load" and not _is(given.get("weights_only"), True):
-            self._say(node, "torch.load() without weights_only=True")
+        told = name in UNPICKLING_UNLESS_TOLD or _last(name) in UNPICKLING_UNLESS_TOLD
+        if told and not _is(given.get("weights_only"), True):
+            self._say(node, f"{name}() without weights_only=True")
         if name == "numpy.load" and not _is(given.get("allow_pickle"), False):
             self._say(node, "numpy.load() without allow_pickle=False")
         fetching = _last(name) in FETCHING and not name.startswith("diffusers.")
@@ -89,7 +128,13 @@ class Guard(ast.NodeVisitor):
             self._say(node, f"{_last(name)}() without trust_remote_code=False")
         if name.startswith("yaml."):
             self._check_yaml(node, _last(name), given)
-        self.generic_visit(node)
+        if isinstance(node.func, ast.Name):  # what is called is judged by how, above
+            self._check_running(node.func)
+        else:
+            inner = node.func.value if isinstance(node.func, ast.Attribute) else node.func
+            self.visit(inner)
+        for part in (*node.args, *node.keywords):
+            self.visit(part)
 
     def _check_yaml(self, node: ast.Call, name: str, given: dict[str | None, ast.expr]) -> None:
         if name in ("unsafe_load", "full_load", "unsafe_load_all", "full_load_all"):
@@ -181,7 +226,33 @@ UNSAFE = [
     "import numpy as np\nnp.save('x', y, allow_pickle=flag)",
     "eval('1')",
     "exec('1')",
+    "e = eval\ne('1')",
+    "run(exec, '1')",
     "import builtins\nbuiltins.eval('1')",
+    "from builtins import eval as e\ne('1')",
+    "getattr(__builtins__, 'eval')('1')",
+    "__builtins__['eval']('1')",
+    "getattr(module, 'exec')('1')",
+    "import pandas as pd\npd.eval('1')",
+    "import numexpr\nnumexpr.evaluate('1')",
+    "import runpy\nrunpy.run_path('x.py')",
+    "import torch\ntorch.hub.load('owner/name', 'model')",
+    "from torch.hub import load\nload('owner/name', 'model')",
+    "import torch\ntorch.hub.load_state_dict_from_url('x')",
+    "import torch\ntorch.jit.load('x')",
+    "from torch import jit\njit.load('x')",
+    "from gensim.models import KeyedVectors\nKeyedVectors.load('x')",
+    "import gensim\ngensim.models.Word2Vec.load('x')",
+    "Model.load_from_checkpoint('x')",
+    "import torch\nread = torch.load\nread('x')",
+    "from numpy import load\nread = partial(load, allow_pickle=flag)",
+    "import pandas\nread = pandas.read_pickle",
+    "import os\nrun(os.system, 'ls')",
+    "import os\nrun = os.execvp",
+    "import asyncio\nasyncio.create_subprocess_shell('ls')",
+    "from asyncio import create_subprocess_shell as shell\nshell('ls')",
+    "loop.subprocess_shell(Protocol, 'ls')",
+    "import pty\npty.spawn('ls')",
     "__import__('os')",
     "compile('1', '', 'eval')",
     "import subprocess\nsubprocess.run('ls', shell=True)",
@@ -231,6 +302,11 @@ SAFE = [
     "import diffusers\ndiffusers.DiffusionPipeline.from_pretrained('x', use_safetensors=True)",
     "model.eval()\nframe.eval('a + b')",
     "import re\nre.compile('x')",
+    "from re import compile\ncompile('x')",
+    "getattr(model, 'train')()",
+    "Model.load_from_checkpoint('x', weights_only=True)",
+    "image.load()\nrun(model.load, json.load)",
+    "import asyncio\nasyncio.create_subprocess_exec('ls')",
     "try:\n    f()\nexcept:\n    undo()\n    raise",
     "try:\n    f()\nexcept ValueError:\n    pass",
     "try:\n    f()\nexcept Exception as error:\n    log(error)",

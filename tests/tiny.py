@@ -84,6 +84,28 @@ class Place:
         return found
 
 
+def unsigned(place: Place) -> set[str]:
+    """Tables and checkpoints of the lake that do not say what they were made from."""
+    from assets.stage import STAGES
+    from pipelines import definitions  # noqa: F401 (fills the registry of stages)
+    from resources.lake import Lake, provenance_of
+
+    lake, found = Lake(str(place.root / "lake")), set()
+    for asset in lake.assets(place.city):
+        manifest = lake.manifest(place.city, asset)
+        assert manifest is not None
+        want = {"asset": asset, "inputs": manifest.inputs, "fingerprint": manifest.fingerprint}
+        if not STAGES[asset].of_any_city():
+            want["city"] = place.city
+        tables = (file for file in manifest.files if file.endswith((".parquet", ".json")))
+        found |= {
+            f"{asset}/{file}"
+            for file in tables
+            if provenance_of(lake.path(place.city, asset, file)) != want
+        }
+    return found
+
+
 def make_place(root: Path, *, regions: int = 16, seed: int = 3) -> Place:
     """A place with the city's YAML and nothing built yet."""
     place = Place(root)

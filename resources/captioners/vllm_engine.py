@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
+os.environ.setdefault(
+    "VLLM_NO_USAGE_STATS", "1"
+)  # read when vllm is imported, here and in its engines
 
 
 class VllmCaptioner:

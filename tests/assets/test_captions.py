@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,14 +16,19 @@ from PIL import Image, ImageOps
 
 from assets import captions
 from assets.inputs import Pictures, region_data
+from assets.stage import STAGES
+from model_code.city import Captions
 from model_code.report import contact_sheet
 from model_code.vision.model_choices import VIEWS
+from model_code.vision.segmenters import TransformersSegmenter
 from resources import backends
 from resources.lake import Lake, read
+from resources.rows import RowStore
 from tests.assets.test_asking import context
 from tests.assets.test_inputs import Table
+from tests.model_code.vision import tiny_models
 from tests.resources.captioners_server import now_and_then, serving
-from tests.tiny import Place, make_place
+from tests.tiny import Place, make_place, unsigned
 
 SMALL_CLIP = {
     "pairs": 64, "held_out": 16, "epochs": 1, "batch": 16, "image_width": 32, "image_layers": 1,
@@ -41,6 +48,59 @@ def with_captions(config: dict[str, Any]) -> dict[str, Any]:
     return {
         **config, "captions": {"clip": SMALL_CLIP}, "methods": methods, "splits": splits, "seeds": [0],
     }  # fmt: skip
+
+
+class Shown:
+    """Pictures of a view."""
+
+    size_px = (32, 48)
+
+    def __init__(self, seed: int) -> None:
+        shape = (3, *self.size_px, 3)
+        self._pixels = np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
+        self.image_id = self.region_id = np.array(["a", "b", "c"], object)
+
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        return self._pixels[i]
+
+
+def test_the_segmenter_of_a_view_goes_before_that_of_the_next_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def real(folder: Path, classes: str) -> dict[str, str]:
+        return {"kind": "transformers", "model": str(folder), "classes": classes}
+
+    models = {
+        "satellite": real(tiny_models.mask2former(tmp_path / "mask2former"), "loveda"),
+        "street_view": real(tiny_models.segformer(tmp_path / "segformer"), "ade20k"),
+    }
+    lake, opened, beside = Lake(str(tmp_path / "lake")), [], []
+    load = TransformersSegmenter._load
+
+    def noting(self: TransformersSegmenter) -> Any:
+        beside.append([other.identity.model for other in opened if other._network.value])
+        opened.append(self)
+        return load(self)
+
+    monkeypatch.setattr(TransformersSegmenter, "_load", noting)
+    monkeypatch.setattr(
+        captions,
+        "_images",
+        lambda ctx: [captions._Images(v, Shown(i)) for i, v in enumerate(models)],
+    )
+    ctx: Any = SimpleNamespace(
+        city=SimpleNamespace(captions=Captions.model_validate({"segmenter": models})),
+        rows=cache(
+            lambda kind: RowStore(lake, "tiny", "image_shares", kind, pytest.fail, tidies=True)
+        ),
+        progress=lambda line: None,
+    )
+    found = STAGES["image_shares"].body(ctx).table
+    assert found.groupby("view")["classes"].first().map(len).tolist() == [7, 150]
+    assert beside == [[], []] and not any(of._network.value for of in opened)
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +142,12 @@ def test_every_picture_has_one_calibrated_caption_of_its_tries(captioned: Place)
     top = scored.groupby(key[:2])["perception_score"].max().reindex(joined.index)
     assert (joined["perception_score"] == top)[joined["attempt"] >= 0].all()
     assert (best["kept"] == (best["reason"] == "")).all()
+
+
+def test_tables_of_captions_and_towers_say_what_they_were_made_from(captioned: Place) -> None:
+    files = {"captions/caption_scores.parquet", "clip_checkpoint/satellite.json"}
+    assert files < set(captioned.data_files())
+    assert not unsigned(captioned)
 
 
 def test_the_leaderboard_says_who_wrote_the_texts_and_what_was_read(captioned: Place) -> None:
@@ -168,8 +234,12 @@ def test_one_changed_picture_costs_one_segmentation_and_its_own_tries(
 KEY = "sk-S3NTINEL-0123456789"
 
 
-def test_a_contact_sheet_reads_each_row_group_once(tmp_path: Path) -> None:
-    """Pictures stand by region in their table, and by their own name on the sheet."""
+def test_contact_sheets_read_each_row_group_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures stand by region in their table and on the sheets, whatever they are called, and
+    however the captions are ordered."""
+    monkeypatch.setattr(contact_sheet, "PAIRS", 6)
     rng = np.random.default_rng(0)
     shown, names = rng.integers(0, 256, (24, 16, 16, 3), np.uint8), rng.permutation(24)
     columns = {
@@ -193,13 +263,17 @@ def test_a_contact_sheet_reads_each_row_group_once(tmp_path: Path) -> None:
         }
     )
     images = captions._Images("street_view", held)
-    (sheet,) = captions._sheets(ctx, images, painter, tries.drop(columns="seed"), tries).values()
-    sheet(tmp_path / "sheet.jpg")
+    best = tries.drop(columns="seed").sort_values("image_id")
+    best["text"] = best["text"].mask(best["image_id"] == held.image_id[7], "")  # none was written
+    sheets = captions._sheets(ctx, images, painter, best, tries)
+    assert [*sheets] == [f"painted_street_view_{i:04d}.jpg" for i in range(4)]
+    for name, write in sheets.items():
+        write(tmp_path / name)
     assert held._group.cache_info().misses == 12
-    by_name = [f"v{i:02d}" for i in range(24)]
     painted = painter.kept(ctx, ["A road."] * 24, [1] * 24)
-    wanted = contact_sheet.sheet(list(shown[np.argsort(names)]), painted, by_name)
-    assert (tmp_path / "sheet.jpg").read_bytes() == wanted
+    rows = [i for i in range(24) if i != 7][6:12]
+    wanted = contact_sheet.sheet(shown[rows], painted[:6], [columns["view_id"][i] for i in rows])
+    assert (tmp_path / "painted_street_view_0001.jpg").read_bytes() == wanted
 
 
 def says(place: Place, *command: str) -> str:
@@ -316,6 +390,7 @@ def test_an_encoder_is_carried_to_a_city_that_was_not_seen(
         assert [line.split(" · ")[1].split(":")[0] for line in copied] == (
             ["clip_checkpoint"] if job == "whole_city" else []
         )
+    assert not unsigned(north)
     again = north.run(*north.job())
     assert "north · report: up to date" in again.stderr
     rows = table(place, "transfer", "north")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from resources.lake import Lake
 from tests.tiny import ROOT, Place, make_place
 
 KILLS = 10
+STEP = re.compile(r"\[ *(\d+)/(\d+)\] tiny · \w+: (.*)")  # the line of a step that is done
 
 
 def readable(place: Place) -> None:
@@ -30,25 +32,45 @@ def readable(place: Place) -> None:
             lake.path(place.city, asset, file)
 
 
+def far_enough(process: subprocess.Popen[str], share: float) -> bool:
+    """Waits until a run has been through a share of its assets and has computed one of them; false if it
+    ends before."""
+    assert process.stderr is not None
+    computed = False
+    for line in process.stderr:
+        if found := STEP.search(line):
+            done, total, text = int(found[1]), int(found[2]), found[3]
+            computed |= text.endswith(" s")  # how long it took, where it was computed
+            if computed and done >= share * total:
+                return True
+    return False
+
+
 def test_kill_minus_nine_at_random_points(built: Place, tmp_path: Path) -> None:
+    """Each kill comes within a second after a step that has done its work, and so in the next; they are
+    spread over the whole job, on a machine of any speed."""
     want = built.data_files()
     place = make_place(tmp_path / "place")
-    rng, kills = random.Random(0), 0
+    rng, kills, built_at = random.Random(0), 0, []
     while kills < KILLS:
         process = subprocess.Popen(
             place.job(), env=place.env, cwd=ROOT, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, start_new_session=True,
+            stderr=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
+        under_way = far_enough(process, (kills + rng.random()) / KILLS)
         try:
-            process.wait(timeout=rng.uniform(3, 15))
+            process.communicate(timeout=rng.random() if under_way else None)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
-            process.wait()
+            process.communicate()
+            assert process.returncode == -signal.SIGKILL
             kills += 1
+            built_at.append(len(place.data_files()))
         else:  # all was built before the kill: start from nothing, so that each kill hits work
             assert process.returncode == 0
             shutil.rmtree(place.root / "lake")
         readable(place)
+    assert 0 < built_at[0] < len(want) / 2 < max(built_at)  # early and late ones
     done = place.run(*place.job())
     assert done.returncode == 0, done.stderr[-3000:]
     assert place.data_files() == want

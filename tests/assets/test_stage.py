@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny import ROOT, Place
+from tests.tiny import ROOT, Place, unsigned
 
 LINE = re.compile(r"\[ *\d+/\d+\] tiny · (\w+): (.*)")
 
@@ -46,6 +46,11 @@ def test_nothing_changed_nothing_computed(place: Place) -> None:
     assert "computed" not in outcome(done.stderr).values()
     assert "nothing had to be computed" in done.stderr
     assert place.data_files() == before
+
+
+def test_every_table_and_checkpoint_says_what_it_was_made_from(built: Place) -> None:
+    assert {"targets/indicators.parquet", "poi_embeddings/map.parquet"} < set(built.data_files())
+    assert not unsigned(built)
 
 
 def test_a_replaced_street_view_touches_what_depends_on_it(place: Place) -> None:

@@ -1,4 +1,4 @@
-"""The real job on real files: Manhattan with two quick methods, from raw files to the report."""
+"""The real job on real files: Manhattan with its quick methods, from raw files to the report."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from resources.lake import read
+from tests.assets.test_captions import SMALL_CLIP
 from tests.tiny import ROOT, Place
 
 DATA = os.environ.get("CITYLOOM_DATA", "")
@@ -18,7 +19,17 @@ pytestmark = pytest.mark.skipif(
     not (Path(DATA) / "nyc").is_dir(),
     reason="the files of Manhattan are not here: set CITYLOOM_DATA",
 )
-NAME, METHODS = "manhattan_short", ("location", "poi")
+NAME = "manhattan_short"
+METHODS = {
+    "location": {}, "poi": {}, "chip_pca": {}, "od_pca": {}, "shares": {},
+    "urbanclip": {"config": {"epochs": 1, "width": 8, "batch": 32}},
+}  # fmt: skip
+# Of the street views, black and white and in three regions, nothing is measured.
+CAPTIONS = {
+    "clip": SMALL_CLIP,
+    "segmenter": {"satellite": "embedded"},
+    "calibration": {"retries": 0},
+}
 
 
 def test_raw_files_to_report(tmp_path: Path) -> None:
@@ -27,8 +38,8 @@ def test_raw_files_to_report(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
     shutil.copy(ROOT / "dagster.yaml", tmp_path / "home")
     config = yaml.safe_load((ROOT / "cities" / "manhattan.yaml").read_text())
-    del config["captions"], config["schedule"]
-    place.write(config | {"name": NAME, "methods": {m: {} for m in METHODS}, "seeds": [0]})
+    del config["schedule"]
+    place.write(config | {"name": NAME, "captions": CAPTIONS, "methods": METHODS, "seeds": [0]})
 
     done = place.run(*place.job(), env={**place.env, "CITYLOOM_DATA": DATA})
     assert done.returncode == 0, done.stderr[-4000:]
@@ -39,6 +50,10 @@ def test_raw_files_to_report(tmp_path: Path) -> None:
     assert np.isfinite(figures["value"]).all()
     shops = figures.query("method == 'poi' and task == 'crime' and split == 'random'")
     assert shops.query("metric == 'r2' and scale == 'transformed'")["value"].item() > 0.2
+    shares = read("image_shares", NAME, lake=lake)
+    judged = (shares["note"] == "").groupby(shares["view"]).mean()
+    assert 0 < judged["satellite"] < 1 and judged["street_view"] == 0  # some chips have no colour
+    assert len(read("calibrated_captions", NAME, lake=lake)) == len(shares)
     report = (tmp_path / "lake" / NAME / "report.html").read_text()
     assert config["title"] in report
     assert all(pois["origin"].split(" @")[0] in report for pois in config["sources"]["pois"])

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
+import pytest
 import yaml
+from typer.testing import CliRunner
 
+from pipelines import cli
+from resources.lake import Lake, text_writer
 from tests.tiny import Place
 
 
@@ -18,6 +23,29 @@ def test_run_ends_with_the_two_paths(built: Place) -> None:
         f"leaderboard: {built.root}/lake/tiny/leaderboard.csv",
     ]
     assert "nothing had to be computed" in done.stderr
+
+
+def test_after_the_job_nothing_is_written_without_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is written beside a version without its lock could be swept by another run."""
+    monkeypatch.setenv("CITYLOOM_LAKE", str(tmp_path))
+    monkeypatch.setattr(cli, "execute", lambda job, city: None)  # it has been built
+    lake, files = Lake(), {"report": "report.html", "leaderboard": "leaderboard.csv"}
+    for asset, file in files.items():
+        with lake.lock("demo", asset):
+            lake.commit(lake.stage("demo", asset, {file: text_writer(file)}), fingerprint="")
+            lake.publish("demo", asset, file)
+    before = {path: path.stat().st_ino for path in tmp_path.rglob("*")}
+    said = CliRunner().invoke(cli.app, ["run", "demo"])
+    assert said.exit_code == 0, said.output
+    assert said.output.split() == [
+        *("report:", f"{tmp_path}/demo/report.html"),
+        *("leaderboard:", f"{tmp_path}/demo/leaderboard.csv"),
+    ]
+    assert {path: path.stat().st_ino for path in tmp_path.rglob("*")} == before
+    for file in files.values():
+        assert (tmp_path / "demo" / file).read_text() == file
 
 
 def test_an_unknown_city_is_said_with_the_known_ones(built: Place) -> None:

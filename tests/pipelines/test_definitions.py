@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+
 import pytest
 import yaml
 
@@ -100,3 +105,26 @@ def test_workspace_names_the_definitions() -> None:
 def test_the_location_loads_as_the_webserver_loads_it() -> None:
     """All names at once: an op and a job of one name pass until then."""
     defs.get_repository_def().load_all_definitions()
+
+
+# What libraries have read of the environment, in the process of a run.
+ASK = """
+import json
+import pipelines.definitions
+import torch
+from huggingface_hub import constants
+print(json.dumps([torch.get_num_threads(), constants.HF_HUB_DISABLE_TELEMETRY]))
+"""
+
+
+@pytest.mark.parametrize("threads", ["", "2"])
+def test_a_run_has_one_thread_a_process_and_tells_nobody(threads: str) -> None:
+    ours = ("OMP_", "MKL_", "COV", "DO_NOT_TRACK", "HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY")
+    env = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
+    env |= {"OMP_NUM_THREADS": threads} if threads else {}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", ASK], cwd=ROOT, capture_output=True, text=True,
+        check=False, env=env,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout) == [int(threads or 1), True]

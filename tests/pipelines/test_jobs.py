@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+import sys
+from pathlib import Path
 
 import dagster as dg
 import pytest
 import yaml
 
+from model_code.demo.place import Place as Ground
+from model_code.errors import CityloomError
 from pipelines import definitions  # noqa: F401 (fills the registry of stages)
-from pipelines.jobs import _schedule, changed_raw_files, tell_of_dead_runs
+from pipelines.jobs import VARIABLE, _schedule, changed_raw_files, executor, tell_of_dead_runs
+from resources.lake import Lake
 from tests.resources.test_notify import failing_job
-from tests.tiny import Place
+from tests.tiny import Place, make_place
 
 
 @pytest.fixture
@@ -120,3 +126,50 @@ def test_one_bad_yaml_disables_that_city_alone(here: Place) -> None:
     assert done.returncode != 0
     assert "broken.yaml" in done.stderr and "chips.pixels" in done.stderr
     assert here.run(*here.job()).returncode == 0
+
+
+# --- executors -----------------------------------------------------------------------------------
+
+
+def test_an_executor_is_named_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert executor().name == "in_process_or_multiprocess"
+    monkeypatch.setenv(VARIABLE, "dagster:multiprocess_executor")
+    assert executor() is dg.multiprocess_executor
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("nowhere_at_all:executor", "No module named 'nowhere_at_all'"),
+        ("dagster:no_such_executor", "no_such_executor"),
+        ("dagster", "dagster"),
+        (":executor", "Empty module name"),
+        ("dagster:job", "which is no executor"),
+    ],
+)
+def test_what_is_no_executor_is_told(monkeypatch: pytest.MonkeyPatch, said: str, why: str) -> None:
+    monkeypatch.setenv(VARIABLE, said)
+    with pytest.raises(CityloomError, match=re.escape(why)) as error:
+        executor()
+    assert f"$CITYLOOM_EXECUTOR is {said!r}" in str(error.value)
+    assert "module:attribute" in error.value.fix
+
+
+def test_each_step_has_the_process_that_the_executor_gives_it(tmp_path: Path) -> None:
+    place = make_place(tmp_path / "place")
+    outline = {
+        "type": "Feature",
+        "properties": {},
+        "geometry": Ground(16).boundary().__geo_interface__,
+    }
+    (place.root / "data" / "tiny").mkdir()
+    (place.root / "data" / "tiny" / "boundary.geojson").write_text(json.dumps(outline))
+    env = {**place.env, VARIABLE: "dagster:multiprocess_executor"}
+    dagster = ("dagster", "asset", "materialize", "-m", "pipelines.definitions")
+    selected = ("--select", "boundary,regions", "--partition", "tiny")
+    done = place.run(sys.executable, "-W", "ignore", "-m", *dagster, *selected, env=env)
+    assert done.returncode == 0, done.stderr[-3000:]
+    # Each process tells of the steps that were its own.
+    assert done.stderr.count("1 assets computed, 0 up to date") == 2
+    assert Lake(str(place.root / "lake")).handle("tiny", "regions").exists

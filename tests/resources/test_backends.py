@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,12 @@ from model_code.errors import MissingTableError
 from model_code.fingerprint import code_digests
 from model_code.vision.loading import Memory
 from model_code.vision.open_clip_models import pretrained_checkpoint
+from model_code.vision.sdxl import SdxlPainter
+from model_code.vision.segmenters import TransformersSegmenter
 from resources import backends
 from resources.lake import Lake
 from tests.model_code.vision import tiny_models
+from tests.tiny import ROOT
 
 
 class Checkpoints:
@@ -69,6 +74,42 @@ def scored(config: Captions, memory: Memory) -> Any:
     texts = ["A road.", "Much sky, and trees.", "Houses."]
     calibration = CalibrationConfig()
     return score(pictures(), shares, texts, painter, segmenter, clip, calibration, [1, 2, 3])
+
+
+def test_a_model_that_is_opened_alone_goes_at_its_end(config: Captions) -> None:
+    with backends.segmenting(config.segmenter, "street_view") as segmenter:
+        assert isinstance(segmenter, TransformersSegmenter)
+        segmenter.segment(pictures())
+        assert segmenter._network.value is not None
+    assert segmenter._network.value is None
+    with backends.painting(config.painter, "street_view", (32, 48)) as painter:
+        assert isinstance(painter, SdxlPainter)
+        painter.paint(["A road."], [1])
+        assert painter._pipeline.value is not None
+    assert painter._pipeline.value is None
+
+
+def test_embedded_models_are_opened_alone_without_torch() -> None:
+    code = """
+import sys
+import numpy as np
+from model_code.city import Captions
+from resources import backends
+config = Captions()
+for view in ("satellite", "street_view"):
+    with (
+        backends.segmenting(config.segmenter, view) as segmenter,
+        backends.painting(config.painter, view, (32, 48)) as painter,
+        backends.captioning(config) as captioner,
+    ):
+        segmenter.segment([np.zeros((32, 48, 3), np.uint8)])
+        painter.paint(["A road."], [1])
+print("torch" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "False", done.stderr
 
 
 def test_models_stand_one_after_the_other_where_memory_is_short(
@@ -160,7 +201,6 @@ def load_city_with(changes: dict[str, Any], path: Path) -> City:
     return load_city(path)
 
 
-ROOT = Path(__file__).resolve().parents[2]
 VIEWS: tuple[View, ...] = ("satellite", "street_view")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
@@ -33,6 +35,7 @@ from resources.captioners.hugging_face import TransformersCaptioner
 from resources.captioners.tries import Said, answered
 from tests.resources.captioners_server import serving
 from tests.resources.tiny_models import save_blip2, save_llava
+from tests.tiny import ROOT
 
 
 def opened(choice: Any) -> Any:
@@ -305,6 +308,16 @@ def test_without_vllm_its_captioner_says_what_to_install() -> None:
         opened(VLLM.model_dump())
 
 
+@pytest.mark.parametrize(("said", "stands"), [(None, "1"), ("0", "0")])
+def test_vllm_sends_no_usage_statistics_unless_it_is_told_to(said: str | None, stands: str) -> None:
+    env = {key: value for key, value in os.environ.items() if key != "VLLM_NO_USAGE_STATS"}
+    env |= {} if said is None else {"VLLM_NO_USAGE_STATS": said}
+    code = "import os, resources.captioners.vllm_engine; print(os.environ['VLLM_NO_USAGE_STATS'])"
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=env)
+    assert done.stdout.strip() == stands
+
+
 def test_what_vllm_is_given() -> None:
     given = vllm_engine.engine_arguments(VLLM, Path("/cache/snapshot"), 32)
     assert given["trust_remote_code"] is False and given["max_num_seqs"] == 32
@@ -392,6 +405,9 @@ def test_vllm_knows_what_it_is_given() -> None:
 
     vllm = extras.load("vllm")
     from vllm.engine.arg_utils import EngineArgs
+    from vllm.usage.usage_lib import is_usage_stats_enabled
+
+    assert not is_usage_stats_enabled()
 
     known = set(inspect.signature(EngineArgs).parameters)
     assert set(vllm_engine.engine_arguments(VLLM, Path("/cache"), 8)) <= known

@@ -42,8 +42,10 @@ from resources.lake import (
     checkpoint_writers,
     lake_root,
     plain_table_writer,
+    provenance_of,
     read,
     read_arrow,
+    signed,
     table_writer,
     text_writer,
 )
@@ -152,6 +154,15 @@ def test_what_is_missing_raises_with_advice(lake):
     put(lake, 1)
     with pytest.raises(MissingTableError, match=r"(?s)no file 'other\.txt'.*coverage\.parquet"):
         lake.path(CITY, ASSET, "other.txt")
+
+
+@pytest.mark.parametrize(("home", "named"), [("/home/dagster", ""), ("", "DAGSTER_HOME=$PWD ")])
+def test_the_advice_names_dagsters_settings_where_nobody_has(local, monkeypatch, home, named):
+    monkeypatch.setenv("DAGSTER_HOME", home)
+    with pytest.raises(MissingTableError) as error:
+        read(ASSET, CITY, lake=local.root)
+    rest = "dagster asset materialize -m pipelines.definitions --select coverage --partition town"
+    assert error.value.fix == f"make it: {named}{rest}"
 
 
 def test_an_absent_table_says_why(lake):
@@ -851,8 +862,35 @@ def test_provenance_stands_in_the_file(tmp_path):
     checker = Checker(contract(ASSET))
     table_writer(checker, coverage(1), provenance)(path)
     assert json.loads(pq.read_metadata(path).metadata[b"cityloom"]) == provenance
+    assert provenance_of(path) == provenance
     assert pq.read_metadata(path).row_group(0).column(0).compression == "ZSTD"
     assert checker.rows == 3 and set(checker.missing.values()) == {0}
+
+
+def test_provenance_stands_in_what_travels_beside_a_table(lake):
+    provenance = {"fingerprint": "f", "inputs": {"upstream": {"regions": "1"}}}
+    beside = {
+        "map.parquet": plain_table_writer(contract(ASSET), coverage(1)),
+        **checkpoint_writers("a", _checkpoint()),
+        "x.txt": text_writer("x"),
+    }
+    files = {file: signed(file, write, provenance) for file, write in beside.items()}
+    lake.commit(lake.stage(CITY, ASSET, files), fingerprint="f")
+    handle = Lake(lake.root).handle(CITY, ASSET)
+    assert provenance_of(handle.path("map.parquet")) == provenance
+    assert provenance_of(handle.path("a.json")) == provenance
+    assert len(handle.frame(file="map.parquet")) == 3
+    assert handle.record("a") == _checkpoint().record == handle.checkpoint("a").record
+    assert handle.path("x.txt").read_text() == "x"
+
+
+def test_what_was_not_signed_says_nothing_of_itself(tmp_path):
+    path = tmp_path / "x.parquet"
+    plain_table_writer(contract(ASSET), coverage(1))(path)
+    checkpoint_writers("a", _checkpoint())["a.json"](tmp_path / "a.json")
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "foreign.parquet")
+    for name in ("x.parquet", "a.json", "foreign.parquet"):
+        assert provenance_of(tmp_path / name) == {}
 
 
 def test_streams_are_written_part_by_part(tmp_path):
