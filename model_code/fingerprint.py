@@ -83,6 +83,7 @@ class CodeGraph:
         self._root, self._packages, self._opaque = root, frozenset(packages), frozenset(opaque)
         self._modules: dict[str, _Module | None] = {}
         self._symbols: dict[tuple[str, str, bool], tuple[str, frozenset[str]]] = {}
+        self._places_of: dict[str, frozenset[tuple[str, str]]] = {}
 
     def digests(self, roots: Iterable[str]) -> dict[str, str]:
         """Digest of every symbol that the roots reach, by `package.module:name`.
@@ -120,8 +121,13 @@ class CodeGraph:
             self._modules[name] = _Module(name, files[0], self._packages) if files else None
         return self._modules[name]
 
-    def _places(self, target: str) -> set[tuple[str, str]]:
+    def _places(self, target: str) -> frozenset[tuple[str, str]]:
         """The symbols (module, name) that a dotted target stands for."""
+        if target not in self._places_of:
+            self._places_of[target] = frozenset(self._looked_up(target))
+        return self._places_of[target]
+
+    def _looked_up(self, target: str) -> set[tuple[str, str]]:
         found: set[tuple[str, str]] = set()
         queue, seen = [target], {target}
         while queue:
@@ -152,10 +158,12 @@ class CodeGraph:
         if key not in self._symbols:
             module = self._module(module_name)
             assert module is not None
-            nodes = [_bare(n, root) for n in module.names.get(name, ())]
+            nodes = module.names.get(name, [])
+            if root:
+                nodes = [_undecorated(n) for n in nodes]
             uses = _Uses(module, self._packages)
             if name == _IMPORT:
-                nodes = [_bare(n, False) for n in module.effects]
+                nodes = module.effects
                 uses.found |= {f"{other}.{_IMPORT}" for other in module.runs}
                 uses.found |= {f"{module_name}.{n}" for n in self._registered(module)}
             else:
@@ -195,7 +203,8 @@ class _Module:
         self.runs: list[str] = []
         self.effects: list[ast.stmt] = []
         self._packages = packages
-        self._read(ast.parse(path.read_text(encoding="utf-8"), str(path)).body)
+        tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+        self._read(_Bare().visit(tree).body)
 
     def _read(self, body: Iterable[ast.AST]) -> None:
         for node in body:
@@ -426,10 +435,8 @@ class _Bare(ast.NodeTransformer):
         return None if _is_constant(node) else node
 
 
-def _bare(node: ast.stmt, root: bool) -> ast.stmt:
-    """A copy of a statement that holds only what counts."""
-    node = copy.deepcopy(node)
-    if root and isinstance(node, _Function | ast.ClassDef):
+def _undecorated(node: ast.stmt) -> ast.stmt:
+    if isinstance(node, _Function | ast.ClassDef):
+        node = copy.copy(node)
         node.decorator_list = []
-    bare: ast.stmt = _Bare().visit(node)
-    return bare
+    return node
