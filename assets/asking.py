@@ -106,12 +106,15 @@ class Remembering:
         asks = prompted(asks) if self._real else asks
         keys = self.keys(asks)
         new = self._unknown(keys)
-        meter, done = Meter(self.progress, self.about, len(new)), 0
+        meter, done = None, 0
         while done < len(new):
             batch = new[done : done + (self._choice.batch if self._real else _TEMPLATE_BATCH)]
             some = [asks[i] for i in batch]
             some = some[: self._affordable(some, len(new) - done)]
             batch = batch[: len(some)]
+            # What loading takes is told in no rate, and the budget reaches for an ask.
+            getattr(self._captioner, "ready", _nothing)()
+            meter = meter or Meter(self.progress, self.about, len(new))
             began = time.monotonic()
             try:
                 answers: Sequence[Answer | None] = self._captioner.caption(some)
@@ -286,6 +289,10 @@ class Remembering:
         return (
             {"count": len(self.failed), "asks": digest(sorted(self.failed))} if self.failed else {}
         )
+
+
+def _nothing() -> None:
+    """For captioners that load nothing."""
 
 
 def prompted(asks: Sequence[Ask]) -> Sequence[Ask]:

@@ -276,7 +276,7 @@ def test_a_captioner_of_ones_own_is_named_in_the_config(tmp_path: Path) -> None:
     ctx.city.captions = Captions.model_validate({"captioner": choice})
     found = remembering(ctx).caption(asks(3))
     assert [answer.text.split(" of ")[0] for answer in found] == ["Hi"] * 3
-    with pytest.raises(ValueError, match="1 captions were asked for, 0 came"):
+    with pytest.raises(DataError, match="TenLines gave 0 answers to 1 asks"):
         remembering(ctx).caption([Ask("pois", pois=(("a", "b"),))])
 
 
@@ -302,6 +302,50 @@ def test_a_captioner_of_ones_own_is_asked_again_for_what_no_prompt_tells(tmp_pat
     assert Counting.asked == 2
     assert [answer.text for answer in remembering(ctx).caption(few)] == found
     assert Counting.asked == 2
+
+
+class Fragile:
+    """Raises for dark pictures, and stops for good at a black one."""
+
+    identity = Identity("fragile", "1")
+    loaded, sizes = 0, list[int]()
+
+    def ready(self) -> None:
+        if not Fragile.loaded:
+            time.sleep(0.5)
+        Fragile.loaded += 1
+
+    def caption(self, asked: list[Ask]) -> list[Answer]:
+        self.sizes.append(len(asked))
+        means = [ask.picture.mean() for ask in asked]
+        if any(0 < mean < 9 for mean in means):
+            raise IndexError("too dark")
+        if 0 in means:
+            raise CaptionerStopped("it is night", fix="wait", answers=[])
+        return [Answer(f"A picture of mean {mean:.1f}.") for mean in means]
+
+
+def test_one_ask_that_a_captioner_of_ones_own_raises_for_stops_no_other(tmp_path: Path) -> None:
+    ctx = context(tmp_path)
+    choice = {"kind": "custom", "object": "tests.assets.test_asking:Fragile", "batch": 8}
+    ctx.city.captions = Captions.model_validate({"captioner": choice})
+    asked = asks(16)
+    asked[3] = Ask("satellite", np.full((8, 8, 3), 5, np.uint8))
+    writer = remembering(ctx)
+    found = writer.caption(asked)
+    assert [i for i, answer in enumerate(found) if answer.error] == [3]
+    assert found[3].error == "the captioner fails on it (IndexError: too dark)"
+    assert Fragile.sizes == [8, 4, 2, 2, 1, 1, 4, 8]
+    # Loading, which took half a second, is in no rate.
+    assert Fragile.loaded >= 1 and 0 < writer.metadata()["seconds"] < 0.5
+    # What came before it stopped is kept, also of a half.
+    night = [*asks(20)[16:], asked[3], Ask("satellite", np.zeros((8, 8, 3), np.uint8))]
+    with pytest.raises(CaptionerStopped, match="night"):
+        remembering(ctx).caption(night)
+    Fragile.sizes.clear()
+    with pytest.raises(CaptionerStopped, match="night"):
+        remembering(ctx).caption(night)
+    assert sum(Fragile.sizes) < 6
 
 
 @pytest.mark.parametrize(
