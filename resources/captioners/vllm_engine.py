@@ -88,6 +88,7 @@ class VllmCaptioner:
         from model_code.vision.loading import release
 
         vllm, weights = extras.load("vllm"), hub.folder(self._choice)
+        release()  # what earlier stages have left: the engine looks at what is free of the whole GPU
         for smaller in range(_SMALLER + 1):
             try:
                 with without_network():

@@ -27,6 +27,7 @@ from model_code.city import Captions
 from model_code.errors import DataError, MissingExtraError
 from model_code.text import levels
 from model_code.text.captioner_config import VllmChoice
+from model_code.vision import loading
 from model_code.vision.loading import Loaded, Memory
 from resources import backends
 from resources.captioners import vllm_engine
@@ -369,10 +370,16 @@ class Engines:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, most: int, error: Exception) -> None:
         self.most, self.error, self.tried = most, error, list[int]()
+        self.released = 0
+        monkeypatch.setattr(loading, "release", self.release)
         monkeypatch.setattr(extras, "load", lambda extra: self)
         monkeypatch.setattr(vllm_engine.hub, "folder", lambda choice: Path("/cache/snapshot"))
 
+    def release(self) -> None:
+        self.released += 1
+
     def LLM(self, max_num_seqs: int, **given: Any) -> Any:
+        assert self.released > len(self.tried)
         self.tried.append(max_num_seqs)
         if max_num_seqs > self.most:
             raise self.error
