@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from model_code.city import City
     from model_code.text.captioner_config import Budget, Prices
 
+ASKING = ("captions", "poi_descriptions", "region_descriptions")  # the stages that do
 _TEXTS, _SPENT = "texts", "spent"  # kinds of kept rows: answers, and what each batch took
 _TEMPLATE_BATCH = 128
 # Where so many asks are all refused for good, and none was ever answered, the request is wrong.
@@ -307,7 +308,11 @@ def prompted(asks: Sequence[Ask]) -> Sequence[Ask]:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a stage would ask of its captioner: `groups` are (name, asks, of which cached)."""
+    """What a stage would ask of its captioner: `groups` are (name, asks, of which cached).
+
+    `most_in` and `most_out` are the tokens of one request at most, and `max_tries` the requests of one ask; 0
+    where no request is made.
+    """
 
     captioner: str
     groups: tuple[tuple[str, int, int], ...]
@@ -320,6 +325,16 @@ class Forecast:
     budget: Budget | None = None
     retries: int = 0
     again: str = ""  # why something may be asked again
+    max_tries: int = 0
+    most_in: int = 0
+    most_out: int = 0
+
+    @property
+    def most_requests(self) -> int:
+        """Where each ask is made again as often as may be, also those whose first try is cached, and no
+        answer is of use before the last request."""
+        asks = sum(asks for _, asks, _ in self.groups)
+        return (self.missing + asks * self.retries) * self.max_tries
 
     @property
     def missing(self) -> int:
@@ -346,6 +361,13 @@ class Forecast:
             told.append(f"  cost: {self.prices.cost(tokens_in, tokens_out):.2f}")
         if self.retries:
             told.append(f"  these are first tries; {self.again}, at most {self.retries} times each")
+        if most := self.most_requests:
+            tokens_in, tokens_out = most * self.most_in, most * self.most_out
+            cost = self.prices and f", for {self.prices.cost(tokens_in, tokens_out):.2f}"
+            told.append(
+                f"  at most: {most:,} requests ({self.max_tries} of each try that fails), {tokens_in:,} "
+                f"tokens in, {tokens_out:,} out{cost or ''}"
+            )
         if self.budget is not None:
             limits = [f"{self.budget.money:g} money"] if self.budget.money else []
             limits += [f"{self.budget.tokens:,} tokens"] if self.budget.tokens else []
@@ -399,4 +421,8 @@ def forecast(
         choice.budget if real else None,
         retries,
         again,
+        # One of the user's own makes its requests as it likes.
+        (choice.max_tries if choice.kind != "custom" else 1) if real else 0,
+        max([spent.most_in, *estimates]),
+        choice.max_tokens if real else 0,
     )

@@ -192,6 +192,12 @@ def test_a_budget_stops_cleanly_and_a_larger_one_goes_on(tmp_path: Path, budget:
         lines = "\n".join(looked.lines())
         assert f"cost: {EACH * (60 - done):.2f}" in lines and f"measured on {done}" in lines
         assert f"{120 * done:,} tokens spent so far" in lines
+        # Each of the missing, and two more tries of all, with answers as long as may be, four requests each.
+        most = 4 * (60 - done + 2 * 60)
+        assert looked.most_requests == most and looked.most_out == 512 and looked.most_in >= 100
+        cost = most * (looked.most_in * 1e-6 + 512 * 1e-5)
+        assert f"at most: {most:,} requests (4 of each try that fails)" in lines
+        assert f"{512 * most:,} out, for {cost:.2f}\n" in lines
         assert re.search(r"time: \d+:\d\d\n", lines)
         more = {"budget": {"money": 1.0}, "price_per_million_tokens": PRICES}
         last = remembering(context(tmp_path, base_url=server.url, **more))
@@ -207,7 +213,7 @@ def test_a_forecast_asks_nothing_and_says_what_it_rests_on(tmp_path: Path) -> No
         assert not server.requests
     assert looked.missing == 1000 and looked.tokens_out == 50 and 100 < looked.tokens_in < 250
     nothing = "\n".join(forecast(ctx, captioner, {"chips": []}).lines())
-    assert "0 to ask" in nothing and "time: 0:00" in nothing
+    assert "at most" not in nothing and "0 to ask" in nothing and "time: 0:00" in nothing
     lines = "\n".join(looked.lines())
     assert "an estimate" in lines and "not known before a first batch" in lines
     assert f"cost: {1000 * looked.tokens_in * 1e-6 + 0.5:.2f}" in lines
