@@ -166,7 +166,7 @@ class Weights(Model):
 
     @model_validator(mode="after")
     def _pinned(self) -> Weights:
-        local = Path(self.model).is_absolute()
+        local = Path(self.model).expanduser().is_absolute()
         if local and self.revision:
             raise ValueError("a folder has no revision (its content counts); take the key out")
         if not local and not self.revision:

@@ -231,6 +231,16 @@ def test_weights_that_are_not_there_are_named(tmp_path: Path) -> None:
         transformers(tmp_path).caption([])
 
 
+def test_a_folder_may_be_told_from_home(llava: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(llava.parent))
+    at_home = transformers(Path("~") / llava.name)
+    assert at_home.identity == transformers(llava).identity
+    assert at_home.caption([Ask("satellite", pictures(1)[0])])[0].tokens_in > 0
+    for folder, told in (("~/none", "none holds no config.json"), ("home/x", "needs `revision:`")):
+        with pytest.raises((DataError, ValueError), match=told):
+            transformers(Path(folder))
+
+
 def test_a_folder_s_revision_is_its_content(llava: Path) -> None:
     before = transformers(llava).identity
     assert transformers(llava).identity == before and len(before.revision) == 16
