@@ -35,7 +35,7 @@ from resources.captioners.batches import Halving, out_of_memory
 from resources.captioners.hugging_face import TransformersCaptioner
 from resources.captioners.tries import Said, answered
 from tests.resources.captioners_server import serving
-from tests.resources.tiny_models import save_blip2, save_llava
+from tests.resources.tiny_models import save_blip2, save_llava, save_qwen
 from tests.tiny import ROOT
 
 
@@ -64,7 +64,12 @@ def blip2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_blip2(tmp_path_factory.mktemp("models") / "blip2")
 
 
-KINDS = ["template", "openai", "llava", "blip2", "custom"]
+@pytest.fixture(scope="module")
+def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_qwen(tmp_path_factory.mktemp("models") / "qwen")
+
+
+KINDS = ["template", "openai", "llava", "blip2", "qwen", "custom"]
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -73,7 +78,7 @@ def captioner(request: pytest.FixtureRequest) -> Iterator[Captioner]:
     if kind == "openai":
         with serving() as server:
             yield opened({"kind": kind, "base_url": server.url, "model": "m", "revision": "r"})
-    elif kind in ("llava", "blip2"):
+    elif kind in ("llava", "blip2", "qwen"):
         yield transformers(request.getfixturevalue(kind))
     elif kind == "custom":
         yield opened({"kind": kind, "object": "tests.assets.test_asking:TenLines"})
@@ -143,6 +148,21 @@ def test_an_answer_is_what_the_model_itself_generates(llava: Path) -> None:
     got = captioner._say([ask, longer, ask])
     assert got[0].text.strip() == got[2].text.strip() == want.strip() != ""
     assert got[0].tokens_in == inputs["input_ids"].shape[1] and got[0].tokens_out <= 24
+
+
+def test_a_model_may_take_pictures_of_any_size(qwen: Path) -> None:
+    """As Qwen-VL does: a token for each 28 x 28 pixels, so a batch holds rows of several lengths."""
+    captioner = transformers(qwen, batch=4)
+    rng = np.random.default_rng(2)
+    sizes = ((28, 28), (84, 56), (56, 112), (28, 56))
+    asks = [Ask("satellite", rng.integers(0, 255, (*size, 3)).astype(np.uint8), prompt="a street ?")
+            for size in sizes]  # fmt: skip
+    found = captioner._say(asks)
+    assert [one.tokens_in - found[0].tokens_in for one in found] == [0, 5, 7, 1]
+    assert [one.text for one in found] == [captioner._say([ask])[0].text for ask in asks]
+    assert len({one.text for one in found}) == 4
+    (pois,) = captioner._say([Ask("pois", pois=(("Bakery", "food"),), prompt="a street ?")])
+    assert pois.text and not pois.error and pois.tokens_in < found[0].tokens_in
 
 
 def test_warm_answers_follow_their_own_seed(llava: Path) -> None:
