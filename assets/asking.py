@@ -263,8 +263,8 @@ class Remembering:
             f" for {cost:.2f}" if cost is not None else ""
         )
         raise BudgetError(
-            f"captions.captioner.budget is used up: {what} spent, {left:,} asks are left, and the "
-            f"next may take {most:,} tokens",
+            f"captions.captioner.budget, which each stage has for itself, is used up: {what} spent, "
+            f"{left:,} asks are left, and the next may take {most:,} tokens",
             fix="raise captions.captioner.budget (`cityloom captions CITY --dry-run` says by how much) "
             "and run again: what has an answer is kept, and not paid for again",
         )
@@ -372,7 +372,9 @@ class Forecast:
             limits = [f"{self.budget.money:g} money"] if self.budget.money else []
             limits += [f"{self.budget.tokens:,} tokens"] if self.budget.tokens else []
             spent = self.spent.tokens_in + self.spent.tokens_out
-            told.append(f"  budget: {' and '.join(limits)}; {spent:,} tokens spent so far")
+            told.append(
+                f"  budget of this stage: {' and '.join(limits)}; {spent:,} tokens spent so far"
+            )
         return told
 
 

@@ -39,7 +39,8 @@ class Prices(Section):
 
 
 class Budget(Section):
-    """What a stage of this city may spend on one model, all runs together."""
+    """What a stage of this city may spend on one model, all runs together. There are three that ask (captions,
+    descriptions of POIs, and of regions), so a city may spend three times as much."""
 
     money: float | None = Field(None, gt=0)
     tokens: int | None = Field(None, ge=1)

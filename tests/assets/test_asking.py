@@ -179,7 +179,8 @@ def test_a_budget_stops_cleanly_and_a_larger_one_goes_on(tmp_path: Path, budget:
         with pytest.raises(BudgetError) as caught:
             remembering(ctx).caption(asked)
         told = str(caught.value)
-        assert "captions.captioner.budget is used up" in told and "run again" in told
+        assert "captions.captioner.budget, which each stage has for itself, is used up" in told
+        assert "run again" in told
         done = len(server.requests)
         # An answer as long as may be always fits; so it stops where one might not.
         assert 16 <= done <= 21 and f"{120 * done:,} tokens for" in told
@@ -191,6 +192,7 @@ def test_a_budget_stops_cleanly_and_a_larger_one_goes_on(tmp_path: Path, budget:
         assert looked.groups == (("chips", 60, done),) and looked.missing == 60 - done
         lines = "\n".join(looked.lines())
         assert f"cost: {EACH * (60 - done):.2f}" in lines and f"measured on {done}" in lines
+        assert "budget of this stage: " in lines
         assert f"{120 * done:,} tokens spent so far" in lines
         # Each of the missing, and two more tries of all, with answers as long as may be, four requests each.
         most = 4 * (60 - done + 2 * 60)
