@@ -88,7 +88,7 @@ def test_of_many_pictures_a_batch_or_two_are_held(tmp_path: Path) -> None:
         rows = pd.DataFrame(index=range(len(texts)), columns=list(SCORES), dtype=object)
         return rows.assign(perception_score=np.where(positions % 3 == 0, 0.0, 1.0), note="")
 
-    config = CalibrationConfig(retries=1, threshold=0.5)
+    config = CalibrationConfig(retries=1, threshold=0.5, floor=0.5)
     found = []
     with serving() as server:
         for lazily in (True, False):

@@ -231,7 +231,8 @@ def test_a_captioner_goes_before_the_judges_and_comes_back_for_the_next_tries(ll
             rows = pd.DataFrame("", index=range(len(texts)), columns=list(SCORES), dtype=object)
             return rows.assign(perception_score=0.0)
 
-        tries, _ = calibrate(asks, captioner, scorer, CalibrationConfig(retries=2, threshold=0.5))
+        until = CalibrationConfig(retries=2, threshold=0.5, floor=0.5)
+        tries, _ = calibrate(asks, captioner, scorer, until)
         return tries.drop(columns="took_s"), held
 
     name = f"captioner {llava.name}"
