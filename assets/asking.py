@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from model_code.city import City
     from model_code.text.captioner_config import Budget, Prices
 
+ASKING = ("captions", "poi_descriptions", "region_descriptions")  # the stages that do
 _TEXTS, _SPENT = "texts", "spent"  # kinds of kept rows: answers, and what each batch took
 _TEMPLATE_BATCH = 128
 # Where so many asks are all refused for good, and none was ever answered, the request is wrong.
@@ -106,12 +107,15 @@ class Remembering:
         asks = prompted(asks) if self._real else asks
         keys = self.keys(asks)
         new = self._unknown(keys)
-        meter, done = Meter(self.progress, self.about, len(new)), 0
+        meter, done = None, 0
         while done < len(new):
             batch = new[done : done + (self._choice.batch if self._real else _TEMPLATE_BATCH)]
             some = [asks[i] for i in batch]
             some = some[: self._affordable(some, len(new) - done)]
             batch = batch[: len(some)]
+            # What loading takes is told in no rate, and the budget reaches for an ask.
+            getattr(self._captioner, "ready", _nothing)()
+            meter = meter or Meter(self.progress, self.about, len(new))
             began = time.monotonic()
             try:
                 answers: Sequence[Answer | None] = self._captioner.caption(some)
@@ -259,8 +263,8 @@ class Remembering:
             f" for {cost:.2f}" if cost is not None else ""
         )
         raise BudgetError(
-            f"captions.captioner.budget is used up: {what} spent, {left:,} asks are left, and the "
-            f"next may take {most:,} tokens",
+            f"captions.captioner.budget, which each stage has for itself, is used up: {what} spent, "
+            f"{left:,} asks are left, and the next may take {most:,} tokens",
             fix="raise captions.captioner.budget (`cityloom captions CITY --dry-run` says by how much) "
             "and run again: what has an answer is kept, and not paid for again",
         )
@@ -288,6 +292,10 @@ class Remembering:
         )
 
 
+def _nothing() -> None:
+    """For captioners that load nothing."""
+
+
 def prompted(asks: Sequence[Ask]) -> Sequence[Ask]:
     """The asks with their prompts, as lazy as they are."""
     from model_code.text.prompts import completed
@@ -300,7 +308,11 @@ def prompted(asks: Sequence[Ask]) -> Sequence[Ask]:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a stage would ask of its captioner: `groups` are (name, asks, of which cached)."""
+    """What a stage would ask of its captioner: `groups` are (name, asks, of which cached).
+
+    `most_in` and `most_out` are the tokens of one request at most, and `max_tries` the requests of one ask; 0
+    where no request is made.
+    """
 
     captioner: str
     groups: tuple[tuple[str, int, int], ...]
@@ -313,6 +325,16 @@ class Forecast:
     budget: Budget | None = None
     retries: int = 0
     again: str = ""  # why something may be asked again
+    max_tries: int = 0
+    most_in: int = 0
+    most_out: int = 0
+
+    @property
+    def most_requests(self) -> int:
+        """Where each ask is made again as often as may be, also those whose first try is cached, and no
+        answer is of use before the last request."""
+        asks = sum(asks for _, asks, _ in self.groups)
+        return (self.missing + asks * self.retries) * self.max_tries
 
     @property
     def missing(self) -> int:
@@ -339,11 +361,20 @@ class Forecast:
             told.append(f"  cost: {self.prices.cost(tokens_in, tokens_out):.2f}")
         if self.retries:
             told.append(f"  these are first tries; {self.again}, at most {self.retries} times each")
+        if most := self.most_requests:
+            tokens_in, tokens_out = most * self.most_in, most * self.most_out
+            cost = self.prices and f", for {self.prices.cost(tokens_in, tokens_out):.2f}"
+            told.append(
+                f"  at most: {most:,} requests ({self.max_tries} of each try that fails), {tokens_in:,} "
+                f"tokens in, {tokens_out:,} out{cost or ''}"
+            )
         if self.budget is not None:
             limits = [f"{self.budget.money:g} money"] if self.budget.money else []
             limits += [f"{self.budget.tokens:,} tokens"] if self.budget.tokens else []
             spent = self.spent.tokens_in + self.spent.tokens_out
-            told.append(f"  budget: {' and '.join(limits)}; {spent:,} tokens spent so far")
+            told.append(
+                f"  budget of this stage: {' and '.join(limits)}; {spent:,} tokens spent so far"
+            )
         return told
 
 
@@ -392,4 +423,8 @@ def forecast(
         choice.budget if real else None,
         retries,
         again,
+        # One of the user's own makes its requests as it likes.
+        (choice.max_tries if choice.kind != "custom" else 1) if real else 0,
+        max([spent.most_in, *estimates]),
+        choice.max_tokens if real else 0,
     )

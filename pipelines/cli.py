@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from model_code.city import Cities, check_files, data_root
-from model_code.errors import CityloomError
+from model_code.errors import CityloomError, MissingTableError
 from model_code.extras import PACKAGE_OF, installed
 from resources.lake import Lake
 from resources.raw import RawFiles
@@ -88,13 +88,20 @@ def captions(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="only say what it would take; loads no model")
     ] = False,
+    inputs: Annotated[
+        bool, typer.Option("--inputs", help="build what the asks rest on, and ask nothing")
+    ] = False,
 ) -> None:
     """Build a city up to its captions, or say how many are missing, and what they would take."""
     with _advice():
         chosen = Cities.load()[city]
+    if inputs:
+        execute("before_captions", city)
     if not dry_run:
-        execute("up_to_captions", city)
+        if not inputs:
+            execute("up_to_captions", city)
         return
+    from assets.asking import ASKING
     from assets.captions import forecasts
     from assets.descriptions import forecast_of
     from assets.stage import STAGES, open_stage
@@ -107,12 +114,19 @@ def captions(
         lake = Lake()
         contexts = {
             name: open_stage(STAGES[name], chosen, lake, data_root()).look(typer.echo, typer.echo)
-            for name in ("captions", "poi_descriptions", "region_descriptions")
+            for name in ASKING
             if not STAGES[name].why_absent(chosen)
         }
-        looked = forecasts(contexts)
-        if ctx := contexts.get("region_descriptions"):
-            looked["region_descriptions"] = forecast_of(ctx)
+        try:
+            looked = forecasts(contexts)
+            if ctx := contexts.get("region_descriptions"):
+                looked["region_descriptions"] = forecast_of(ctx)
+        except MissingTableError as error:
+            raise MissingTableError(
+                error.what,
+                fix="build what the asks rest on, which asks no captioner and costs nothing there: "
+                f"cityloom captions {city} --inputs --dry-run",
+            ) from error
         for name, found in looked.items():
             typer.echo(f"{name} of {city}")
             typer.echo("\n".join(found.lines()))

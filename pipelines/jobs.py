@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import dagster as dg
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
+from assets.asking import ASKING
 from assets.stage import STAGES, explain, fingerprint_of, fingerprints
 from model_code.city import Cities, City, check_files, data_root
 from model_code.errors import CityloomError
@@ -73,6 +74,8 @@ def _job(name: str, first_group: str, about: str) -> dg.UnresolvedAssetJobDefini
     )
 
 
+_ASKING = dg.AssetSelection.assets(*ASKING)
+
 JOBS = [
     _job("whole_city", "raw", "Raw files to report, for one city."),
     _job("from_features", "features", "Chips, counts, flows and all that follows."),
@@ -82,6 +85,12 @@ JOBS = [
         "up_to_captions",
         selection=dg.AssetSelection.groups("raw", "regions", "features", "captions"),
         description="Raw files to captions: what may need a GPU or a server of its own.",
+        executor_def=EXECUTOR,
+    ),
+    dg.define_asset_job(
+        "before_captions",
+        selection=_ASKING.upstream() - _ASKING,
+        description="All that asks of a captioner rest on, and none of them: for the dry run of a new city.",
         executor_def=EXECUTOR,
     ),
     dg.define_asset_job(

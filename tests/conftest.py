@@ -14,6 +14,21 @@ import pytest
 from tests.tiny import Place, make_place
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Figures that tests record (`record_property("figure", ...)`) are told where these pass, too, and from
+    whichever process they come."""
+    told = [
+        f"{report.nodeid.rpartition('::')[2]}: {value}"
+        for report in terminalreporter.getreports("passed")
+        for name, value in report.user_properties
+        if name == "figure" and report.when == "call"
+    ]
+    if told:
+        terminalreporter.section("figures")
+        for line in told:
+            terminalreporter.line(line)
+
+
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A tiny city that the job has built once; copy it before changing it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import math
 import re
 
@@ -22,7 +23,7 @@ _COORDINATES = re.compile(
     r"|\b(?-i:[NSEW])\s*\d{1,3}(?:\.\d+)?\s*°",
     re.IGNORECASE,
 )
-_FENCE = re.compile(r"^```(?:json)?\s*(.*?)\s*```$", re.DOTALL)
+_BRACES = 64  # at which JSON is looked for in an answer
 
 
 def tidy(ask: Ask, text: str, *, cut: bool = False) -> str:
@@ -30,13 +31,32 @@ def tidy(ask: Ask, text: str, *, cut: bool = False) -> str:
     was not finished: then whole sentences stay."""
     text = keepable(text).strip()
     if ask.form != "caption":
-        fenced = _FENCE.match(text)
-        return fenced[1] if fenced else text
+        return _json_in(text)
     text = " ".join(text.split())
     if cut:
         ends = [found.end() for found in re.finditer(r"[.!?](?=\s|$)", text)]
         return text[: ends[-1]] if ends else ""
     return text
+
+
+def _json_in(text: str) -> str:
+    """The first JSON object in a text that holds the levels, without the words and fences around it; the
+    first of any kind where none does, and the text where there is none."""
+    decoder, start, found = json.JSONDecoder(), 0, list[str]()
+    for _ in range(_BRACES):
+        start = text.find("{", start)
+        if start < 0:
+            break
+        try:
+            _, end = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            start += 1
+            continue
+        found.append(text[start:end])
+        if levels.parse(found[-1])[0]:
+            return found[-1]
+        start = end
+    return found[0] if found else text
 
 
 def keepable(text: str) -> str:

@@ -39,7 +39,8 @@ class Prices(Section):
 
 
 class Budget(Section):
-    """What a stage of this city may spend on one model, all runs together."""
+    """What a stage of this city may spend on one model, all runs together. There are three that ask (captions,
+    descriptions of POIs, and of regions), so a city may spend three times as much."""
 
     money: float | None = Field(None, gt=0)
     tokens: int | None = Field(None, ge=1)
@@ -98,6 +99,31 @@ def _variable(name: str) -> str:
     return name
 
 
+# Names of fields that end so, or hold such a word, and those that do and hold no secret.
+_SECRET = re.compile(
+    r"(?:^|[_.-]|api)(?:key|token)$|(?:^|[_.-])auth(?:$|[_.-])|authori[sz]ation|secret|passw|credential|bearer"
+)
+_NO_SECRET = {"prompt_cache_key", "bos_token", "eos_token", "pad_token", "stop_token"}
+
+
+def _no_keys(value: Any, where: str = "") -> Any:
+    """What may stand in tables, manifests and logs: no field that is named as keys are, however deep."""
+    parts: Any = value.items() if isinstance(value, dict) else ()
+    if isinstance(value, list):
+        parts = enumerate(value)
+    for name, part in parts:
+        place = f"{where}.{name}" if where else str(name)
+        # apiKey is api_key.
+        words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", str(name)).lower()
+        if words not in _NO_SECRET and _SECRET.search(words):
+            raise ValueError(
+                f"{place} is named as a key is: what stands here is kept in tables; take it out, and let the "
+                "key come from an environment variable (`api_key_env` of a server)"
+            )
+        _no_keys(part, place)
+    return value
+
+
 class OpenAiChoice(Model):
     """Any server of the OpenAI protocol, such as `vllm serve` on one or many machines.
 
@@ -115,7 +141,7 @@ class OpenAiChoice(Model):
     timeout_s: float = Field(120.0, gt=0, exclude=True)
     backoff_s: float = Field(1.0, ge=0, exclude=True)
     longest_wait_s: float = Field(120.0, gt=0, exclude=True)
-    request: dict[str, Any] = Field(default_factory=dict)
+    request: Annotated[dict[str, Any], AfterValidator(_no_keys)] = Field(default_factory=dict)
 
     @field_validator("request")
     @classmethod
@@ -141,7 +167,7 @@ class Weights(Model):
 
     @model_validator(mode="after")
     def _pinned(self) -> Weights:
-        local = Path(self.model).is_absolute()
+        local = Path(self.model).expanduser().is_absolute()
         if local and self.revision:
             raise ValueError("a folder has no revision (its content counts); take the key out")
         if not local and not self.revision:
@@ -178,7 +204,7 @@ class CustomChoice(Model):
     object: str = Field(
         pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="package.module:Class"
     )
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: Annotated[dict[str, Any], AfterValidator(_no_keys)] = Field(default_factory=dict)
 
 
 def _by_name(choice: Any) -> Any:

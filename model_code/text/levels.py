@@ -36,8 +36,9 @@ def parse(text: str) -> tuple[Levels | None, str]:
 
 
 def schema() -> str:
-    """The JSON schema of an answer, for models that can be held to one."""
-    return json.dumps(Levels.model_json_schema(), sort_keys=True)
+    """The JSON schema of an answer, for models that can be held to one. These write the keys in its order,
+    which is that of the levels: each rests on the one before."""
+    return json.dumps(Levels.model_json_schema())
 
 
 def strict_schema() -> dict[str, Any]:

@@ -56,10 +56,13 @@ def names() -> dict[str, str]:
 
 @cache
 def prompt_id(name: str) -> str:
-    """Name, version and digest of a prompt: of its file and of what all prompts share."""
+    """Name, version and digest of a prompt: of its file, of what all prompts share, and of the schema where it
+    tells one."""
     version = names()[name]
-    files = [file_digest(FOLDER / f"{part}.j2") for part in (version, "_terms")]
-    return f"{version} {digest(files)[:12]}"
+    rests_on = [file_digest(FOLDER / f"{part}.j2") for part in (version, "_terms")]
+    if "data_schema" in (FOLDER / f"{version}.j2").read_text(encoding="utf-8"):
+        rests_on.append(levels.schema())
+    return f"{version} {digest(rests_on)[:12]}"
 
 
 @cache

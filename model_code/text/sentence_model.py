@@ -39,14 +39,21 @@ class SentenceModel:
 
     def _load(self) -> Any:
         package: Any = load("text")
-        with quiet():
-            model = package.SentenceTransformer(
-                place_of(self._choice),
-                device=str(device()),
-                trust_remote_code=False,
-                model_kwargs={"dtype": self._dtype},
-                **source_of(self._choice),
-            )
+        try:
+            with quiet():
+                model = package.SentenceTransformer(
+                    place_of(self._choice),
+                    device=str(device()),
+                    trust_remote_code=False,  # since release 6 this holds of folders, too
+                    model_kwargs={"dtype": self._dtype},
+                    **source_of(self._choice),
+                )
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"captions.text_embedding.model: {self.identity.model} cannot be loaded ({error})",
+                fix="give a model whose code is in sentence-transformers and transformers: code that comes "
+                "with a model is not run",
+            ) from error
         own, width = _width(model), self._choice.width
         if width is not None and width > own:
             raise DataError(
@@ -80,6 +87,4 @@ class SentenceModel:
 
 
 def _width(model: Any) -> int:
-    """The method has another name since release 6."""
-    named = getattr(model, "get_embedding_dimension", None)
-    return int(named() if named else model.get_sentence_embedding_dimension())
+    return int(model.get_embedding_dimension())

@@ -17,6 +17,10 @@ from model_code.errors import DataError
 
 _CHANNELS = (3, 16, 32, 64, 128)  # of the small one
 _HEADS = ("AuxLogits", "avgpool", "dropout", "fc")
+_HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+# Mean and standard deviation of the pictures that torchvision's weights were trained on. Inception-v3's are
+# ported from a network that saw them from -1 to 1, and so does the small one.
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class ImageEncoder(nn.Module):
@@ -24,7 +28,8 @@ class ImageEncoder(nn.Module):
 
     `small`: four convolutions of stride 2 with group normalisation, so that a picture's features
     never depend on the others in its batch. `resnet18`, `resnet152` and `inception_v3`: torchvision's, freshly
-    initialised. `timm/NAME`: timm's, with its own pooling and normalisation, likewise; one that takes
+    initialised, whose pictures are normalised as their weights want it. `timm/NAME`: timm's, with its own pooling
+    and normalisation, likewise; one that takes
     pictures of one size only, such as a ViT, gets them brought to it. In training, pictures are mirrored at random: `turned` ones (seen from above, and
     square) at both axes and the diagonal, others left to right.
     """
@@ -42,9 +47,10 @@ class ImageEncoder(nn.Module):
         self.size_px: tuple[int, int] | None = None
         if about.get("fixed_input_size"):
             self.size_px = tuple(about["input_size"][1:])
-        for side in ("mean", "std"):
-            values = torch.tensor(tuple(about.get(side, (0.5, 0.5, 0.5))))
-            self.register_buffer(side, values[:, None, None], persistent=False)
+        usual = _IMAGENET if name.startswith("resnet") else _HALVES
+        for side, values in zip(("mean", "std"), usual, strict=True):
+            channels = torch.tensor(tuple(about.get(side, values)))
+            self.register_buffer(side, channels[:, None, None], persistent=False)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Features [V, self.width] of pictures uint8 [V, h, w, 3]."""

@@ -224,8 +224,12 @@ def pretrained_checkpoint(
     checkpoint = Checkpoint(tensors, record)
     record["weight"] = choice.weight
     if choice.weight is None:
-        clip = PretrainedClip({**record, "weight": 1.0}, lambda: checkpoint)
-        cosine = clip.encode_images(list(pictures)) @ clip.encode_texts(texts).T
+        memory = Memory()
+        clip = PretrainedClip({**record, "weight": 1.0}, lambda: checkpoint, memory)
+        try:
+            cosine = clip.encode_images(list(pictures)) @ clip.encode_texts(texts).T
+        finally:
+            memory.clear()  # what follows in this process finds the room
         own, b = np.diagonal(cosine), len(texts)
         record |= {
             "weight": clip_weight(own, choice.matched_score),

@@ -1,11 +1,16 @@
-"""Batches that shrink when memory runs out, and what came of it."""
+"""Batches that shrink when memory runs out, or where an ask of theirs fails, and what came of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from model_code.backends import Answer, Ask
+from model_code.errors import CityloomError
+from model_code.text.answers import keepable
+
+T = TypeVar("T")
+_TOLD = 300  # characters of an error that a row keeps
 
 Do = Callable[[Sequence[Ask]], list[Answer]]
 
@@ -37,13 +42,13 @@ class Halving:
             try:
                 found += do(batch)
             except Exception as error:
-                if not out_of_memory(error) and not (len(batch) > 1 and engine_died(error)):
+                full = out_of_memory(error) or (len(batch) > 1 and engine_died(error))
+                if not full or isinstance(error, CityloomError):
                     raise
                 if self.size == 1 or len(batch) == 1:
                     found.append(Answer(error="out of memory with this ask alone", final=True))
                 else:
-                    self.size = len(batch) // 2
-                    self.halved += 1
+                    self.halve(len(batch))
             else:
                 continue
             from model_code.vision.loading import release
@@ -52,9 +57,46 @@ class Halving:
             smaller(self.size)
         return found
 
+    def halve(self, size: int) -> None:
+        """Batches of `size` are too large."""
+        self.size = size // 2
+        self.halved += 1
+
     def notes(self) -> dict[str, Any]:
         """For an asset's metadata."""
         return {"batch": self.size, "out_of_memory": self.halved}
+
+
+def each(
+    asks: Sequence[Ask],
+    do: Callable[[Sequence[Ask]], Sequence[T]],
+    failed: Callable[[str], T],
+    rises: Callable[[Exception], bool],
+) -> Iterator[T]:
+    """What `do` brings of a batch; where it fails, its halves are done by themselves, so that an ask that
+    fails does not take the others along.
+
+    Args:
+        failed: what stands for an ask that fails alone, of why.
+        rises: whether an error is about more than an ask; one that a user can mend always is.
+    """
+    why: str | None = None
+    found = list[T]()
+    try:
+        found = list(do(asks))
+    except Exception as error:
+        if isinstance(error, CityloomError) or rises(error):
+            raise
+        why = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    # What follows is here, where nothing holds the failed batch any more.
+    if why is None:
+        yield from found
+    elif len(asks) == 1:
+        yield failed(" ".join(keepable(why).split())[:_TOLD])
+    else:
+        half = len(asks) // 2
+        yield from each(asks[:half], do, failed, rises)
+        yield from each(asks[half:], do, failed, rises)
 
 
 def out_of_memory(error: BaseException | None) -> bool:
@@ -72,3 +114,8 @@ def engine_died(error: BaseException) -> bool:
     for want of memory."""
     said = str(error).lower()
     return type(error).__name__ == "EngineDeadError" or "engine core initialization failed" in said
+
+
+def device_lost(error: BaseException) -> bool:
+    """Whether a GPU has failed so that this process cannot use it any more, whatever it is asked."""
+    return type(error).__name__ == "AcceleratorError" or str(error).startswith("CUDA error")

@@ -3,10 +3,59 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
+from typing import Any
 
-from model_code.backends import Captioner, Identity
+from model_code.backends import Answer, Ask, Captioner, CaptionerStopped, Identity
 from model_code.errors import DataError
 from model_code.text.captioner_config import CustomChoice
+from resources.captioners.batches import device_lost, each
+
+
+class _Guarded:
+    """The user's captioner, of which one ask that it raises for does not take the others along."""
+
+    def __init__(self, captioner: Captioner, key: str) -> None:
+        self.identity = captioner.identity
+        self._captioner, self._key = captioner, key
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """For the asset's metadata, if it has any."""
+        return dict(getattr(self._captioner, "notes", {}))
+
+    def ready(self) -> None:
+        """Load its model, if it can be told to."""
+        getattr(self._captioner, "ready", lambda: None)()
+
+    def caption(self, asks: Sequence[Ask]) -> list[Answer]:
+        """One answer an ask, in order; what it raises for an ask that it is asked alone is an error of it.
+
+        Raises:
+            DataError: it gives more answers than asks, or fewer.
+            CaptionerStopped: it says so.
+        """
+        found: list[Answer] = []
+        try:
+            for answer in each(asks, self._answers, _failed, device_lost):
+                found.append(answer)  # noqa: PERF402 (what came before an error stays)
+        except CaptionerStopped as stopped:
+            stopped.answers = [*found, *stopped.answers]
+            raise
+        return found
+
+    def _answers(self, asks: Sequence[Ask]) -> list[Answer]:
+        found = self._captioner.caption(asks)
+        if len(found) != len(asks):
+            raise DataError(
+                f"{self._key} gave {len(found)} answers to {len(asks)} asks",
+                fix="give one `Answer` an ask, in their order; one with `error=` where there is none",
+            )
+        return found
+
+
+def _failed(why: str) -> Answer:
+    return Answer(error=f"the captioner fails on it ({why})", final=True)
 
 
 def open_custom(choice: CustomChoice) -> Captioner:
@@ -33,4 +82,4 @@ def open_custom(choice: CustomChoice) -> Captioner:
             fix="give it `identity` (model_code.backends.Identity) and `caption(asks)`; "
             "see docs/captioning.md",
         )
-    return captioner
+    return _Guarded(captioner, key)

@@ -61,6 +61,10 @@ class TransformersCaptioner:
         self._loaded()
         return self._batches.run(asks, self._batch)
 
+    def ready(self) -> None:
+        """Load the model, unless it is there; raises as `caption` does."""
+        self._loaded()
+
     def _batch(self, asks: Sequence[Ask]) -> list[Answer]:
         return answered(asks, self._say, self._choice.max_tries)
 

@@ -39,7 +39,7 @@ def identity_of(choice: OpenAiChoice | VllmChoice | TransformersChoice) -> Ident
 
 def folder_of(choice: Weights) -> Path | None:
     """The folder of a model that lies on this machine."""
-    path = Path(choice.model)
+    path = Path(choice.model).expanduser()
     if not path.is_absolute():
         return None
     if not (path / "config.json").is_file():

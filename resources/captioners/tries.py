@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from model_code.backends import Answer, Ask
 from model_code.text import answers
 from model_code.text.prompts import completed
-from resources.captioners.batches import out_of_memory
+from resources.captioners.batches import device_lost, each, engine_died, out_of_memory
 
-_TOLD = 300  # characters of an error that a row keeps
 _WARMER = 0.2  # by which each further try is warmer
 
 
@@ -33,8 +32,9 @@ def answered(asks: Sequence[Ask], say: Say, max_tries: int) -> list[Answer]:
     """One answer an ask, in order.
 
     Args:
-        say: what the model says to a batch; an error in it is final, and so is a ValueError, which is
-            taken to be about one ask of the batch, such as a prompt longer than the model reads.
+        say: what the model, which is loaded, says to a batch; an error in it is final, and so is an
+            exception, which is taken to be about one ask of the batch, such as a prompt longer than the
+            model reads, unless memory ran out or the engine or the GPU is gone.
     """
     found = [Answer(error=answers.lacking(ask), final=True, requests=0) for ask in asks]
     waiting = [(i, completed(ask)) for i, ask in enumerate(asks) if not found[i].error]
@@ -42,7 +42,7 @@ def answered(asks: Sequence[Ask], say: Say, max_tries: int) -> list[Answer]:
         if not waiting:
             break
         left = []
-        replies = _said([ask for _, ask in waiting], say)
+        replies = list(each([ask for _, ask in waiting], say, _refused, _rises))
         for (i, ask), said in zip(waiting, replies, strict=True):
             text = answers.tidy(ask, said.text, cut=said.cut)
             why = said.error or answers.problem(ask, text)
@@ -65,15 +65,9 @@ def answered(asks: Sequence[Ask], say: Say, max_tries: int) -> list[Answer]:
     return found
 
 
-def _said(asks: Sequence[Ask], say: Say) -> list[Said]:
-    """What a model says to each ask; where it refuses a batch, its halves are asked by themselves."""
-    try:
-        return say(asks)
-    except ValueError as error:
-        if out_of_memory(error):
-            raise
-        if len(asks) == 1:
-            why = " ".join(answers.keepable(str(error)).split())[:_TOLD]
-            return [Said(error=f"the model refuses it ({why})")]
-        half = len(asks) // 2
-        return [*_said(asks[:half], say), *_said(asks[half:], say)]
+def _refused(why: str) -> Said:
+    return Said(error=f"the model refuses it ({why})")
+
+
+def _rises(error: Exception) -> bool:
+    return out_of_memory(error) or engine_died(error) or device_lost(error)

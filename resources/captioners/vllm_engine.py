@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from model_code import extras
 from model_code.backends import Answer, Ask
+from model_code.errors import DataError
 from model_code.text import answers, levels
 from model_code.text.captioner_config import VllmChoice
 from resources.captioners import hub
-from resources.captioners.batches import Halving
+from resources.captioners.batches import Halving, engine_died, out_of_memory
 from resources.captioners.identity import identity_of
 from resources.captioners.tries import Said, answered
 
@@ -29,19 +30,22 @@ log = logging.getLogger(__name__)
 os.environ.setdefault(
     "VLLM_NO_USAGE_STATS", "1"
 )  # read when vllm is imported, here and in its engines
+_SMALLER = 2  # starts with half as much in flight, where memory is short: each takes minutes
+_TOLD = 500  # characters of an error of the start
+# Keys of `captions.captioner` that a start may fail for, and what vLLM calls them.
+_KEYS = {
+    "max_model_len": "max model len",
+    "gpu_memory_utilization": "gpu memory utilization",
+    "tensor_parallel": "tensor parallel",
+    "dtype": "dtype",
+}
 
 
 class VllmCaptioner:
     """A vision-language model that vLLM serves without a server. Its engine is shut down when others need
-    its room in `memory`, and started again at the next ask.
-
-    Raises:
-        MissingExtraError: vllm is not installed; told when it is opened, not at the first ask.
-    """
+    its room in `memory`, and started again at the next ask. A dry run needs no vllm."""
 
     def __init__(self, choice: VllmChoice, memory: Memory | None = None) -> None:
-        if not extras.installed("vllm"):
-            extras.load("vllm")
         self.identity = identity_of(choice)
         self._choice, self._memory = choice, memory
         self._batches = Halving(choice.batch)
@@ -59,10 +63,20 @@ class VllmCaptioner:
         return self._batches.notes()
 
     def caption(self, asks: Sequence[Ask]) -> list[Answer]:
-        """One answer an ask, in order; an ask that cannot be answered is an `Answer` with an error."""
+        """One answer an ask, in order; an ask that cannot be answered is an `Answer` with an error.
+
+        Raises:
+            MissingExtraError: vllm is not installed.
+            DataError: its engine cannot be started.
+        """
         return self._batches.run(asks, self._batch, self._smaller)
 
+    def ready(self) -> None:
+        """Start the engine, unless it runs; raises as `caption` does."""
+        self._engine()
+
     def _batch(self, asks: Sequence[Ask]) -> list[Answer]:
+        self._engine()  # an error of its start is about no ask
         return answered(asks, self._say, self._choice.max_tries)
 
     def _smaller(self, size: int) -> None:
@@ -71,9 +85,20 @@ class VllmCaptioner:
         self._engine.forget()
 
     def _start(self) -> Any:
+        from model_code.vision.loading import release
+
         vllm, weights = extras.load("vllm"), hub.folder(self._choice)
-        with without_network():
-            return vllm.LLM(**engine_arguments(self._choice, weights, self._batches.size))
+        release()  # what earlier stages have left: the engine looks at what is free of the whole GPU
+        for smaller in range(_SMALLER + 1):
+            try:
+                with without_network():
+                    return vllm.LLM(**engine_arguments(self._choice, weights, self._batches.size))
+            except Exception as error:
+                full = out_of_memory(error) or engine_died(error)
+                if not full or smaller == _SMALLER or self._batches.size == 1:
+                    raise _not_started(self._choice, error) from error
+            release()  # here, where nothing holds what the failed start took
+            self._batches.halve(self._batches.size)
 
     def _say(self, asks: Sequence[Ask]) -> list[Said]:
         vllm = extras.load("vllm")
@@ -105,6 +130,18 @@ class VllmCaptioner:
             schema = json.loads(levels.schema())
             arguments["structured_outputs"] = StructuredOutputsParams(json=schema)
         return vllm.SamplingParams(**arguments)
+
+
+def _not_started(choice: VllmChoice, error: Exception) -> DataError:
+    """What to change, by the words of vLLM's own error where it names a key."""
+    said = " ".join(f"{type(error).__name__}: {error}".split())
+    words = said.lower().replace("_", " ")
+    named = [key for key, word in _KEYS.items() if word in words] or list(_KEYS)
+    return DataError(
+        f"captions.captioner.model: vLLM's engine does not start with {choice.model} ({said[:_TOLD]})",
+        fix=f"change captions.captioner.{', '.join(named)}, or name another model; where nothing more is "
+        "said, vLLM's own lines above this one tell the cause",
+    )
 
 
 def engine(name: str, start: Callable[[], Any], memory: Memory, share: float) -> Loaded[Any]:

@@ -88,7 +88,7 @@ def test_of_many_pictures_a_batch_or_two_are_held(tmp_path: Path) -> None:
         rows = pd.DataFrame(index=range(len(texts)), columns=list(SCORES), dtype=object)
         return rows.assign(perception_score=np.where(positions % 3 == 0, 0.0, 1.0), note="")
 
-    config = CalibrationConfig(retries=1, threshold=0.5)
+    config = CalibrationConfig(retries=1, threshold=0.5, floor=0.5)
     found = []
     with serving() as server:
         for lazily in (True, False):
@@ -179,7 +179,8 @@ def test_a_budget_stops_cleanly_and_a_larger_one_goes_on(tmp_path: Path, budget:
         with pytest.raises(BudgetError) as caught:
             remembering(ctx).caption(asked)
         told = str(caught.value)
-        assert "captions.captioner.budget is used up" in told and "run again" in told
+        assert "captions.captioner.budget, which each stage has for itself, is used up" in told
+        assert "run again" in told
         done = len(server.requests)
         # An answer as long as may be always fits; so it stops where one might not.
         assert 16 <= done <= 21 and f"{120 * done:,} tokens for" in told
@@ -191,7 +192,14 @@ def test_a_budget_stops_cleanly_and_a_larger_one_goes_on(tmp_path: Path, budget:
         assert looked.groups == (("chips", 60, done),) and looked.missing == 60 - done
         lines = "\n".join(looked.lines())
         assert f"cost: {EACH * (60 - done):.2f}" in lines and f"measured on {done}" in lines
+        assert "budget of this stage: " in lines
         assert f"{120 * done:,} tokens spent so far" in lines
+        # Each of the missing, and two more tries of all, with answers as long as may be, four requests each.
+        most = 4 * (60 - done + 2 * 60)
+        assert looked.most_requests == most and looked.most_out == 512 and looked.most_in >= 100
+        cost = most * (looked.most_in * 1e-6 + 512 * 1e-5)
+        assert f"at most: {most:,} requests (4 of each try that fails)" in lines
+        assert f"{512 * most:,} out, for {cost:.2f}\n" in lines
         assert re.search(r"time: \d+:\d\d\n", lines)
         more = {"budget": {"money": 1.0}, "price_per_million_tokens": PRICES}
         last = remembering(context(tmp_path, base_url=server.url, **more))
@@ -207,7 +215,7 @@ def test_a_forecast_asks_nothing_and_says_what_it_rests_on(tmp_path: Path) -> No
         assert not server.requests
     assert looked.missing == 1000 and looked.tokens_out == 50 and 100 < looked.tokens_in < 250
     nothing = "\n".join(forecast(ctx, captioner, {"chips": []}).lines())
-    assert "0 to ask" in nothing and "time: 0:00" in nothing
+    assert "at most" not in nothing and "0 to ask" in nothing and "time: 0:00" in nothing
     lines = "\n".join(looked.lines())
     assert "an estimate" in lines and "not known before a first batch" in lines
     assert f"cost: {1000 * looked.tokens_in * 1e-6 + 0.5:.2f}" in lines
@@ -276,7 +284,7 @@ def test_a_captioner_of_ones_own_is_named_in_the_config(tmp_path: Path) -> None:
     ctx.city.captions = Captions.model_validate({"captioner": choice})
     found = remembering(ctx).caption(asks(3))
     assert [answer.text.split(" of ")[0] for answer in found] == ["Hi"] * 3
-    with pytest.raises(ValueError, match="1 captions were asked for, 0 came"):
+    with pytest.raises(DataError, match="TenLines gave 0 answers to 1 asks"):
         remembering(ctx).caption([Ask("pois", pois=(("a", "b"),))])
 
 
@@ -302,6 +310,50 @@ def test_a_captioner_of_ones_own_is_asked_again_for_what_no_prompt_tells(tmp_pat
     assert Counting.asked == 2
     assert [answer.text for answer in remembering(ctx).caption(few)] == found
     assert Counting.asked == 2
+
+
+class Fragile:
+    """Raises for dark pictures, and stops for good at a black one."""
+
+    identity = Identity("fragile", "1")
+    loaded, sizes = 0, list[int]()
+
+    def ready(self) -> None:
+        if not Fragile.loaded:
+            time.sleep(0.5)
+        Fragile.loaded += 1
+
+    def caption(self, asked: list[Ask]) -> list[Answer]:
+        self.sizes.append(len(asked))
+        means = [ask.picture.mean() for ask in asked]
+        if any(0 < mean < 9 for mean in means):
+            raise IndexError("too dark")
+        if 0 in means:
+            raise CaptionerStopped("it is night", fix="wait", answers=[])
+        return [Answer(f"A picture of mean {mean:.1f}.") for mean in means]
+
+
+def test_one_ask_that_a_captioner_of_ones_own_raises_for_stops_no_other(tmp_path: Path) -> None:
+    ctx = context(tmp_path)
+    choice = {"kind": "custom", "object": "tests.assets.test_asking:Fragile", "batch": 8}
+    ctx.city.captions = Captions.model_validate({"captioner": choice})
+    asked = asks(16)
+    asked[3] = Ask("satellite", np.full((8, 8, 3), 5, np.uint8))
+    writer = remembering(ctx)
+    found = writer.caption(asked)
+    assert [i for i, answer in enumerate(found) if answer.error] == [3]
+    assert found[3].error == "the captioner fails on it (IndexError: too dark)"
+    assert Fragile.sizes == [8, 4, 2, 2, 1, 1, 4, 8]
+    # Loading, which took half a second, is in no rate.
+    assert Fragile.loaded >= 1 and 0 < writer.metadata()["seconds"] < 0.5
+    # What came before it stopped is kept, also of a half.
+    night = [*asks(20)[16:], asked[3], Ask("satellite", np.zeros((8, 8, 3), np.uint8))]
+    with pytest.raises(CaptionerStopped, match="night"):
+        remembering(ctx).caption(night)
+    Fragile.sizes.clear()
+    with pytest.raises(CaptionerStopped, match="night"):
+        remembering(ctx).caption(night)
+    assert sum(Fragile.sizes) < 6
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -294,7 +295,7 @@ def everything_written(place: Place) -> bytes:
 
 
 def test_a_server_that_misbehaves_loses_no_row_and_error_rows_alone_are_asked_again(
-    captioned: Place, tmp_path: Path
+    captioned: Place, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     place, faults = captioned.copy(tmp_path / "place"), now_and_then(0.2)
     told = says(place, "captions", "tiny", "--dry-run")
@@ -329,8 +330,10 @@ def test_a_server_that_misbehaves_loses_no_row_and_error_rows_alone_are_asked_ag
         assert failed == server.met()["poisoned"] > 2
         assert bad["error"].unique().tolist() == ["HTTP 400: cannot decode the image"]
         assert asked == first["requests"].sum() + described["requests"].sum()
-        print(f"{asked} requests, {asked - server.met()['']} faults, "
-              f"{len(first) + len(described)} rows, {failed} of them errors")  # fmt: skip
+        record_property(
+            "figure", f"{asked} requests, {asked - server.met()['']} faults, "
+                      f"{len(first) + len(described)} rows, {failed} of them errors",
+        )  # fmt: skip
 
         # Each picture has its one row; what is no error is what the server said to it.
         assert (

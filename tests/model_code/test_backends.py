@@ -207,18 +207,27 @@ def test_what_is_beyond_the_context_is_counted_and_cut(clip: Clip) -> None:
 # --- frozen features, and sentences -------------------------------------------------------------
 
 
-def _backbone(folder: Path) -> ImageEncoder:
-    weights = tiny_models.backbone(folder / "backbone.safetensors", "test_resnet")
-    return BackboneFeatures(
-        Backbone.model_validate(
-            {"kind": "backbone", "model": "timm/test_resnet", "weights": weights,
-             "size_px": (48, 64), "batch": 2}
-        )
-    )  # fmt: skip
+def _backbone(name: str) -> Callable[[Path], ImageEncoder]:
+    def opened(folder: Path) -> ImageEncoder:
+        weights = tiny_models.backbone(folder / f"{name}.safetensors", name)
+        choice = {
+            "kind": "backbone",
+            "model": name,
+            "weights": weights,
+            "size_px": (48, 64),
+            "batch": 2,
+        }
+        return BackboneFeatures(Backbone.model_validate(choice))
+
+    return opened
 
 
 # The towers of a `Clip` are image encoders too.
-ENCODERS: dict[str, Callable[[Path], ImageEncoder]] = {"backbone": _backbone, **CLIPS}
+ENCODERS: dict[str, Callable[[Path], ImageEncoder]] = {
+    "timm": _backbone("timm/test_resnet"),
+    "ResNet-18": _backbone("resnet18"),
+    **CLIPS,
+}
 
 
 @pytest.fixture(scope="module", params=ENCODERS)

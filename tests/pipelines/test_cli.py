@@ -11,7 +11,9 @@ from typer.testing import CliRunner
 
 from pipelines import cli
 from resources.lake import Lake, text_writer
-from tests.tiny import Place
+from tests.assets.test_captions import missing, with_captions
+from tests.resources.captioners_server import serving
+from tests.tiny import Place, make_place
 
 
 def test_run_ends_with_the_two_paths(built: Place) -> None:
@@ -46,6 +48,24 @@ def test_after_the_job_nothing_is_written_without_the_lock(
     assert {path: path.stat().st_ino for path in tmp_path.rglob("*")} == before
     for file in files.values():
         assert (tmp_path / "demo" / file).read_text() == file
+
+
+def test_a_new_city_is_priced_before_anything_is_asked(tmp_path: Path) -> None:
+    place = make_place(tmp_path / "place", regions=12, seed=5)
+    config = with_captions(place.config())
+    with serving() as server:
+        config["captions"]["captioner"] = {
+            "kind": "openai", "base_url": server.url, "model": "tiny-vl", "revision": "r1",
+        }  # fmt: skip
+        place.write(config)
+        early = place.run("cityloom", "captions", "tiny", "--dry-run")
+        assert early.returncode == 1 and "Traceback" not in early.stderr
+        command = early.stderr.split("costs nothing there: ")[1].split()
+        done = place.run(*command)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert not server.requests
+    assert len(missing(done.stdout)) == 3 and min(missing(done.stdout)) > 0
+    assert "captions of tiny" in done.stdout and "poi_descriptions of tiny" in done.stdout
 
 
 def test_an_unknown_city_is_said_with_the_known_ones(built: Place) -> None:

@@ -10,6 +10,7 @@ import sys
 import pytest
 import yaml
 
+from assets.asking import ASKING
 from assets.stage import CITIES, STAGES, in_order
 from model_code.city import Cities
 from model_code.methods import METHODS
@@ -85,6 +86,17 @@ def test_captions_can_be_made_before_all_that_needs_them() -> None:
     }  # fmt: skip
     assert {"raw_files", "captions", "poi_descriptions"} <= chosen
     assert not {"targets", "poi_embeddings"} & chosen
+
+
+def test_what_captions_rest_on_can_be_made_without_asking_for_any() -> None:
+    layer = defs.resolve_job_def("before_captions").asset_layer
+    chosen = {key.path[-1] for key in layer.executable_asset_keys}
+    assert not set(ASKING) & chosen
+    assert {need for name in ASKING for need in STAGES[name].inputs} <= chosen
+    assert set(ASKING) == {
+        name for name, stage in STAGES.items()
+        if stage.group == "captions" and {"captions", "captions.captioner"} & set(stage.config)
+    }  # fmt: skip
 
 
 def test_each_city_with_a_cron_has_its_schedule() -> None:

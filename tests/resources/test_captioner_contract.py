@@ -27,6 +27,7 @@ from model_code.city import Captions
 from model_code.errors import DataError, MissingExtraError
 from model_code.text import levels
 from model_code.text.captioner_config import VllmChoice
+from model_code.vision import loading
 from model_code.vision.loading import Loaded, Memory
 from resources import backends
 from resources.captioners import vllm_engine
@@ -34,7 +35,7 @@ from resources.captioners.batches import Halving, out_of_memory
 from resources.captioners.hugging_face import TransformersCaptioner
 from resources.captioners.tries import Said, answered
 from tests.resources.captioners_server import serving
-from tests.resources.tiny_models import save_blip2, save_llava
+from tests.resources.tiny_models import save_blip2, save_llava, save_qwen
 from tests.tiny import ROOT
 
 
@@ -63,7 +64,12 @@ def blip2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_blip2(tmp_path_factory.mktemp("models") / "blip2")
 
 
-KINDS = ["template", "openai", "llava", "blip2", "custom"]
+@pytest.fixture(scope="module")
+def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_qwen(tmp_path_factory.mktemp("models") / "qwen")
+
+
+KINDS = ["template", "openai", "llava", "blip2", "qwen", "custom"]
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -72,7 +78,7 @@ def captioner(request: pytest.FixtureRequest) -> Iterator[Captioner]:
     if kind == "openai":
         with serving() as server:
             yield opened({"kind": kind, "base_url": server.url, "model": "m", "revision": "r"})
-    elif kind in ("llava", "blip2"):
+    elif kind in ("llava", "blip2", "qwen"):
         yield transformers(request.getfixturevalue(kind))
     elif kind == "custom":
         yield opened({"kind": kind, "object": "tests.assets.test_asking:TenLines"})
@@ -144,6 +150,21 @@ def test_an_answer_is_what_the_model_itself_generates(llava: Path) -> None:
     assert got[0].tokens_in == inputs["input_ids"].shape[1] and got[0].tokens_out <= 24
 
 
+def test_a_model_may_take_pictures_of_any_size(qwen: Path) -> None:
+    """As Qwen-VL does: a token for each 28 x 28 pixels, so a batch holds rows of several lengths."""
+    captioner = transformers(qwen, batch=4)
+    rng = np.random.default_rng(2)
+    sizes = ((28, 28), (84, 56), (56, 112), (28, 56))
+    asks = [Ask("satellite", rng.integers(0, 255, (*size, 3)).astype(np.uint8), prompt="a street ?")
+            for size in sizes]  # fmt: skip
+    found = captioner._say(asks)
+    assert [one.tokens_in - found[0].tokens_in for one in found] == [0, 5, 7, 1]
+    assert [one.text for one in found] == [captioner._say([ask])[0].text for ask in asks]
+    assert len({one.text for one in found}) == 4
+    (pois,) = captioner._say([Ask("pois", pois=(("Bakery", "food"),), prompt="a street ?")])
+    assert pois.text and not pois.error and pois.tokens_in < found[0].tokens_in
+
+
 def test_warm_answers_follow_their_own_seed(llava: Path) -> None:
     captioner = transformers(llava)
     asks = [Ask("satellite", pictures(1)[0], seed=seed, temperature=1.0) for seed in range(6)]
@@ -210,7 +231,8 @@ def test_a_captioner_goes_before_the_judges_and_comes_back_for_the_next_tries(ll
             rows = pd.DataFrame("", index=range(len(texts)), columns=list(SCORES), dtype=object)
             return rows.assign(perception_score=0.0)
 
-        tries, _ = calibrate(asks, captioner, scorer, CalibrationConfig(retries=2, threshold=0.5))
+        until = CalibrationConfig(retries=2, threshold=0.5, floor=0.5)
+        tries, _ = calibrate(asks, captioner, scorer, until)
         return tries.drop(columns="took_s"), held
 
     name = f"captioner {llava.name}"
@@ -228,6 +250,16 @@ def test_weights_that_are_not_there_are_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "nobody_knows"}')
     with pytest.raises(DataError, match=r"captions.captioner.model: .* cannot be loaded"):
         transformers(tmp_path).caption([])
+
+
+def test_a_folder_may_be_told_from_home(llava: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(llava.parent))
+    at_home = transformers(Path("~") / llava.name)
+    assert at_home.identity == transformers(llava).identity
+    assert at_home.caption([Ask("satellite", pictures(1)[0])])[0].tokens_in > 0
+    for folder, told in (("~/none", "none holds no config.json"), ("home/x", "needs `revision:`")):
+        with pytest.raises((DataError, ValueError), match=told):
+            transformers(Path(folder))
 
 
 def test_a_folder_s_revision_is_its_content(llava: Path) -> None:
@@ -297,15 +329,128 @@ def test_an_ask_that_a_model_refuses_does_not_take_the_others_along() -> None:
     assert calls[0] == 7 and len(calls) < 14
 
 
+@pytest.mark.parametrize(
+    "error", [ValueError(), RuntimeError("shapes do not match"), KeyError("x")]
+)
+def test_whatever_a_model_raises_for_one_ask_is_an_error_of_that_ask(error: Exception) -> None:
+    asks = [Ask("satellite", picture, seed=i) for i, picture in enumerate(pictures(8))]
+
+    def say(batch: Any) -> list[Said]:
+        if any(ask.seed == 5 for ask in batch):
+            raise error
+        return [Said(f"Picture {ask.seed}.") for ask in batch]
+
+    found = Halving(8).run(asks, lambda batch: answered(batch, say, 3))
+    assert [i for i, answer in enumerate(found) if answer.error] == [5]
+    assert found[5].final and found[5].requests == 1 and str(error) in found[5].error
+    assert [answer.text for answer in found[:5]] == [f"Picture {i}." for i in range(5)]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("CUDA error: device-side assert triggered"), DataError("no room", fix="get some"),
+     RuntimeError("Engine core initialization failed.")],
+)  # fmt: skip
+def test_what_is_about_no_ask_rises_at_once(error: Exception) -> None:
+    calls: list[int] = []
+
+    def say(batch: Any) -> list[Said]:
+        calls.append(len(batch))
+        raise error
+
+    asks = [Ask("satellite", picture) for picture in pictures(8)]
+    with pytest.raises(type(error)):
+        answered(asks, say, 3)
+    assert calls == [8]
+
+
+def test_a_model_that_fails_on_one_picture_captions_the_others(llava: Path) -> None:
+    captioner = transformers(llava, batch=6)
+    asks = [Ask("satellite", picture, seed=i) for i, picture in enumerate(pictures(6))]
+    want = said(captioner.caption(asks))
+    processor = captioner._processor
+    read = processor.image_processor.preprocess
+
+    def reads(images: Any, *args: Any, **more: Any) -> Any:
+        if any((np.asarray(image) == asks[2].picture).all() for image in images):
+            raise RuntimeError("cannot read it")
+        return read(images, *args, **more)
+
+    processor.image_processor.preprocess = reads
+    found = captioner.caption(asks)
+    assert "RuntimeError: cannot read it" in found[2].error and found[2].final
+    assert said(found[:2] + found[3:]) == want[:2] + want[3:]
+
+
 # --- vLLM ----------------------------------------------------------------------------------------
 
 VLLM = VllmChoice(kind="vllm", model="Qwen/Qwen2.5-VL-7B-Instruct", revision="c" * 40)
 
 
 @pytest.mark.skipif(extras.installed("vllm"), reason="vllm is here")
-def test_without_vllm_its_captioner_says_what_to_install() -> None:
-    with pytest.raises(MissingExtraError, match="uv sync --inexact --extra vllm"):
-        opened(VLLM.model_dump())
+def test_without_vllm_its_captioner_says_what_to_install_when_it_is_to_start() -> None:
+    captioner = opened(VLLM.model_dump())  # all that a dry run needs
+    assert captioner.identity.model == VLLM.model
+    for start in (captioner.ready, lambda: captioner.caption([Ask("satellite", pictures(1)[0])])):
+        with pytest.raises(MissingExtraError, match="uv sync --inexact --extra vllm"):
+            start()
+
+
+class Engines:
+    """What is called of the package vllm: engines that start with few enough sequences in flight."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, most: int, error: Exception) -> None:
+        self.most, self.error, self.tried = most, error, list[int]()
+        self.released = 0
+        monkeypatch.setattr(loading, "release", self.release)
+        monkeypatch.setattr(extras, "load", lambda extra: self)
+        monkeypatch.setattr(vllm_engine.hub, "folder", lambda choice: Path("/cache/snapshot"))
+
+    def release(self) -> None:
+        self.released += 1
+
+    def LLM(self, max_num_seqs: int, **given: Any) -> Any:
+        assert self.released > len(self.tried)
+        self.tried.append(max_num_seqs)
+        if max_num_seqs > self.most:
+            raise self.error
+        return SimpleNamespace(chat=self.chat)
+
+    def SamplingParams(self, **given: Any) -> None:
+        """Nothing of it is looked at."""
+
+    def chat(self, asked: list[Any], sampling: list[Any], use_tqdm: bool) -> list[Any]:
+        one = SimpleNamespace(text="A street.", finish_reason="stop", token_ids=[1, 2])
+        return [SimpleNamespace(outputs=[one], prompt_token_ids=[1])] * len(asked)
+
+
+TOO_LONG = ValueError("The model's max seq len (8192) is larger; try decreasing `max_model_len`.")
+FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+@pytest.mark.parametrize(
+    ("error", "tried", "named"),
+    [(TOO_LONG, [64], "captions.captioner.max_model_len, or"), (FULL, [64, 32, 16], "max_model_len"),
+     (RuntimeError("Engine core initialization failed."), [64, 32, 16], "vLLM's own lines")],
+)  # fmt: skip
+def test_an_engine_that_does_not_start_is_no_fault_of_an_ask(
+    error: Exception, tried: list[int], named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines = Engines(monkeypatch, 0, error)
+    captioner = opened(VLLM.model_copy(update={"batch": 64}).model_dump() | {"batch": 64})
+    asked = [Ask("satellite", picture) for picture in pictures(64)]
+    with pytest.raises(DataError, match="vLLM's engine does not start with Qwen") as caught:
+        captioner.caption(asked)
+    assert engines.tried == tried and named in caught.value.fix
+
+
+def test_an_engine_without_room_starts_with_less_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
+    engines = Engines(monkeypatch, 20, FULL)
+    captioner = opened(VLLM.model_dump() | {"batch": 64})
+    captioner.ready()
+    found = captioner.caption([Ask("satellite", picture) for picture in pictures(40)])
+    assert engines.tried == [64, 32, 16] and [a.text for a in found] == ["A street."] * 40
+    assert captioner.notes == {"batch": 16, "out_of_memory": 2}
 
 
 @pytest.mark.parametrize(("said", "stands"), [(None, "1"), ("0", "0")])

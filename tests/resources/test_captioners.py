@@ -8,7 +8,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -48,7 +48,9 @@ def picture_in(body: dict[str, Any]) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(content))))
 
 
-def test_no_row_is_lost_or_doubled_whatever_the_server_does() -> None:
+def test_no_row_is_lost_or_doubled_whatever_the_server_does(
+    record_property: Callable[[str, object], None],
+) -> None:
     asked = asks(160)
     poisoned = asked[17].picture
 
@@ -72,9 +74,8 @@ def test_no_row_is_lost_or_doubled_whatever_the_server_does() -> None:
     heard = sum(met[f] for f in ("", "wrong_schema", "empty", "chatty"))
     assert sum(a.tokens_in for a in found) == 100 * heard
     faults = sum(met.values()) - met[""]
-    print(
-        f"{requests} requests, {faults} faults, {len(found)} rows, {len(bad)} of them errors: {met}"
-    )
+    told = f"{requests} requests, {faults} faults, {len(found)} rows, {len(bad)} of them errors"
+    record_property("figure", f"{told}: {dict(met)}")
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -17,17 +17,20 @@ CHAT = (
 )
 
 
-def _tokenizer() -> Any:
+QWEN = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>", "<|video_pad|>")
+
+
+def _tokenizer(more: tuple[str, ...] = ()) -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     special = ["<pad>", "<s>", "</s>", "<unk>", "<image>", "USER:", "ASSISTANT:"]
-    vocabulary = {word: i for i, word in enumerate([*special, *WORDS.split()])}
+    vocabulary = {word: i for i, word in enumerate([*special, *more, *WORDS.split()])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>",
-        unk_token="<unk>", additional_special_tokens=["<image>"],
+        unk_token="<unk>", additional_special_tokens=["<image>", *more],
     )  # fmt: skip
 
 
@@ -66,6 +69,49 @@ def save_llava(folder: Path) -> Path:
         image_processor=CLIPImageProcessor(size={"shortest_edge": IMAGE_PX}, crop_size=size),
         tokenizer=tokenizer, patch_size=14, vision_feature_select_strategy="default",
         chat_template=CHAT, num_additional_image_tokens=1,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def save_qwen(folder: Path) -> Path:
+    """A Qwen2.5-VL: pictures of any size, of which each 28 x 28 pixels are a token; places in three
+    dimensions; it chats, with or without a picture."""
+    import torch
+    from transformers import (
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+        Qwen2_5_VLProcessor,
+        Qwen2VLImageProcessor,
+        Qwen2VLVideoProcessor,
+    )
+
+    tokenizer = _tokenizer(QWEN)
+    ids = dict(zip(QWEN, tokenizer.convert_tokens_to_ids(list(QWEN)), strict=True))
+    text = {
+        "vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 2048,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]},
+        "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.3,
+    }  # fmt: skip
+    vision = {
+        "depth": 2, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16,
+        "fullatt_block_indexes": [1], "window_size": 56, "initializer_range": 0.3,
+    }  # fmt: skip
+    config = Qwen2_5_VLConfig(
+        text_config=text, vision_config=vision, image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"], vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"], tie_word_embeddings=False,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = Qwen2_5_VLForConditionalGeneration(config)
+    _loud(model.lm_head, special=7 + len(QWEN))
+    model.save_pretrained(folder)
+    size = {"shortest_edge": IMAGE_PX**2, "longest_edge": (4 * IMAGE_PX) ** 2}
+    Qwen2_5_VLProcessor(
+        image_processor=Qwen2VLImageProcessor(size=size), tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(),
+        chat_template=CHAT.replace("<image>", "<|vision_start|> <|image_pad|> <|vision_end|>"),
     ).save_pretrained(folder)  # fmt: skip
     return folder
 
@@ -112,10 +158,10 @@ def save_blip2(folder: Path) -> Path:
     return folder
 
 
-def _loud(head: Any) -> None:
+def _loud(head: Any, special: int = 7) -> None:
     """Larger logits, so that answers differ, without those of special tokens."""
     import torch
 
     with torch.no_grad():
         head.weight.mul_(20)
-        head.weight[:7] = 0
+        head.weight[:special] = 0

@@ -57,6 +57,28 @@ def test_levels_must_parse() -> None:
     assert answers.problem(LEVELS, "") == answers.problem(CAPTION, "") == "an empty answer"
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Here is the JSON:\n```json\n{}\n```\nI hope that it helps {{:-)}}.",
+        "{} Anything else?",
+        'By the schema {{land: text, activity: number}} and {{"type": "object"}}: {}',
+        "```\n{}\n```",
+    ],
+)
+def test_levels_are_found_among_what_models_say_around_them(said: str) -> None:
+    text = answers.tidy(LEVELS, said.format(GOOD))
+    assert text == GOOD and answers.problem(LEVELS, text) == ""
+
+
+def test_what_holds_no_levels_stays_malformed() -> None:
+    for said in ("I see homes.", "Here: {", "{" * 100_000, '{"a":' * 100_000, "```json\n```"):
+        assert answers.tidy(LEVELS, said) == said
+        assert "not the JSON that was asked for" in answers.problem(LEVELS, said)
+    some = '{"land": "homes", "activity": 400}'
+    assert answers.tidy(LEVELS, f"So: {some}, or {{}}") == some
+
+
 def test_a_caption_that_was_cut_keeps_whole_sentences() -> None:
     assert answers.tidy(CAPTION, "A street. It has\n 3.5 tre", cut=True) == "A street."
     assert answers.tidy(CAPTION, "A street with", cut=True) == ""

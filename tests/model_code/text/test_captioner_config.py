@@ -92,6 +92,43 @@ def test_a_password_in_an_address_is_not_repeated(tmp_path: Path) -> None:
     assert "S3NTINEL" not in str(caught.value)
 
 
+CUSTOM = {"kind": "custom", "object": "mine:Mine"}
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"api_key": "S3NTINEL"}, "api_key"), ({"apiKey": "S3NTINEL"}, "apiKey"),
+        ({"metadata": [{"Authorization": "Bearer S3NTINEL"}]}, "metadata.0.Authorization"),
+        ({"extra": {"x-api-key": "S3NTINEL"}}, "extra.x-api-key"), ({"hf_token": "S3NTINEL"}, "hf_token"),
+        ({"PASSWORD": "S3NTINEL"}, "PASSWORD"), ({"client_secret": "S3NTINEL"}, "client_secret"),
+        ({"apikey": "S3NTINEL"}, "apikey"), ({"auth": ["me", "S3NTINEL"]}, "auth"),
+    ],
+)  # fmt: skip
+def test_a_key_among_the_fields_of_a_request_is_refused_and_not_repeated(
+    tmp_path: Path, given: dict[str, Any], named: str
+) -> None:
+    for captioner, key in (({**SERVER, "request": given}, "request"),
+                           ({**CUSTOM, "options": given}, "options")):  # fmt: skip
+        with pytest.raises(ConfigError) as caught:
+            load(tmp_path, captioner)
+        (problem,) = caught.value.problems
+        assert (
+            problem.key == f"captions.captioner.{key}"
+            and f"{named} is named as a key" in problem.what
+        )
+        assert "S3NTINEL" not in str(caught.value)
+
+
+def test_fields_that_only_sound_like_keys_are_taken(tmp_path: Path) -> None:
+    given = {
+        "max_completion_tokens": 9, "stop_token_ids": [1], "prompt_cache_key": "a", "top_k": 5, "author": "x",
+        "skip_special_tokens": True, "keys": 1, "tokenizer": "t", "chat_template_kwargs": {"eos_token": "e"},
+    }  # fmt: skip
+    captions = load(tmp_path, {**SERVER, "request": given}).captions
+    assert captions is not None and captions.captioner.request == given
+
+
 @pytest.mark.parametrize("kind", ["vllm", "transformers"])
 def test_a_captioner_of_this_process_beside_sdxl_needs_a_limit(kind: str) -> None:
     captioner = {"kind": kind, "model": "a/b", "revision": "0" * 40}

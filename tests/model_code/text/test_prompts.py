@@ -33,6 +33,14 @@ def test_every_prompt_has_a_version_and_a_digest() -> None:
     assert len({prompts.prompt_id(name).split()[1] for name in found}) == len(found)
 
 
+def test_a_prompt_that_tells_the_schema_is_known_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    known_by = prompts.prompt_id.__wrapped__  # past the cache
+    before = {name: known_by(name) for name in prompts.names()}
+    monkeypatch.setattr(prompts.levels, "schema", lambda: "{}")
+    after = {name: known_by(name) for name in prompts.names()}
+    assert {n for n in before if before[n] != after[n]} == {"levels", "levels_lite"}
+
+
 def test_a_street_view_is_told_with_shares_and_place() -> None:
     ask = prompts.completed(
         Ask("street_view", PICTURE, SHARES), city="Old Town", lonlat_deg=(-73.98765, 40.7)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +57,18 @@ def test_the_first_numbers_and_a_prompt(folder: Path) -> None:
     )
     with pytest.raises(DataError, match=r"gives 32 numbers a text, not 64"):
         opened(folder, width=64).encode(["roads"])
+
+
+def test_code_beside_a_model_is_not_run_also_of_a_folder(folder: Path, tmp_path: Path) -> None:
+    own, witness = tmp_path / "model", tmp_path / "was here"
+    shutil.copytree(folder, own)
+    (own / "mine.py").write_text(f"open({str(witness)!r}, 'w')\nclass Mine: ...\n")
+    modules = json.loads((own / "modules.json").read_text())
+    modules.append({"idx": 2, "name": "2", "path": "", "type": "mine.Mine"})
+    (own / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(DataError, match=r"captions.text_embedding.model: model cannot be loaded"):
+        opened(own).encode(["roads"])
+    assert not witness.exists()
 
 
 def test_without_the_package_the_extra_is_named(

@@ -34,8 +34,12 @@ def test_torchvisions_nets_without_their_classifiers(name: str, width: int, side
     encoder.layers.load_state_dict(kept)
     whole.fc = torch.nn.Identity()
     seen = pictures(2, side)
+    about = torchvision.models.get_model_weights(name).DEFAULT
+    # What their weights are said to want; Inception-v3's own transform is switched on by its weights.
+    prepare = torchvision.transforms.Normalize(about.transforms().mean, about.transforms().std)
+    whole.transform_input = name == "inception_v3"
     with evaluating(encoder), evaluating(whole):
-        expected = whole(seen.permute(0, 3, 1, 2).float() / 127.5 - 1)
+        expected = whole(prepare(seen.permute(0, 3, 1, 2).float() / 255))
         torch.testing.assert_close(encoder(seen), expected, rtol=1e-4, atol=1e-4)
     assert encoder.width == expected.shape[1] == width
 

@@ -22,7 +22,7 @@ def pictures(count: int, size: tuple[int, int] = (40, 64)) -> list[Picture]:
 @pytest.fixture(scope="module", params=["test_resnet", "test_vit"])
 def choice(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Backbone:
     path = tmp_path_factory.mktemp("weights") / f"{request.param}.safetensors"
-    weights = tiny_models.backbone(path, request.param)
+    weights = tiny_models.backbone(path, f"timm/{request.param}")
     given = {"kind": "backbone", "model": f"timm/{request.param}", "weights": weights}
     return Backbone.model_validate({**given, "size_px": (64, 64), "batch": 4})
 

@@ -124,6 +124,21 @@ def test_the_weight_puts_matched_pairs_where_it_should(checkpoint: Checkpoint) -
     assert record["matched_cosine"] == pytest.approx(own.mean(), abs=1e-6)
 
 
+def test_the_model_that_was_weighed_gives_its_room_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used, released, use = list[loading.Memory](), list[int](), loading.Memory.use
+
+    def noted(self: loading.Memory, model: Any) -> Any:
+        used.append(self)
+        return use(self, model)
+
+    monkeypatch.setattr(loading.Memory, "use", noted)
+    monkeypatch.setattr(loading, "release", lambda: released.append(1))
+    pretrained_checkpoint(choice(tmp_path / "a.pt"), pictures(), TEXTS)
+    assert used and not used[0].held and released == [1]
+
+
 def test_a_weight_from_the_config_is_taken(tmp_path: Path) -> None:
     record = pretrained_checkpoint(choice(tmp_path / "a.pt", weight=2.5), pictures(), TEXTS).record
     assert record["weight"] == 2.5 and "matched_cosine" not in record

@@ -161,13 +161,18 @@ def open_clip_state(path: Path, model: dict[str, Any] | None = None) -> dict[str
 
 
 def backbone(path: Path, name: str) -> dict[str, str]:
-    """Weights of a network of timm, as a config names them."""
+    """Weights of a network of timm (`timm/NAME`) or torchvision, as a config names them."""
     import timm
+    import torchvision
     from safetensors.torch import save_file
 
     torch.manual_seed(0)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(timm.create_model(name, pretrained=False).state_dict(), path)
+    if name.startswith("timm/"):
+        network = timm.create_model(name.removeprefix("timm/"), pretrained=False)
+    else:
+        network = torchvision.models.get_model(name, weights=None)
+    save_file(network.state_dict(), path)
     return {"path": str(path), "sha256": file_sha256(path)}
 
 
