@@ -90,9 +90,16 @@ def versus(
     return table.assign(over=[METHODS[name].title for name in table["over"]])
 
 
-def hourly(board: pd.DataFrame, comparisons: pd.DataFrame, task: str, system: str) -> pd.DataFrame:
+def hourly(
+    board: pd.DataFrame,
+    comparisons: pd.DataFrame,
+    by_hour: pd.DataFrame,
+    task: str,
+    system: str,
+) -> pd.DataFrame:
     """All methods and variants on an hourly task: R2 and mean absolute error over all hours by split,
-    and what the system's default gains over each in R2; a star where an input holds the target."""
+    the mean of the R2 of single hours (0 for who tells every region the mean of each hour, which counts over all
+    hours), and what the system's default gains over each in R2; a star where an input holds the target."""
     own = board[board["task"] == task]
     gained = gains(comparisons[comparisons["task"] == task], system)
     gained = gained.rename(columns={"over": "variant"})
@@ -106,6 +113,10 @@ def hourly(board: pd.DataFrame, comparisons: pd.DataFrame, task: str, system: st
             if metric == "r2":
                 order = found["mean"]
             table[f"{split}: {name}"] = [shown(*row) for row in found.to_numpy()]
+        single = by_hour[(by_hour["task"] == task) & (by_hour["split"] == split)]
+        single = single[(single["metric"] == "r2") & (single["scale"] == "transformed")]
+        mean = single.groupby(["method", "variant"])["value"].mean().reindex(table.index)
+        table[f"{split}: R² by hour"] = mean.map(lambda v: "" if pd.isna(v) else f"{v:.3f}")
         told = gained[gained["split"] == split].set_index(["method", "variant"])
         told = told.reindex(table.index)[["gain", "low", "high"]]
         table[f"{split}: {METHODS[system].title} gains"] = [
@@ -201,11 +212,13 @@ def page(city: str) -> Iterator[str]:
             yield f"## Hours of the day: {task}"
             yield ""
             yield (
-                "R² over all hours on the transformed scale, mean absolute error in trips. "
-                "*: the target is contained in an input."
+                "R² over all hours on the transformed scale, mean absolute error in trips, and the mean "
+                "of the R² of single hours: to know the mean of each hour is worth much of the first, "
+                "and nothing of the last. *: the target is contained in an input."
             )
             yield ""
-            yield markdown(hourly(board, comparisons, task, "lmemr"))
+            by_hour = read("hourly_metrics", city=city)
+            yield markdown(hourly(board, comparisons, by_hour, task, "lmemr"))
             yield ""
     for split in sorted(board["split"].unique()):
         yield f"## By indicator, {split} split"
@@ -229,12 +242,20 @@ def page(city: str) -> Iterator[str]:
     timings = read("timings", city=city)
     spent = timings.loc[timings["seconds"] >= 1, ["asset", "seconds", "bytes"]].copy()
     yield (
-        f"## Seconds by asset (1 s and more; {timings['seconds'].sum():,.0f} s in all, of this run; "
+        f"## Seconds by asset (1 s and more; {timings['seconds'].sum():,.0f} s in all{_when(timings)}; "
         "other work on the machine counts too)"
     )
     yield ""
     yield markdown(spent.assign(seconds=spent["seconds"].map("{:.1f}".format)))
     yield ""
+
+
+def _when(timings: pd.DataFrame) -> str:
+    """The days on which the assets were computed, where that is known."""
+    days = timings["made_at"].dropna().dt.strftime("%Y-%m-%d")
+    if days.empty:
+        return ""
+    return f", made {days.min()}" + (f" to {days.max()}" if days.min() < days.max() else "")
 
 
 def main(city: str) -> None:

@@ -274,7 +274,7 @@ def flow_nodes(city: Manhattan) -> Floats:
     return 4 * np.hstack([block(part) for part in parts])
 
 
-def as_written(city: Manhattan, seed: int, decoder: str = "as_printed") -> Floats:
+def as_printed(city: Manhattan, seed: int, decoder: str = "as_printed") -> Floats:
     """Dense graphs, POIs as node features, and Z*: the sum of node features and views at one width."""
     nodes = poi_nodes(city)
     vectors = trained(city, nodes, seed, k=len(city), decoder=decoder)
@@ -426,8 +426,8 @@ def embeddings(city: Manhattan) -> dict[str, Callable[[int], Floats]]:
         return make
 
     return {
-        "graph half as written": lambda seed: as_written(city, seed),
-        "the same, decoder with scale and bias": lambda seed: as_written(city, seed, "scaled"),
+        "graph half, decoder as printed": lambda seed: as_printed(city, seed),
+        "the same, decoder with scale and bias": lambda seed: as_printed(city, seed, "scaled"),
         "views alone, on nodes of trips and POIs": joined(graphs=True),
         "`volumes`": joined(*given, graphs=True),
         "`volumes` without what is learned": joined(*given, graphs=False),

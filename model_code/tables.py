@@ -635,6 +635,7 @@ TIMINGS = _table(
            "here", nullable=True, low=0),
     Column("process_peak_mib", "float64", "peak memory of the process until then, all earlier steps "
            "of the run included", nullable=True, low=0),
+    Column("made_at", "timestamp", "when the computation ended, UTC", nullable=True),
 )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -330,11 +331,12 @@ class Lake:
                 self.fs.rm(entry["name"])
 
     def write_timing(self, city: str, asset: str, timing: dict[str, float]) -> None:
-        """Keep seconds and peak memory of the last computation, beside the data."""
+        """Keep seconds and peak memory of the last computation, and that it ended now, beside the data."""
         target = f"{self.folder(city, asset)}/timing.json"
+        told = timing | {"made_at": datetime.now(UTC).isoformat(timespec="seconds")}
         with (
             writing(city, asset, self.root),
-            self._putting(target, json.dumps(timing, sort_keys=True)),
+            self._putting(target, json.dumps(told, sort_keys=True)),
         ):
             pass
 
@@ -460,7 +462,7 @@ class Lake:
         names = (e["name"].rstrip("/").rsplit("/", 1)[-1] for e in entries)
         return sorted(name for name in names if _SEGMENT.fullmatch(name))
 
-    def timing(self, city: str, asset: str) -> dict[str, float]:
+    def timing(self, city: str, asset: str) -> dict[str, Any]:
         """What `write_timing` kept of the last computation; empty without it."""
         try:
             found = json.loads(self.fs.cat_file(f"{self.folder(city, asset)}/timing.json"))
@@ -469,7 +471,7 @@ class Lake:
         return found if isinstance(found, dict) else {}
 
     def timings(self, city: str) -> pd.DataFrame:
-        """Contract `timings`: seconds, peak memory and size of each asset of a city."""
+        """Contract `timings`: when each asset of a city was made, its seconds, peak memory and size."""
         import pandas as pd
 
         from model_code.tables import TIMINGS
@@ -480,6 +482,7 @@ class Lake:
             size = sum(f["bytes"] for f in manifest.files.values()) if manifest else 0
             rows.append({"asset": asset, "bytes": size, **self.timing(city, asset)})
         frame = pd.DataFrame(rows, columns=TIMINGS.names())
+        frame["made_at"] = pd.to_datetime(frame["made_at"], utc=True)
         return frame.astype({"bytes": "int64", "seconds": "float64", "process_peak_mib": "float64"})
 
     def remove(self, city: str) -> None:

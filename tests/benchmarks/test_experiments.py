@@ -92,7 +92,14 @@ def test_hours_stand_by_r2_with_what_lmemr_gains_and_a_star_where_the_target_is_
     comparisons = compared(
         ("od_pca", "default", "lmemr", "default", 0.15), ("lmemr", "default", "lmemr", "gcn", 0.05)
     ).assign(task="out")
-    found = hourly(board, comparisons, "out", "lmemr")
+    by_hour = pd.DataFrame(
+        about | {"method": method, "variant": "default", "hour": hour, "metric": "r2", "value": value,
+                 "scale": "transformed"}
+        for method, values in {"lmemr": (0.1, 0.4), "od_pca": (0.5, 0.6)}.items()
+        for hour, value in enumerate(values)
+    )  # fmt: skip
+    found = hourly(board, comparisons, by_hour, "out", "lmemr")
+    assert found["random: R² by hour"].to_list() == ["0.550", "0.250", ""]
     assert found["random: R²"].to_list() == ["0.800", "0.700", "0.600"]
     assert found["random: MAE"].to_list() == ["8.000", "9.000", "9.500"]
     assert found["method"].str.endswith(" *").to_list() == [True, False, False]
