@@ -217,11 +217,11 @@ def test_what_is_trained_step_by_step_shows_its_losses(captioned: Place) -> None
     }  # fmt: skip
 
 
-def test_one_changed_picture_costs_one_segmentation_and_its_own_tries(
+def test_one_changed_picture_costs_one_segmentation_its_own_tries_and_their_scores(
     captioned: Place, tmp_path: Path
 ) -> None:
     place = captioned.copy(tmp_path / "place")
-    stores = (("image_shares", "shares"), ("captions", "texts"))
+    stores = (("image_shares", "shares"), ("captions", "texts"), ("captions", "scores"))
     before = [kept_rows(place, *store) for store in stores]
     images = sorted((place.root / "data" / "tiny" / "street_views" / "images").glob("view_*.jpg"))
     ImageOps.mirror(Image.open(images[1])).save(images[0], quality=95)
@@ -229,7 +229,7 @@ def test_one_changed_picture_costs_one_segmentation_and_its_own_tries(
     assert done.returncode == 0, done.stderr[-3000:]
     after = [kept_rows(place, *store) for store in stores]
     tries = table(place, "calibrated_captions").set_index("image_id").loc[images[0].name, "tries"]
-    assert [now - then for now, then in zip(after, before, strict=True)] == [1, tries]
+    assert [now - then for now, then in zip(after, before, strict=True)] == [1, tries, tries]
 
 
 KEY = "sk-S3NTINEL-0123456789"
