@@ -12,19 +12,17 @@ import os
 import sys
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import yaml
 
 from model_code.city import data_root
+from model_code.evaluation.caption_proof import MISSTATED, misstatement
 from model_code.evaluation.compare import ALL_TASKS, compare
-from model_code.text.parsing import parse
 from pipelines.cli import ROOT, execute
 from resources.lake import read
 
 METHOD, WRONG_SHARE = "urbanvlp", 1 / 3
 UNCALIBRATED, NO_TEXT = "without_calibration", "without_text"
-MISSTATED = 0.1  # a share that a caption tells is off by more than this
 
 
 def config(city: str, name: str) -> dict[str, object]:
@@ -62,7 +60,7 @@ def misstated(city: str) -> pd.DataFrame:
     rows = rows[rows["shares"].map(len) > 0]
     for column in ("first_text", "text"):
         rows[f"{column}_wrong"] = [
-            _off(text, view, classes, measured) > MISSTATED
+            misstatement(text, view, classes, measured) > MISSTATED
             for text, view, classes, measured in zip(
                 rows[column], rows["view"], rows["classes"], rows["shares"], strict=True
             )
@@ -79,14 +77,6 @@ def misstated(city: str) -> pd.DataFrame:
         }
     )
     return table.reset_index()
-
-
-def _off(text: str, view: str, classes: np.ndarray, shares: np.ndarray) -> float:
-    """The most by which a caption misstates the share of an element."""
-    measured = dict(zip(classes, shares, strict=True))
-    told = parse(text, view).items()
-    gaps = [abs(a.share - measured[n]) for n, a in told if a.share is not None and n in measured]
-    return max(gaps, default=0.0)
 
 
 def page(city: str, name: str) -> str:

@@ -10,22 +10,33 @@ are swapped. Takes some minutes.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import get_args
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from assets.inputs import Pictures
-from model_code.backends import View
-from model_code.calibration import CalibrationConfigs
+from model_code.backends import Clip, Painter, Picture, Segmenter, View
+from model_code.calibration import CalibrationConfig, CalibrationConfigs, calibrate, score
 from model_code.city import Cities, City
 from model_code.demo.city_facts import chip_facts, view_facts
 from model_code.demo.latents import draw_latents
 from model_code.demo.pairs import Facts, satellite_pairs, street_pairs
 from model_code.demo.place import EPSG, Place
 from model_code.demo.streets import draw_lots, draw_streets
-from model_code.evaluation.caption_proof import held_out, judged, proof, ranked, swapped
+from model_code.evaluation.caption_proof import (
+    MISSTATED,
+    asks_of,
+    held_out,
+    judged,
+    misstatement,
+    proof,
+    ranked,
+    swapped,
+)
+from model_code.text.captioner import TemplateCaptioner
 from model_code.vision.clip import EmbeddedClip, train_clip
 from model_code.vision.clip_config import ClipConfig
 from model_code.vision.painter import ScenePainter
@@ -39,21 +50,51 @@ TABLES = {"satellite": "region_chips", "street_view": "region_street_views"}
 
 
 def of_no_city(config: ClipConfig, count: int, seed: int) -> Iterator[pd.DataFrame]:
-    """The proof of each view on `count` pictures; the CLIPs are trained with seed 0."""
+    """The proof of each view on `count` pictures; the CLIPs are trained with seed 0. Prints what
+    calibration lets through."""
     for view in get_args(View):
         pictures, texts = PAIRS[view](config.pairs + config.held_out, 0)
         clip = EmbeddedClip(train_clip(pictures, texts, config, seed=0))
         painter = ScenePainter(view, pictures.shape[1:3])
+        segmenter, limits = SEGMENTERS[view](), CalibrationConfigs().of(view)
         shown = held_out(view, count, seed)
-        yield proof(
-            view,
-            painter,
-            SEGMENTERS[view](),
-            clip,
-            CalibrationConfigs().of(view),
-            shown=shown,
-            seed=seed,
+        print(let_through(view, painter, segmenter, clip, limits, shown[0], seed), flush=True)
+        yield proof(view, painter, segmenter, clip, limits, shown=shown, seed=seed)
+
+
+def let_through(
+    view: View,
+    painter: Painter,
+    segmenter: Segmenter,
+    clip: Clip,
+    limits: CalibrationConfig,
+    pictures: Sequence[Picture],
+    seed: int,
+) -> str:
+    """What calibration keeps of the template captioner's captions, a third of them wrong on purpose."""
+    asks = asks_of(view, pictures, seed)
+    classes, shares = list(asks[0].shares), np.array([list(ask.shares.values()) for ask in asks])
+
+    def scored(at: NDArray[np.int64], texts: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
+        chosen = [pictures[i] for i in at]
+        return score(chosen, shares[at], texts, painter, segmenter, clip, limits, seeds)
+
+    _, best = calibrate(asks, TemplateCaptioner(1 / 3), scored, limits)
+    kept = best["kept"].to_numpy()
+    first, taken = (
+        np.array(
+            [
+                misstatement(text, view, classes, shares[i]) > MISSTATED
+                for text, i in zip(best[column], best["position"], strict=True)
+            ]
         )
+        for column in ("first_text", "text")
+    )
+    return (
+        f"{view}, a third wrong: {first.mean():.1%} of first tries misstate a share, "
+        f"{taken[kept].mean():.1%} of what is kept; {kept.mean():.1%} are kept, "
+        f"{best['tries'].mean():.2f} tries a picture"
+    )
 
 
 def of_city(city: City, count: int, seed: int) -> Iterator[pd.DataFrame]:

@@ -29,6 +29,7 @@ from model_code.demo.pairs import (
     street_facts,
 )
 from model_code.text.captioner import TemplateCaptioner
+from model_code.text.parsing import parse
 from model_code.vision.segmentation import LandCoverSegmenter, StreetSegmenter
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ KINDS = ("drop", "add", "exaggerate", "swap")
 SMALL = ("drop_small", "add_small")
 OWN = ("own_misstated", "own_swap")
 RANKED = ("perception_score", "clip_score", "cycle_score")
+MISSTATED = 0.1  # a share that a caption tells is off by more than this
 Shown = tuple[Sequence[Picture], Sequence[Facts]]  # pictures, and of each what it shows
 
 
@@ -99,15 +101,21 @@ def swapped(texts: Sequence[str], rng: np.random.Generator) -> list[Twins]:
     ]
 
 
+def asks_of(view: View, pictures: Sequence[Picture], seed: int) -> list[Ask]:
+    """What the template captioner is asked of pictures, with shares by the embedded segmenter."""
+    found = (StreetSegmenter() if view == "street_view" else LandCoverSegmenter()).segment(pictures)
+    return [
+        Ask(view, picture, dict(zip(found.classes, row, strict=True)), seed=seed + i)
+        for i, (picture, row) in enumerate(
+            zip(pictures, np.asarray(found.shares).tolist(), strict=True)
+        )
+    ]
+
+
 def own_words(view: View, pictures: Sequence[Picture], seed: int) -> list[Twins]:
     """The template captioner's caption of each picture: with one that tells the shares of one element as
     those of another, and with that of another picture."""
-    found = (StreetSegmenter() if view == "street_view" else LandCoverSegmenter()).segment(pictures)
-    rows = np.asarray(found.shares).tolist()
-    asks = [
-        Ask(view, picture, dict(zip(found.classes, row, strict=True)), seed=seed + i)
-        for i, (picture, row) in enumerate(zip(pictures, rows, strict=True))
-    ]
+    asks = asks_of(view, pictures, seed)
     true, wrong = (
         [answer.text for answer in TemplateCaptioner(share).caption(asks)] for share in (0.0, 1.0)
     )
@@ -203,6 +211,14 @@ _COUNTED: dict[View, tuple[str, ...]] = {
     "street_view": ("cars", "people", "sheds", "shops", "trucks"),
 }
 _THOROUGH = (0.7, 1.0)
+
+
+def misstatement(text: str, view: View, classes: Sequence[str], shares: Sequence[float]) -> float:
+    """The most by which a caption misstates the share of an element; `shares` [K] of the picture."""
+    measured = dict(zip(classes, shares, strict=True))
+    told = parse(text, view).items()
+    gaps = [abs(a.share - measured[n]) for n, a in told if a.share is not None and n in measured]
+    return float(max(gaps, default=0.0))
 
 
 def judged(

@@ -16,6 +16,7 @@ from model_code.evaluation.caption_proof import (
     _exaggerated,
     held_out,
     judged,
+    misstatement,
     own_words,
     proof,
     ranked,
@@ -202,6 +203,14 @@ def test_own_words_are_the_captioners_true_and_misstated(view):
         "kind"
     )
     assert found.loc["own", "pairs"] == len(twins) and "all" not in found.index
+
+
+def test_a_misstatement_is_the_largest_gap_of_a_share_that_is_told():
+    text = "A street by day. Trees fill about 40 percent of the picture and sky about a fifth."
+    classes = ["tree", "sky", "road"]
+    assert misstatement(text, "street_view", classes, [0.1, 0.25, 0.3]) == pytest.approx(0.3)
+    assert misstatement(text, "street_view", classes, [0.4, 0.2, 0.4]) == 0
+    assert misstatement("A street by day.", "street_view", classes, [0.1, 0.25, 0.3]) == 0
 
 
 def test_seeds():
