@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,22 +34,41 @@ class CalibrationConfig(BaseModel):
     Under `threshold` it is written again with another seed and `warmer` by that temperature each
     time, at most `retries` times; the best of its tries stays, and is not kept for pretraining
     under `floor`. PerceptionScore weighs CLIPScore with `clip_share`, CycleScore with the rest
-    (0.5: the paper's mean).
+    (0.5: the paper's mean). Where CLIPScore stands alone, `clip_threshold` and `clip_floor` hold. A
+    floor that is not given is never above its threshold.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     threshold: float = Field(0.6, ge=0, le=1)
     floor: float = Field(0.55, ge=0, le=1)
+    clip_threshold: float = Field(0.5, ge=0, le=1)
+    clip_floor: float = Field(0.35, ge=0, le=1)
     retries: int = Field(2, ge=0, le=20)
     warmer: float = Field(0.3, ge=0, le=2)
     clip_share: float = Field(0.5, ge=0, le=1)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _floors(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        implied = {}
+        for floor, threshold in _FLOORS:
+            limit = given.get(threshold)
+            if floor not in given and isinstance(limit, int | float):
+                implied[floor] = min(cls.model_fields[floor].default, limit)
+        return {**given, **implied}
+
     @model_validator(mode="after")
     def _ordered(self) -> CalibrationConfig:
-        if self.floor > self.threshold:
-            raise ValueError("floor must not be above threshold")
+        for floor, threshold in _FLOORS:
+            if getattr(self, floor) > getattr(self, threshold):
+                raise ValueError(f"{floor} must not be above {threshold}")
         return self
+
+
+_FLOORS = (("floor", "threshold"), ("clip_floor", "clip_threshold"))
 
 
 class StreetCalibration(CalibrationConfig):
@@ -68,6 +87,14 @@ class CalibrationConfigs(BaseModel):
 
     satellite: CalibrationConfig = CalibrationConfig()
     street_view: StreetCalibration = StreetCalibration()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_view(cls, given: Any) -> Any:
+        if isinstance(given, dict) and (names := set(given) & set(CalibrationConfig.model_fields)):
+            told = ", ".join(sorted(names))
+            raise ValueError(f"{told}: say it by view, below `satellite` or `street_view`")
+        return given
 
     def of(self, view: View) -> CalibrationConfig:
         return self.satellite if view == "satellite" else self.street_view
@@ -225,11 +252,17 @@ def calibrate(
     for attempt in range(config.retries + 1):
         tries, final = _round(asks, heads, waiting, attempt, captioner, scorer, config)
         rounds.append(tries)
-        waiting = waiting[~(tries["perception_score"].to_numpy() >= config.threshold) & ~final]
+        limit = _limit(tries, config.threshold, config.clip_threshold)
+        waiting = waiting[~(tries["perception_score"].to_numpy() >= limit) & ~final]
         if not len(waiting):
             break
     table = pd.concat(rounds).sort_values(["position", "attempt"], ignore_index=True)
     return table, _best(table, config)
+
+
+def _limit(tries: pd.DataFrame, both: float, alone: float) -> Floats:
+    """The limit of each try: `alone` where CLIPScore stands alone."""
+    return np.where(tries["cycle_score"].isna(), alone, both)
 
 
 def _head(ask: Ask) -> Ask:
@@ -298,7 +331,8 @@ def _best(tries: pd.DataFrame, config: CalibrationConfig) -> pd.DataFrame:
     best = order.drop_duplicates("position").reset_index(drop=True)
     first = tries[tries["attempt"] == 0].set_index("position")["text"]
     points, missing = best["perception_score"], best["missing"]
-    kept = (points >= config.floor).to_numpy()
+    floors = _limit(best, config.floor, config.clip_floor)
+    kept = (points >= floors).to_numpy()
     number = tries.groupby("position").size().reindex(best["position"]).to_numpy(np.int32)
     reasons = [
         ""
@@ -307,8 +341,10 @@ def _best(tries: pd.DataFrame, config: CalibrationConfig) -> pd.DataFrame:
         if none
         else "no score"
         if np.isnan(value)
-        else f"PerceptionScore {value:.3f} is under the floor of {config.floor:g}"
-        for keep, none, value, error in zip(kept, missing, points, best["error"], strict=True)
+        else f"PerceptionScore {value:.3f} is under the floor of {floor:g}"
+        for keep, none, value, floor, error in zip(
+            kept, missing, points, floors, best["error"], strict=True
+        )
     ]
     return best[["position", "text", "perception_score"]].assign(
         attempt=best["attempt"].where(~missing, -1).astype(np.int32),

@@ -230,7 +230,7 @@ class _Module:
         declared = [name for n in ast.walk(node) if isinstance(n, ast.Global) for name in n.names]
         for name in {*_bound(node), *declared}:
             self.names.setdefault(name, []).append(node)
-        if isinstance(node, _Function | ast.ClassDef | ast.Pass) or _is_constant(node):
+        if isinstance(node, _Function | ast.ClassDef | ast.Pass):
             return
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         names = (ast.Name, ast.Tuple, ast.List, ast.Starred)

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
+from benchmarks.china_grids import verdict
 from tests.tiny import ROOT
 
 
@@ -43,10 +45,28 @@ def test_every_method_is_scored_on_both_splits(tmp_path: Path) -> None:
     for line in ("## Beijing, random split", "## Beijing, spatial split", "| boosting |"):
         assert line in done.stdout
     assert done.stdout.count(": mean R²") == 2 * 5
-    assert "Boosting is ahead of UrbanMoE by" in done.stdout
+    assert "of mean R² over UrbanMoE" in done.stdout
     assert "nan" not in done.stdout.replace("± nan", "")  # one seed has no deviation
 
 
 def test_without_the_tables_it_says_why_it_does_nothing(tmp_path: Path) -> None:
     done = run(tmp_path)
     assert done.returncode == 0 and done.stdout.startswith("skipped: no ")
+
+
+@pytest.mark.parametrize(
+    ("gaps", "words"),
+    [
+        ((0.03, 0.02), "take boosting"),
+        ((-0.03, -0.02), "take UrbanMoE"),
+        ((0.03, -0.03), "Neither"),
+    ],
+)
+def test_the_verdict_follows_the_figures(gaps: tuple[float, float], words: str) -> None:
+    rows = pd.DataFrame(
+        {"city": city, "split": "random", "seed": seed, "method": method, "R²": value}
+        for city, gap in zip(("a", "b"), gaps, strict=True)
+        for seed in range(3)
+        for method, value in (("UrbanMoE", 0.5), ("boosting", 0.5 + gap + 0.001 * seed))
+    )
+    assert words in verdict(rows)

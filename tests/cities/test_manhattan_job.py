@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+from model_code.vision.model_choices import VIEWS
 from resources.lake import read
 from tests.assets.test_captions import SMALL_CLIP
 from tests.tiny import ROOT, Place
@@ -28,7 +29,7 @@ METHODS = {
 CAPTIONS = {
     "clip": SMALL_CLIP,
     "segmenter": {"satellite": "embedded"},
-    "calibration": {"retries": 0},
+    "calibration": {view: {"retries": 0} for view in VIEWS},
 }
 
 
@@ -53,7 +54,10 @@ def test_raw_files_to_report(tmp_path: Path) -> None:
     shares = read("image_shares", NAME, lake=lake)
     judged = (shares["note"] == "").groupby(shares["view"]).mean()
     assert 0 < judged["satellite"] < 1 and judged["street_view"] == 0  # some chips have no colour
-    assert len(read("calibrated_captions", NAME, lake=lake)) == len(shares)
+    best = read("calibrated_captions", NAME, lake=lake)
+    assert len(best) == len(shares)
+    alone = best[best["view"] == "street_view"]  # judged by CLIPScore, which has a floor of its own
+    assert (alone["kept"] == (alone["perception_score"] >= 0.35)).all()
     report = (tmp_path / "lake" / NAME / "report.html").read_text()
     assert config["title"] in report
     assert all(pois["origin"].split(" @")[0] in report for pois in config["sources"]["pois"])

@@ -373,5 +373,23 @@ def test_each_view_has_limits_of_its_own():
     assert own.of("street_view").threshold == 0.9
     assert own.of("street_view").clip_share == StreetCalibration().clip_share
     assert own.of("satellite") == CalibrationConfig()
-    with pytest.raises(ValueError, match="floor must not be above threshold"):
-        CalibrationConfigs.model_validate({"street_view": {"threshold": 0.1}})
+    low = CalibrationConfigs.model_validate({"street_view": {"threshold": 0.1}}).street_view
+    assert (low.threshold, low.floor) == (0.1, 0.1)  # what is not said gives way
+    with pytest.raises(ValueError, match="clip_floor must not be above clip_threshold"):
+        CalibrationConfigs.model_validate({"satellite": {"clip_floor": 0.9}})
+    with pytest.raises(ValueError, match="threshold: say it by view, below `satellite`"):
+        CalibrationConfigs.model_validate({"threshold": 0.5})
+
+
+def test_clip_score_alone_has_limits_of_its_own():
+    def alone(positions, texts, seeds):
+        pictures = [CITY[i] for i in positions]
+        return score(pictures, shares_of(pictures), texts, None, None, Counts(), CONFIG, seeds)
+
+    config = CalibrationConfig(threshold=1, floor=1, clip_threshold=0.6, clip_floor=0.4, retries=2)
+    tries, best = calibrate(ASKS, Guesser(), alone, config)
+    points = tries.set_index(["position", "attempt"])["perception_score"]
+    again = {i for i, attempt in points.index if attempt == 1}
+    assert again == {i for i in range(B) if not points[i, 0] >= 0.6} and 0 < len(again) < B
+    assert (best.kept == (best.perception_score >= 0.4)).all() and 0 < best.kept.sum() < B
+    assert best.reason[~best.kept & (best.attempt >= 0)].str.contains("floor of 0.4").all()
