@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,14 +56,21 @@ def expand(path: str, root: str, key: str) -> list[str]:
     return [str(fs.unstrip_protocol(f)) if "://" in url else f for f in found]
 
 
+def _path(url: str) -> PurePosixPath:
+    """A path or URL without the query of a web address, which may hold a signature; of a chain such as
+    `simplecache::https://...`, the query is that of its last link."""
+    parts = urlsplit(url.rpartition("::")[2])
+    return PurePosixPath(parts.path if parts.scheme in ("http", "https") else url)
+
+
 def packing(url: str) -> str | None:
     """How a file is compressed, by its last suffix, in fsspec's words."""
-    return _PACKED.get(PurePosixPath(url).suffix.lower())
+    return _PACKED.get(_path(url).suffix.lower())
 
 
 def _suffix(url: str) -> str:
     """Lower-case suffix of a path or URL, such as `.csv`, without that of a compression."""
-    path = PurePosixPath(url)
+    path = _path(url)
     return (path.with_suffix("") if packing(url) else path).suffix.lower()
 
 

@@ -29,6 +29,7 @@ from model_code.geo.vector import (
     table_columns,
 )
 from model_code.rejections import Rejections
+from tests.cities.originals import served
 from tests.model_code.geo.maps import CRS
 
 
@@ -108,6 +109,13 @@ def test_paths_expand_in_order_and_name_their_key(tmp_path):
         ("zones.kml", None, ""),
         ("trips.txt", "csv", "csv"),
         ("https://host/export?as=csv", "parquet", "parquet"),
+        ("https://host/trips.csv.gz?sig=a.b%2Fc.json", None, "csv"),
+        ("simplecache::http://host/zones.geojson?sig=a/b.c", None, "geojson"),
+        (
+            "s3://bucket/what?.csv",
+            None,
+            "csv",
+        ),  # no web address: a question mark is one of the name
         ("trips.csv", "parquet", "parquet"),  # the config knows better
     ],
 )
@@ -203,6 +211,35 @@ def test_compressed_shapes_and_those_behind_a_url_keep_the_name_that_gdal_wants(
         fsspec.filesystem("memory").put(url, f"/named/{name}")
         for where in (url, f"memory://named/{name}"):
             assert read_geo(where, "key.path")["name"].tolist() == ["a", "b"]
+
+
+@pytest.fixture
+def signed(tmp_path):
+    """The address of a file on a web server, with a signature as object stores give."""
+    with served(tmp_path) as (host, _):
+        yield lambda name: f"{host}/{name}?X-Amz-Signature={'a1b2' * 100}"
+
+
+@pytest.mark.parametrize("name", ["s.geojson", "s.geojson.gz", "s.gpkg", "s.zip", "s.parquet"])
+def test_shapes_behind_a_signed_address_are_read(name, signed, tmp_path):
+    forms = {"gpkg": "geopackage", "zip": "shapefile", "parquet": "parquet"}
+    url = shape_file(tmp_path / name, forms.get(name.split(".")[1], "geojson"))
+    if name.endswith(".gz"):
+        (tmp_path / name).write_bytes(gzip.compress((tmp_path / name).read_bytes()))
+    assert expand(signed(name), str(tmp_path), "key.path") == [signed(name)]
+    for where in (url, signed(name)):
+        found = read_geo(where, "key.path")
+        assert found["name"].tolist() == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "t.parquet"])
+def test_tables_behind_a_signed_address_are_read(name, signed, tmp_path):
+    frame = pd.DataFrame({"a": ["1", "2"], "b": ["x", "y"]})
+    path = tmp_path / name
+    frame.to_parquet(path) if name.endswith("parquet") else frame.to_csv(path, index=False)
+    url = signed(name)
+    assert is_table(url, None) and table_columns(url, "key") == ["a", "b"]
+    assert read_columns(url, ["b"], "key").to_pydict() == {"b": ["x", "y"]}
 
 
 # --- which CRS it has ----------------------------------------------------------------------------
