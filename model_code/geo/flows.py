@@ -529,9 +529,14 @@ def read_od(
     """
     rejections = Rejections()
     ids = regions["region_id"].to_numpy(object)
+    urls = expand(source.path, root, "sources.od.path")
+    matrices = any(format_of(url, source.format) == "npy" for url in urls)
+    order = None  # of the rows of a matrix
+    if matrices and isinstance(partition, Polygons):
+        _, order = polygon_ids(partition, root, "partition")
     first, pairs, counts = 0, [], []
-    for url in expand(source.path, root, "sources.od.path"):
-        origin, destination, count = _entries(url, source, partition, root)
+    for url in urls:
+        origin, destination, count = _entries(url, source, order)
         ends = [_positions(end, ids) for end in (origin, destination)]
         rows = np.arange(first, first + len(count))
         first += len(count)
@@ -553,13 +558,11 @@ def read_od(
     return _flow_frame("od", pair // len(ids), pair % len(ids), None, total, ids), rejections
 
 
-def _entries(
-    url: str, source: OdSource, partition: Partition, root: str
-) -> tuple[Any, Any, NDArray[np.float64]]:
-    """Ids of both ends and counts of all entries of one file."""
+def _entries(url: str, source: OdSource, order: Ids | None) -> tuple[Any, Any, NDArray[np.float64]]:
+    """Ids of both ends and counts of all entries of one file; `order` is as `_matrix` wants it."""
     key = "sources.od.path"
     if format_of(url, source.format) == "npy":
-        return _matrix(url, partition, root)
+        return _matrix(url, order)
     columns = source.columns
     asked = {f"sources.od.columns.{role}": name for role, name in columns.model_dump().items()}
     check_columns(table_columns(url, key, source.format), asked, url)
@@ -571,14 +574,15 @@ def _entries(
     return origin, destination, numbers(table.column(columns.trip_count))
 
 
-def _matrix(url: str, partition: Partition, root: str) -> tuple[Ids, Ids, NDArray[np.float64]]:
-    """Ids of both ends and counts of all entries of a matrix file, row by row."""
+def _matrix(url: str, ids: Ids | None) -> tuple[Ids, Ids, NDArray[np.float64]]:
+    """Ids of both ends and counts of all entries of a matrix file, row by row; `ids` [M] are those of the
+    polygons file in the order of its rows, None where the partition is none."""
     import fsspec
 
     fix = (
         "give a square matrix of numbers with one row for each row of the polygons file, or a table"
     )
-    if not isinstance(partition, Polygons):
+    if ids is None:
         raise DataError(
             f"sources.od.path: {url} is a matrix, but only given polygons have an order of rows",
             fix="set partition.kind: polygons, or give a table of region ids and counts",
@@ -590,10 +594,9 @@ def _matrix(url: str, partition: Partition, root: str) -> tuple[Ids, Ids, NDArra
         counts = np.asarray(matrix, np.float64)
     except (*BROKEN, ValueError, TypeError) as error:
         raise DataError(f"sources.od.path: cannot read {url}: {error}", fix=fix) from error
-    _, ids = polygon_ids(partition, root, "partition")
     if counts.shape != (len(ids), len(ids)):
         raise DataError(
-            f"sources.od.path: {url} is {list(counts.shape)}, but {partition.path} has "
+            f"sources.od.path: {url} is {list(counts.shape)}, but the file of partition.path has "
             f"{len(ids)} rows, hence [{len(ids)}, {len(ids)}] is wanted",
             fix=fix,
         )

@@ -28,7 +28,7 @@ from model_code.geo.flows import (
 )
 from model_code.geo.join import Locator
 from model_code.geo.points import stream_trips
-from model_code.geo.regions import make_boundary, make_regions
+from model_code.geo.regions import make_boundary, make_regions, polygon_ids
 from model_code.rejections import Rejections
 from model_code.tables import contract
 from tests.model_code.geo.maps import (
@@ -454,6 +454,26 @@ def test_files_of_one_pattern_add_up(city):
         noted = rejections.frame()
         bad = np.flatnonzero((months > 0) & ((order[:, None] == 1) | (order == 1)))
         assert sorted(noted["row"]) == bad.tolist() and set(noted["source"]) == {path}
+
+
+def test_the_polygons_file_is_read_once_for_all_matrices_of_a_pattern(city, monkeypatch):
+    regions, partition, root = city
+    read = []
+
+    def counted(source, *given):
+        read.append(source.path)
+        return polygon_ids(source, *given)
+
+    monkeypatch.setattr("model_code.geo.flows.polygon_ids", counted)
+    for month in range(3):
+        np.save(root / f"od{month}.npy", np.ones((4, 4)))
+    flows, _ = read_od(OdSource(path="od*.npy"), regions, partition, str(root))
+    assert flows["trip_count"].tolist() == [3] * 9
+    assert read == ["regions.geojson"]
+    table = write(root / "one.csv", pd.DataFrame({"o": [10], "d": [2], "n": [5]}))
+    columns = {"origin": "o", "destination": "d", "trip_count": "n"}
+    read_od(OdSource(path=table, columns=columns), regions, partition, str(root))
+    assert read == ["regions.geojson"]  # a table tells its ids
 
 
 def test_a_matrix_may_be_compressed_or_have_another_name(city):
