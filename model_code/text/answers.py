@@ -23,7 +23,7 @@ _COORDINATES = re.compile(
     r"|\b(?-i:[NSEW])\s*\d{1,3}(?:\.\d+)?\s*°",
     re.IGNORECASE,
 )
-_BRACES = 64  # at which JSON is looked for in an answer
+_BRACES = 64  # at which JSON is looked for from either end of an answer
 
 
 def tidy(ask: Ask, text: str, *, cut: bool = False) -> str:
@@ -40,23 +40,32 @@ def tidy(ask: Ask, text: str, *, cut: bool = False) -> str:
 
 
 def _json_in(text: str) -> str:
-    """The first JSON object in a text that holds the levels, without the words and fences around it; the
-    first of any kind where none does, and the text where there is none."""
-    decoder, start, found = json.JSONDecoder(), 0, list[str]()
+    """The last JSON object in a text that holds the levels, also one inside of another, without the words
+    and fences around it: what comes before may be a draft. Where none does, the first of any kind, and the
+    text where there is none."""
+    start = len(text)
     for _ in range(_BRACES):
-        start = text.find("{", start)
+        start = text.rfind("{", 0, start)
         if start < 0:
             break
-        try:
-            _, end = decoder.raw_decode(text, start)
-        except (ValueError, RecursionError):
-            start += 1
-            continue
-        found.append(text[start:end])
-        if levels.parse(found[-1])[0]:
-            return found[-1]
-        start = end
-    return found[0] if found else text
+        if levels.parse(_object_at(text, start))[0]:
+            return _object_at(text, start)
+    start = -1
+    for _ in range(_BRACES):
+        start = text.find("{", start + 1)
+        if start < 0:
+            break
+        if found := _object_at(text, start):
+            return found
+    return text
+
+
+def _object_at(text: str, start: int) -> str:
+    """The JSON object that begins there; empty where none does."""
+    try:
+        return text[start : json.JSONDecoder().raw_decode(text, start)[1]]
+    except (ValueError, RecursionError):
+        return ""
 
 
 def keepable(text: str) -> str:

@@ -71,6 +71,28 @@ def test_levels_are_found_among_what_models_say_around_them(said: str) -> None:
     assert text == GOOD and answers.problem(LEVELS, text) == ""
 
 
+DRAFT = json.dumps({"land": "a draft", "activity": 10, "departures": [0.1] * 24})
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "First {draft}, no: {good}",
+        "{draft}\n{good}\nThe first was too low {{see above}}.",
+        '{{"answer": {good}}}',
+        '[{{"draft": {draft}, "final": {good}, "sure": {{"very": true}}}}]',
+    ],
+)
+def test_the_last_levels_count_also_inside_of_another_object(said: str) -> None:
+    assert answers.tidy(LEVELS, said.format(draft=DRAFT, good=GOOD)) == GOOD
+
+
+def test_braces_in_words_of_the_levels_begin_no_object() -> None:
+    good = GOOD.replace("homes", 'homes {dense}, {\\"a\\": 1}')
+    assert answers.tidy(LEVELS, f"So: {good}.") == good
+    assert answers.problem(LEVELS, good) == ""
+
+
 def test_what_holds_no_levels_stays_malformed() -> None:
     for said in ("I see homes.", "Here: {", "{" * 100_000, '{"a":' * 100_000, "```json\n```"):
         assert answers.tidy(LEVELS, said) == said
