@@ -45,10 +45,11 @@ class Halving:
                 full = out_of_memory(error) or (len(batch) > 1 and engine_died(error))
                 if not full or isinstance(error, CityloomError):
                     raise
-                if self.size == 1 or len(batch) == 1:
+                if len(batch) == 1:
                     found.append(Answer(error="out of memory with this ask alone", final=True))
                 else:
-                    self.halve(len(batch))
+                    # `do` may have made it smaller since the batch was cut.
+                    self.halve(min(self.size, len(batch)))
             else:
                 continue
             from model_code.vision.loading import release
@@ -59,7 +60,7 @@ class Halving:
 
     def halve(self, size: int) -> None:
         """Batches of `size` are too large."""
-        self.size = size // 2
+        self.size = max(1, size // 2)
         self.halved += 1
 
     def notes(self) -> dict[str, Any]:

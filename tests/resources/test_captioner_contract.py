@@ -293,6 +293,25 @@ def test_halving_loses_and_doubles_nothing(number: int, room: int) -> None:
     assert told == sorted(told, reverse=True)
 
 
+@pytest.mark.parametrize(("lowered", "sizes"), [(4, [16, 2]), (1, [16, 1])])
+def test_halving_never_makes_a_batch_larger(lowered: int, sizes: list[int]) -> None:
+    """An engine that starts with less in flight lowers the size of a batch that is cut already."""
+    tried: list[int] = []
+    batches = Halving(16)
+
+    def do(batch: Any) -> list[Answer]:
+        tried.append(len(batch))
+        if len(tried) == 1:
+            batches.halve(2 * lowered)
+            raise MemoryError
+        return [Answer(str(ask.seed)) for ask in batch]
+
+    told: list[int] = []
+    found = batches.run([Ask("satellite", seed=i) for i in range(16)], do, told.append)
+    assert [answer.text for answer in found] == [str(i) for i in range(16)]
+    assert tried[:2] == sizes and set(tried[1:]) == {sizes[1]} and told == [sizes[1]]
+
+
 def test_what_never_fits_is_an_error_row_and_other_errors_rise() -> None:
     def full(batch: Any) -> list[Answer]:
         raise MemoryError
