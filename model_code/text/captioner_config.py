@@ -99,28 +99,47 @@ def _variable(name: str) -> str:
     return name
 
 
-# Names of fields that end so, or hold such a word, and those that do and hold no secret.
+# Names of fields that hold secrets. Models have many tokens that are none (image_token, max_token), and
+# programs keys to sort or to cache by.
 _SECRET = re.compile(
-    r"(?:^|[_.-]|api)(?:key|token)$|(?:^|[_.-])auth(?:$|[_.-])|authori[sz]ation|secret|passw|credential|bearer"
+    r"(?:^|[_.-]|api)key$|(?:^|[_.-])auth(?:$|[_.-])|authori[sz]ation|secret|passw|credential|bearer"
 )
-_NO_SECRET = {"prompt_cache_key", "bos_token", "eos_token", "pad_token", "stop_token"}
+_NO_SECRET = re.compile(
+    r"(?:^|[_.-])(?:sort|order|group|cache|primary|foreign|partition|image|text)[_.-]key$"
+)
+_TOKEN = re.compile(
+    r"^token$|(?:^|[_.-])(?:api|access|auth|bearer|github|hf|hub|huggingface|id|jwt|openai|refresh|secret|session)"
+    r"[_.-]?token$"
+)
 
 
-def _no_keys(value: Any, where: str = "") -> Any:
-    """What may stand in tables, manifests and logs: no field that is named as keys are, however deep."""
+def _named_as_a_key(name: str, value: Any) -> bool:
+    """Whether a field is named as keys are, and its value may be one."""
+    # apiKey is api_key.
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+    if value is None or isinstance(value, bool):
+        return False
+    if _TOKEN.search(words):
+        return not isinstance(value, int | float)  # a number is a place in a vocabulary, or a limit
+    return bool(_SECRET.search(words)) and not _NO_SECRET.search(words)
+
+
+def _no_keys(value: Any, where: str = "", inside: str = "") -> Any:
+    """What may stand in tables, manifests and logs: no field that is named as keys are, however deep.
+    `inside` is the name of the field that holds the value."""
     parts: Any = value.items() if isinstance(value, dict) else ()
     if isinstance(value, list):
         parts = enumerate(value)
     for name, part in parts:
         place = f"{where}.{name}" if where else str(name)
-        # apiKey is api_key.
-        words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", str(name)).lower()
-        if words not in _NO_SECRET and _SECRET.search(words):
+        # The properties of a JSON schema are described there, and have no value.
+        described = inside == "properties" and isinstance(part, dict)
+        if not described and _named_as_a_key(str(name), part):
             raise ValueError(
                 f"{place} is named as a key is: what stands here is kept in tables; take it out, and let the "
                 "key come from an environment variable (`api_key_env` of a server)"
             )
-        _no_keys(part, place)
+        _no_keys(part, place, str(name))
     return value
 
 

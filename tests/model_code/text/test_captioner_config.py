@@ -103,6 +103,13 @@ CUSTOM = {"kind": "custom", "object": "mine:Mine"}
         ({"extra": {"x-api-key": "S3NTINEL"}}, "extra.x-api-key"), ({"hf_token": "S3NTINEL"}, "hf_token"),
         ({"PASSWORD": "S3NTINEL"}, "PASSWORD"), ({"client_secret": "S3NTINEL"}, "client_secret"),
         ({"apikey": "S3NTINEL"}, "apikey"), ({"auth": ["me", "S3NTINEL"]}, "auth"),
+        ({"token": "S3NTINEL"}, "token"), ({"use_auth_token": "S3NTINEL"}, "use_auth_token"),
+        ({"accessToken": "S3NTINEL"}, "accessToken"), ({"x.session-token": "S3NTINEL"}, "x.session-token"),
+        ({"idtoken": "S3NTINEL"}, "idtoken"), ({"my_key": "S3NTINEL"}, "my_key"),
+        ({"huggingface_token": "S3NTINEL"}, "huggingface_token"),
+        ({"password": 12345678}, "password"), ({"auth": {"user": "S3NTINEL"}}, "auth"),
+        ({"properties": {"api_key": "S3NTINEL"}}, "properties.api_key"),
+        ({"properties": {"key": {"token": "S3NTINEL"}}}, "properties.key.token"),
     ],
 )  # fmt: skip
 def test_a_key_among_the_fields_of_a_request_is_refused_and_not_repeated(
@@ -127,6 +134,22 @@ def test_fields_that_only_sound_like_keys_are_taken(tmp_path: Path) -> None:
     }  # fmt: skip
     captions = load(tmp_path, {**SERVER, "request": given}).captions
     assert captions is not None and captions.captioner.request == given
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"image_token": "<image>", "mask_token": "[MASK]", "unk_token": "?", "max_token": 9},
+        {"sort_key": "name", "cache-key": "a", "promptCacheKey": "b"},
+        {"use_auth": False, "use_auth_token": True, "api_key": None, "token": 151643},
+        {"guided_json": {"type": "object", "required": ["key"], "properties": {
+            "key": {"type": "string"},
+            "auth": {"type": "object", "properties": {"token": {"type": "string"}}}}}},
+    ],
+)  # fmt: skip
+def test_what_holds_no_secret_is_taken(tmp_path: Path, given: dict[str, Any]) -> None:
+    captions = load(tmp_path, {**CUSTOM, "options": given}).captions
+    assert captions is not None and captions.captioner.options == given
 
 
 @pytest.mark.parametrize("kind", ["vllm", "transformers"])
