@@ -113,7 +113,8 @@ class Remembering:
             some = [asks[i] for i in batch]
             some = some[: self._affordable(some, len(new) - done)]
             batch = batch[: len(some)]
-            # What loading takes is told in no rate, and the budget reaches for an ask.
+            # What loading takes is told in no rate, and the budget reaches for an ask. Before each batch: a
+            # model of this process may have gone since the last one, for the room that a judge needs.
             getattr(self._captioner, "ready", _nothing)()
             meter = meter or Meter(self.progress, self.about, len(new))
             began = time.monotonic()

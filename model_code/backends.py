@@ -86,8 +86,8 @@ class Answer:
 class Captioner(Protocol):
     """Writes captions. The same ask gives the same answer.
 
-    It may also have `ready()`, which loads what the first ask would load, so that the time of asking is
-    measured without it, and `notes`, a mapping for the metadata of the asset.
+    It may also have `ready()`, which loads what the first ask would load, unless it is there, so that the
+    time of asking is measured without it, and `notes`, a mapping for the metadata of the asset.
     """
 
     identity: Identity

@@ -18,6 +18,7 @@ class _Guarded:
     def __init__(self, captioner: Captioner, key: str) -> None:
         self.identity = captioner.identity
         self._captioner, self._key = captioner, key
+        self._loaded = False
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -25,8 +26,11 @@ class _Guarded:
         return dict(getattr(self._captioner, "notes", {}))
 
     def ready(self) -> None:
-        """Load its model, if it can be told to."""
-        getattr(self._captioner, "ready", lambda: None)()
+        """Load its model, if it can be told to and has not been."""
+        load = getattr(self._captioner, "ready", None)
+        if callable(load) and not self._loaded:
+            load()
+        self._loaded = True
 
     def caption(self, asks: Sequence[Ask]) -> list[Answer]:
         """One answer an ask, in order; what it raises for an ask that it is asked alone is an error of it.

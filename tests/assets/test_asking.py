@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -356,8 +357,8 @@ def test_one_ask_that_a_captioner_of_ones_own_raises_for_stops_no_other(
     assert [i for i, answer in enumerate(found) if answer.error] == [3]
     assert found[3].error == "the captioner fails on it (IndexError: too dark)"
     assert fragile.sizes == [8, 4, 2, 2, 1, 1, 4, 8]
-    # Loading is in no rate.
-    assert fragile.loaded >= 1 and writer.metadata()["seconds"] == len(fragile.sizes)
+    # Loading, once for both batches, is in no rate.
+    assert fragile.loaded == 1 and writer.metadata()["seconds"] == len(fragile.sizes)
     # What came before it stopped is kept, also of a half.
     night = [*asks(20)[16:], asked[3], Ask("satellite", np.zeros((8, 8, 3), np.uint8))]
     with pytest.raises(CaptionerStopped, match="night"):
@@ -366,6 +367,39 @@ def test_one_ask_that_a_captioner_of_ones_own_raises_for_stops_no_other(
     with pytest.raises(CaptionerStopped, match="night"):
         remembering(ctx).caption(night)
     assert sum(fragile.sizes) < 6
+
+
+class Late(TenLines):
+    """Its model is not there at first."""
+
+    calls = 0
+
+    def ready(self) -> None:
+        Late.calls += 1
+        if Late.calls == 1:
+            raise DataError("no model yet", fix="wait")
+
+
+class Flag(TenLines):
+    """Has a field of that name, which is no method."""
+
+    ready = True
+
+
+def test_what_loads_is_called_until_it_has_loaded_and_only_if_it_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Late, "calls", 0)
+    ctx = context(tmp_path)
+    for name, kind in (("Late", "satellite"), ("Flag", "street_view")):
+        choice = {"kind": "custom", "object": f"tests.assets.test_asking:{name}", "batch": 2}
+        ctx.city.captions = Captions.model_validate({"captioner": choice})
+        writer = remembering(ctx)
+        if name == "Late":
+            with pytest.raises(DataError, match="no model yet"):
+                writer.caption(asks(1))
+        assert len(writer.caption([replace(ask, kind=kind) for ask in asks(5)])) == 5
+    assert Late.calls == 2
 
 
 @pytest.mark.parametrize(
