@@ -9,7 +9,7 @@ from typing import Any
 from model_code.backends import Answer, Ask, Captioner, CaptionerStopped, Identity
 from model_code.errors import DataError
 from model_code.text.captioner_config import CustomChoice
-from resources.captioners.batches import device_lost, each
+from resources.captioners.batches import Apart, Failure, device_lost
 
 
 class _Guarded:
@@ -18,7 +18,7 @@ class _Guarded:
     def __init__(self, captioner: Captioner, key: str) -> None:
         self.identity = captioner.identity
         self._captioner, self._key = captioner, key
-        self._loaded = False
+        self._loaded, self._apart = False, Apart(device_lost)
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -37,11 +37,11 @@ class _Guarded:
 
         Raises:
             DataError: it gives more answers than asks, or fewer.
-            CaptionerStopped: it says so.
+            CaptionerStopped: it says so, or answers no more what it has answered.
         """
         found: list[Answer] = []
         try:
-            for answer in each(asks, self._answers, _failed, device_lost):
+            for answer in self._apart.run(asks, self._answers, _failed):
                 found.append(answer)  # noqa: PERF402 (what came before an error stays)
         except CaptionerStopped as stopped:
             stopped.answers = [*found, *stopped.answers]
@@ -58,8 +58,13 @@ class _Guarded:
         return found
 
 
-def _failed(why: str) -> Answer:
-    return Answer(error=f"the captioner fails on it ({why})", final=True)
+def _failed(failure: Failure) -> Answer:
+    return Answer(
+        error=f"the captioner fails on it ({failure.why})",
+        tokens_in=failure.tokens_in,
+        tokens_out=failure.tokens_out,
+        final=failure.final,
+    )
 
 
 def open_custom(choice: CustomChoice) -> Captioner:

@@ -13,9 +13,9 @@ from model_code.errors import DataError
 from model_code.text import answers
 from model_code.text.captioner_config import TransformersChoice
 from resources.captioners import hub
-from resources.captioners.batches import Halving
+from resources.captioners.batches import Apart, Halving
 from resources.captioners.identity import identity_of
-from resources.captioners.tries import Said, answered
+from resources.captioners.tries import Said, answered, rises
 
 if TYPE_CHECKING:
     from model_code.vision.loading import Loaded, Memory
@@ -29,7 +29,7 @@ class TransformersCaptioner:
     def __init__(self, choice: TransformersChoice, memory: Memory | None = None) -> None:
         self.identity = identity_of(choice)
         self._choice, self._memory = choice, memory
-        self._batches = Halving(choice.batch)
+        self._batches, self._apart = Halving(choice.batch), Apart(rises)
 
     @cached_property
     def _loaded(self) -> Loaded[tuple[Any, Any]]:
@@ -57,6 +57,7 @@ class TransformersCaptioner:
 
         Raises:
             DataError: the model cannot be loaded.
+            CaptionerStopped: it answers no more what it has answered.
         """
         self._loaded()
         return self._batches.run(asks, self._batch)
@@ -66,7 +67,7 @@ class TransformersCaptioner:
         self._loaded()
 
     def _batch(self, asks: Sequence[Ask]) -> list[Answer]:
-        return answered(asks, self._say, self._choice.max_tries)
+        return answered(asks, self._say, self._choice.max_tries, self._apart)
 
     def _load(self) -> tuple[Any, Any]:
         import torch

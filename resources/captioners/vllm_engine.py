@@ -18,9 +18,9 @@ from model_code.errors import DataError
 from model_code.text import answers, levels
 from model_code.text.captioner_config import VllmChoice
 from resources.captioners import hub
-from resources.captioners.batches import Halving, engine_died, out_of_memory
+from resources.captioners.batches import Apart, Halving, engine_died, out_of_memory
 from resources.captioners.identity import identity_of
-from resources.captioners.tries import Said, answered
+from resources.captioners.tries import Said, answered, rises
 
 if TYPE_CHECKING:
     from model_code.vision.loading import Loaded, Memory
@@ -48,7 +48,7 @@ class VllmCaptioner:
     def __init__(self, choice: VllmChoice, memory: Memory | None = None) -> None:
         self.identity = identity_of(choice)
         self._choice, self._memory = choice, memory
-        self._batches = Halving(choice.batch)
+        self._batches, self._apart = Halving(choice.batch), Apart(rises)
 
     @cached_property
     def _engine(self) -> Loaded[Any]:
@@ -68,6 +68,7 @@ class VllmCaptioner:
         Raises:
             MissingExtraError: vllm is not installed.
             DataError: its engine cannot be started.
+            CaptionerStopped: it answers no more what it has answered.
         """
         return self._batches.run(asks, self._batch, self._smaller)
 
@@ -77,7 +78,7 @@ class VllmCaptioner:
 
     def _batch(self, asks: Sequence[Ask]) -> list[Answer]:
         self._engine()  # an error of its start is about no ask
-        return answered(asks, self._say, self._choice.max_tries)
+        return answered(asks, self._say, self._choice.max_tries, self._apart)
 
     def _smaller(self, size: int) -> None:
         """An engine that ran out of memory is dead as a rule: the next one keeps fewer sequences in

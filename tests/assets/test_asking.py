@@ -369,6 +369,55 @@ def test_one_ask_that_a_captioner_of_ones_own_raises_for_stops_no_other(
     assert sum(fragile.sizes) < 6
 
 
+class Outage(TenLines):
+    """Answers so many calls; then its server is gone."""
+
+    left, calls = 0, 0
+    error: Exception = ConnectionError("refused")
+
+    def caption(self, asked: list[Ask]) -> list[Answer]:
+        Outage.calls += 1
+        if not self.left:
+            raise self.error
+        Outage.left -= 1
+        return super().caption(asked)
+
+
+GONE, NEVER = "and so does one that was answered before", "failed, and none was answered"
+
+
+@pytest.mark.parametrize(
+    ("left", "error", "told", "calls"),
+    [
+        (1, ConnectionError("refused"), GONE, 13), (1, TimeoutError(), GONE, 13),
+        (1, RuntimeError("gone"), GONE, 13), (0, ConnectionError("refused"), NEVER, 11),
+        # What may be about the asks is asked about all of the first batch.
+        (0, RuntimeError("gone"), "the first 32 captions were refused for good", 63),
+    ],
+)  # fmt: skip
+def test_an_outage_stops_the_run_and_the_next_one_goes_on(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    left: int,
+    error: Exception,
+    told: str,
+    calls: int,
+) -> None:
+    for name, value in (("left", left), ("calls", 0), ("error", error)):
+        monkeypatch.setattr(Outage, name, value)
+    ctx = context(tmp_path)
+    choice = {"kind": "custom", "object": "tests.assets.test_asking:Outage", "batch": 32}
+    ctx.city.captions = Captions.model_validate({"captioner": choice})
+    writer = remembering(ctx)
+    with pytest.raises(CaptionerStopped, match=told):
+        writer.caption(asks(96))
+    assert Outage.calls <= calls
+    assert {answer.final for answer in writer.failed.values()} == {not isinstance(error, OSError)}
+    Outage.left, Outage.calls = 99, 0
+    found = remembering(ctx).caption(asks(96))
+    assert not any(answer.error for answer in found) and Outage.calls == 3 - left
+
+
 class Late(TenLines):
     """Its model is not there at first."""
 

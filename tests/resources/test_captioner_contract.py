@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import weakref
@@ -21,7 +22,7 @@ from PIL import Image
 from torch import nn
 
 from model_code import extras
-from model_code.backends import Answer, Ask, Captioner
+from model_code.backends import Answer, Ask, Captioner, CaptionerStopped
 from model_code.calibration import SCORES, CalibrationConfig, calibrate
 from model_code.city import Captions
 from model_code.errors import DataError, MissingExtraError
@@ -31,9 +32,9 @@ from model_code.vision import loading
 from model_code.vision.loading import Loaded, Memory
 from resources import backends
 from resources.captioners import vllm_engine
-from resources.captioners.batches import Halving, out_of_memory
+from resources.captioners.batches import Apart, Halving, out_of_memory, passing
 from resources.captioners.hugging_face import TransformersCaptioner
-from resources.captioners.tries import Said, answered
+from resources.captioners.tries import Said, answered, rises
 from tests.resources.captioners_server import serving
 from tests.resources.tiny_models import save_blip2, save_llava, save_qwen
 from tests.tiny import ROOT
@@ -339,7 +340,7 @@ def test_an_ask_that_a_model_refuses_does_not_take_the_others_along() -> None:
             raise ValueError("the prompt is longer\nthan 8192 tokens")
         return [Said(f"Picture {ask.seed}.") for ask in batch]
 
-    found = answered(asks, say, 3)
+    found = answered(asks, say, 3, Apart(rises))
     assert [answer.text for answer in found] == ["Picture 0.", "Picture 1.", "Picture 2.", "", "",
                                                  "Picture 5.", "Picture 6."]  # fmt: skip
     assert found[3].final and found[3].error == (
@@ -359,7 +360,7 @@ def test_whatever_a_model_raises_for_one_ask_is_an_error_of_that_ask(error: Exce
             raise error
         return [Said(f"Picture {ask.seed}.") for ask in batch]
 
-    found = Halving(8).run(asks, lambda batch: answered(batch, say, 3))
+    found = Halving(8).run(asks, lambda batch: answered(batch, say, 3, Apart(rises)))
     assert [i for i, answer in enumerate(found) if answer.error] == [5]
     assert found[5].final and found[5].requests == 1 and str(error) in found[5].error
     assert [answer.text for answer in found[:5]] == [f"Picture {i}." for i in range(5)]
@@ -379,8 +380,113 @@ def test_what_is_about_no_ask_rises_at_once(error: Exception) -> None:
 
     asks = [Ask("satellite", picture) for picture in pictures(8)]
     with pytest.raises(type(error)):
-        answered(asks, say, 3)
+        answered(asks, say, 3, Apart(rises))
     assert calls == [8]
+
+
+def seeded(number: int) -> list[Ask]:
+    return [Ask("pois", pois=(("Bakery", "food"),), seed=i) for i in range(number)]
+
+
+class Dying:
+    """A model that answers so many asks, and then raises for whatever it is asked."""
+
+    def __init__(self, lives: int, error: Exception, odd: Sequence[int] = ()) -> None:
+        self.lives, self.error, self.odd = lives, error, odd
+        self.calls = 0
+
+    def say(self, batch: Sequence[Ask]) -> list[Said]:
+        self.calls += 1
+        if len(batch) > self.lives:
+            raise self.error
+        self.lives -= len(batch)
+        # Odd ones are not what was asked for, at the first try.
+        return [
+            Said("" if ask.seed in self.odd else f"Number {ask.seed}.", tokens_in=7)
+            for ask in batch
+        ]
+
+
+OUTAGES = [ConnectionError("refused"), TimeoutError(), OSError("no such device"), RuntimeError("gone"),
+           ValueError("gone")]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", OUTAGES)
+def test_a_model_that_dies_stops_and_keeps_what_it_said(error: Exception) -> None:
+    model, apart, halving = Dying(20, error, odd=[3]), Apart(rises), Halving(16)
+    with pytest.raises(
+        CaptionerStopped, match="and so does one that was answered before"
+    ) as caught:
+        halving.run(seeded(64), lambda batch: answered(batch, model.say, 3, apart))
+    # The second try of the odd one is the 17th life; three more are not enough for any half but the last.
+    kept = caught.value.answers
+    texts = [answer.text if answer else None for answer in kept[:16]]
+    assert texts == [f"Number {i + (i == 3)}." for i in range(16)]
+    assert all(answer is None or answer.text or answer.error for answer in kept)
+    assert len(kept) == 32 and model.calls < 20
+    assert caught.value.fix.startswith("look at what captions.captioner rests on")
+
+
+def test_a_model_that_dies_before_the_second_try_keeps_what_the_first_brought() -> None:
+    model = Dying(8, RuntimeError("gone"), odd=range(2, 8))
+    with pytest.raises(CaptionerStopped) as caught:
+        answered(seeded(8), model.say, 3, Apart(rises))
+    kept = caught.value.answers
+    assert [answer.text for answer in kept if answer] == ["Number 0.", "Number 1.", *[""] * 6]
+    told = ["the model refuses it (RuntimeError: gone)"] * 3 + ["an empty answer"] * 3
+    assert [answer.error for answer in kept[2:] if answer] == told
+    assert [answer.tokens_in for answer in kept if answer] == [7] * 8
+
+
+@pytest.mark.parametrize("error", OUTAGES[:3])
+def test_what_was_not_reached_may_be_another_time(error: Exception) -> None:
+    for caused in (False, True):
+        raised: Exception = error
+        if caused:
+            raised = RuntimeError("no answer")
+            raised.__cause__ = error
+        assert passing(raised)
+        found = answered(seeded(3), Dying(0, raised).say, 3, Apart(rises))
+        assert [bool(answer.error) and not answer.final for answer in found] == [True] * 3
+        model = Dying(0, raised)
+        with pytest.raises(CaptionerStopped, match="4 asks in a row failed, and none was answered"):
+            answered(seeded(64), model.say, 3, Apart(rises))
+        assert model.calls < 13
+    assert not passing(RuntimeError("gone")) and not passing(MemoryError())
+    meanwhile = IndexError("too dark")
+    meanwhile.__context__ = FileNotFoundError("nothing kept of it")
+    assert not passing(meanwhile)
+
+
+def test_asks_in_a_row_that_are_at_fault_stop_nothing_and_asking_anew_is_charged() -> None:
+    bad, calls = range(10, 20), list[list[int]]()
+
+    def say(batch: Sequence[Ask]) -> list[Said]:
+        calls.append([ask.seed for ask in batch])
+        if any(ask.seed in bad for ask in batch):
+            raise IndexError("too dark")
+        return [Said(f"Number {ask.seed}.", tokens_in=7, tokens_out=2) for ask in batch]
+
+    found = answered(seeded(32), say, 3, Apart(rises))
+    assert [i for i, answer in enumerate(found) if answer.error] == list(bad)
+    assert all(answer.final for answer in found if answer.error)
+    anew = [seeds for seeds in calls if seeds == [9]]
+    assert len(anew) >= 2
+    asked = sum(len(seeds) for seeds in calls if not set(seeds) & set(bad))
+    assert sum(answer.tokens_in for answer in found) == 7 * asked
+    assert sum(answer.tokens_out for answer in found) == 2 * asked
+
+
+def test_a_client_s_own_error_of_a_connection_is_one() -> None:
+    import openai
+
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+    client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0)
+    with client, pytest.raises(openai.APIConnectionError) as caught:
+        client.models.list()
+    assert not isinstance(caught.value, OSError) and passing(caught.value)
 
 
 def test_a_model_that_fails_on_one_picture_captions_the_others(llava: Path) -> None:
