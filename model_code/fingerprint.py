@@ -8,11 +8,16 @@ formatting do not count. Nothing is imported for this.
 from __future__ import annotations
 
 import ast
+import atexit
+import contextlib
 import copy
 import hashlib
 import json
+import os
+import sys
+import tempfile
 from collections.abc import Iterable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +63,11 @@ def data_digests(pattern: str) -> dict[str, str]:
 
 
 @cache
-def _project() -> CodeGraph:
-    return CodeGraph(ROOT, PACKAGES, OPAQUE)
+def _project() -> CodeMemory:
+    name = f"cityloom-code-{os.getuid()}-{digest(str(ROOT))[:12]}.json"
+    memory = CodeMemory(ROOT, PACKAGES, OPAQUE, Path(tempfile.gettempdir()) / name)
+    atexit.register(memory.keep)
+    return memory
 
 
 # --- code ----------------------------------------------------------------------------------------
@@ -68,6 +76,56 @@ _IMPORT = "(import)"  # stands for what a module does when it is imported, beyon
 _Import = ast.Import | ast.ImportFrom
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 _Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+
+
+class CodeMemory:
+    """What `CodeGraph.digests` found, also in earlier processes: to follow all code takes seconds. It
+    holds for as long as no source file of the packages changes, and for one version of Python."""
+
+    def __init__(
+        self, root: Path, packages: Iterable[str], opaque: Iterable[str], file: Path
+    ) -> None:
+        """Remember in `file`, which may be missing or of other code, and is written by `keep`."""
+        self._make = partial(CodeGraph, root, packages, opaque)
+        self._graph: CodeGraph | None = None
+        self._file, self._new = file, False
+        whole = hashlib.sha256(sys.version.encode())
+        for source in sorted(path for name in packages for path in (root / name).rglob("*.py")):
+            whole.update(f"{source.relative_to(root)}:{file_digest(source)}".encode())
+        self._state = whole.hexdigest()
+        self._found = self._read()
+
+    def digests(self, roots: Iterable[str]) -> dict[str, str]:
+        """See `CodeGraph.digests`."""
+        names = sorted(roots)
+        key = " ".join(names)
+        if key not in self._found:
+            self._graph = self._graph or self._make()
+            self._found[key] = self._graph.digests(names)
+            self._new = True
+        return dict(self._found[key])
+
+    def keep(self) -> None:
+        """Write what is new, for later processes; whoever cannot write remembers nothing."""
+        if not self._new:
+            return
+        places = sorted({place for found in self._found.values() for place in found.items()})
+        number = {place: i for i, place in enumerate(places)}
+        of = {key: [number[p] for p in found.items()] for key, found in self._found.items()}
+        with contextlib.suppress(OSError):
+            part = self._file.with_suffix(f".{os.getpid()}")
+            part.write_text(json.dumps({"state": self._state, "places": places, "of": of}))
+            part.replace(self._file)
+
+    def _read(self) -> dict[str, dict[str, str]]:
+        try:
+            known = json.loads(self._file.read_text())
+            if known["state"] != self._state:
+                return {}
+            places = known["places"]
+            return {key: dict(places[i] for i in of) for key, of in known["of"].items()}
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return {}
 
 
 class CodeGraph:

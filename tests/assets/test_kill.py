@@ -17,7 +17,7 @@ from resources.lake import Lake
 from tests.tiny import ROOT, Place, make_place
 
 KILLS = 10
-LATEST = 0.9  # share of the assets after which the last kill comes
+LATEST = 0.7  # share of the assets after which the last kill comes
 PATIENCE_S = 400
 STEP = re.compile(r"\[ *(\d+)/(\d+)\] tiny · \w+: (.*)")  # the line of a step that is done
 

@@ -11,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_code import fingerprint
-from model_code.fingerprint import CodeGraph, code_digests, data_digests, digest, file_digest
+from model_code.fingerprint import (
+    CodeGraph,
+    CodeMemory,
+    code_digests,
+    data_digests,
+    digest,
+    file_digest,
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -442,3 +449,51 @@ def test_stages_reach_what_they_call_and_no_other_stage():
 def test_a_method_reaches_its_network_and_the_training_loop():
     found = code_digests(["model_code.methods.baselines.vit"])
     assert {"model_code.methods.baselines.vit:METHOD", "model_code.training_loop:run"} <= set(found)
+
+
+# --- remembered ----------------------------------------------------------------------------------
+
+
+def test_what_an_earlier_process_found_is_taken_until_a_source_changes(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.write("app/main.py", "from app.used import target\ndef run(): return target\n")
+    project.write("app/used.py", "target = 1\n")
+    file = tmp_path / "memory.json"
+
+    def memory() -> CodeMemory:
+        return CodeMemory(tmp_path, ["app"], (), file)
+
+    first = memory()
+    found = first.digests(["app.main:run"])
+    assert found == project.digests("app.main:run")
+    first.digests(["app.used"])
+    first.keep()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CodeGraph, "digests", lambda *_: pytest.fail("the code was followed again"))
+        again = memory()
+        assert again.digests(["app.main:run"]) == found
+        again.digests(["app.main:run"]).clear()  # a copy: nothing that is remembered
+        assert again.digests(["app.main:run"]) == found
+
+    project.write("app/used.py", "target = 2\n")
+    other = memory().digests(["app.main:run"])
+    assert other == project.digests("app.main:run") != found
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"state": 1}', '{"places": 3}'])
+def test_a_memory_that_is_damaged_or_cannot_be_written_is_none(
+    project: Project, tmp_path: Path, text: str
+) -> None:
+    project.write("app/main.py", "def run(): return 1\n")
+    file = tmp_path / "memory.json"
+    file.write_text(text)
+    memory = CodeMemory(tmp_path, ["app"], (), file)
+    assert memory.digests(["app.main:run"]) == project.digests("app.main:run")
+    memory.keep()
+    assert json.loads(file.read_text())["of"]
+    lost = CodeMemory(tmp_path, ["app"], (), tmp_path / "nowhere" / "memory.json")
+    lost.digests(["app.main"])
+    lost.keep()
+    assert not (tmp_path / "nowhere").exists()
