@@ -77,7 +77,7 @@ def head_on(encoder: nn.Module, regions: int) -> tuple[nn.Module, float]:
 
 
 def probe(quick: bool) -> None:
-    regions = 64 if quick else 512
+    regions = 16 if quick else 512
     with seeded(0):
         encoder = METHOD.encoder(city(regions), UrbanVlpConfig(text=False))
     head_on(Table(np.zeros((regions, 8), np.float32)), regions)  # imports
