@@ -395,7 +395,8 @@ class Lake:
         """
         wanted = manifest or self.manifest(city, asset)
         if wanted is None or wanted.absent or file not in wanted.files:
-            why, fix = "it was never made", _again(city, asset)
+            why = "it was never made"
+            fix = f"`cityloom run {city}` makes what is missing, `cityloom explain {city}` tells it"
             if wanted and wanted.absent:
                 why, fix = wanted.absent, "give the city what it lacks, and run it again"
             elif wanted:
