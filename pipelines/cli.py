@@ -61,9 +61,8 @@ def run(city: City) -> None:
         Cities.load()[city]
     execute("whole_city", city)
     for asset, file in (("report", "report.html"), ("leaderboard", "leaderboard.csv")):
-        typer.echo(
-            f"{asset}: {Lake().published(city, file)}"
-        )  # put there by the run, under its lock
+        # Put there by the run, under its lock.
+        typer.echo(f"{asset}: {Lake().published(city, file)}")
 
 
 @app.command()

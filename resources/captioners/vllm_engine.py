@@ -27,9 +27,8 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
-os.environ.setdefault(
-    "VLLM_NO_USAGE_STATS", "1"
-)  # read when vllm is imported, here and in its engines
+# Read when vllm is imported, here and in its engines.
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 _SMALLER = 2  # starts with half as much in flight, where memory is short: each takes minutes
 _TOLD = 500  # characters of an error of the start
 # Keys of `captions.captioner` that a start may fail for, and what vLLM calls them.
