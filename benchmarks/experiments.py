@@ -160,9 +160,8 @@ def ablations(comparisons: pd.DataFrame, method: str, split: str) -> pd.DataFram
         over=rows["over"].str.replace("_", " "),
     )
     table = rows.pivot(index="task", columns="over", values="told").fillna("")
-    order = sorted(
-        table.index, key=lambda task: (task != ALL_TASKS, task)
-    )  # the mean, if any, first
+    # The mean, where there is one, comes first.
+    order = sorted(table.index, key=lambda task: (task != ALL_TASKS, task))
     return table.reindex(order).rename_axis(columns=None).reset_index()
 
 
