@@ -139,7 +139,7 @@ def scores(summarised: pd.DataFrame, reached: pd.DataFrame | None, split: str) -
     deviation = [row[f"{row['headline']}_sd"] for _, row in rows.iterrows()]
     mark = rows["target_in_inputs"].map({True: " *", False: ""})
     rows["score"] = [
-        f"{m:.3f} ± {d:.3f}{star}" if pd.notna(m) else "not estimable"
+        f"{shown(m, d)}{star}" if pd.notna(m) else "not estimable"
         for m, d, star in zip(mean, deviation, mark, strict=True)
     ]
     table = rows.pivot(index="task", columns="method", values="score")

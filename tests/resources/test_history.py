@@ -1,0 +1,114 @@
+"""Dagster's history in SQLite, with connections that stay open."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+
+from resources import history
+from tests.tiny import ROOT
+
+PLAIN = {"sqlite": {"base_dir": ".dagster"}}
+KEPT = yaml.safe_load((ROOT / "dagster.yaml").read_text())["storage"]
+STEPS = 12
+
+
+def instance(root: Path, storage: object) -> dg.DagsterInstance:
+    """An instance whose database lies in `root`."""
+    text = yaml.safe_dump({"storage": storage, "telemetry": {"enabled": False}})
+    (root / "dagster.yaml").write_text(text.replace("base_dir: .dagster", f"base_dir: {root}"))
+    return dg.DagsterInstance.from_config(str(root))
+
+
+def job() -> dg.JobDefinition:
+    assets = [
+        dg.asset(name=f"a{i}", deps=[f"a{i - 1}"] if i else [])(lambda: None) for i in range(STEPS)
+    ]
+    return dg.Definitions(assets).resolve_implicit_global_asset_job_def()
+
+
+def run(where: dg.DagsterInstance) -> str:
+    done = job().execute_in_process(instance=where)
+    assert done.success
+    return done.run_id
+
+
+def told(where: dg.DagsterInstance, run_id: str) -> list[tuple[str | None, str | None]]:
+    """Type and step of each event of a run."""
+    events = (log.dagster_event for log in where.all_logs(run_id))
+    return [(event.event_type_value, event.step_key) for event in events if event]
+
+
+def databases() -> int:
+    """Databases that this process has open."""
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            found.add(str(entry.readlink()))
+        except FileNotFoundError:  # the listing's own
+            continue
+    return sum(path.endswith(".db") for path in found)
+
+
+def test_the_files_are_those_of_dagster(tmp_path: Path) -> None:
+    with instance(tmp_path, KEPT) as kept:
+        assert isinstance(kept.event_log_storage, history.Events)
+        run_id = run(kept)
+        events = told(kept, run_id)
+    with instance(tmp_path, PLAIN) as plain:
+        assert told(plain, run_id) == events
+        other = run(plain)
+        assert plain.get_run_by_id(run_id).status is dg.DagsterRunStatus.SUCCESS
+    with instance(tmp_path, KEPT) as kept:
+        assert {r.run_id for r in kept.get_runs()} == {run_id, other}
+        assert told(kept, other) == events
+        assert kept.get_latest_materialization_event(dg.AssetKey(["a0"])).run_id == other
+
+
+def test_few_connections_serve_many_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    connect = sqlite3.connect
+
+    def counting(path: str, **options: object) -> sqlite3.Connection:
+        opened.append(path)
+        return connect(path, **options)
+
+    counts = []
+    for name, storage in (("plain", PLAIN), ("kept", KEPT)):
+        (tmp_path / name).mkdir()
+        with instance(tmp_path / name, storage) as where:
+            run(where)
+            monkeypatch.setattr(sqlite3.dbapi2, "connect", counting)
+            monkeypatch.setattr(sqlite3, "connect", counting)
+            opened.clear()
+            run(where)
+            counts.append(len(opened))
+            monkeypatch.undo()
+    plain, kept = counts
+    assert plain > 10 * STEPS
+    assert kept < 2 * STEPS  # those of making and looking into a run's new database
+
+
+def test_no_more_databases_stay_open_than_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "_OPEN", 3)
+    before = databases()
+    with instance(tmp_path, KEPT) as where:
+        runs = [run(where) for _ in range(5)]
+        assert all(told(where, run_id) for run_id in runs)
+        assert databases() - before <= 3 + 1  # and the one of the runs
+    assert databases() == before
+
+
+def test_a_database_that_was_deleted_is_made_anew(tmp_path: Path) -> None:
+    with instance(tmp_path, KEPT) as here, instance(tmp_path, KEPT) as elsewhere:
+        old = run(here)
+        elsewhere.wipe()
+        assert told(here, old) == []
+        new = run(here)
+        assert told(elsewhere, new) == told(here, new) != []
