@@ -95,8 +95,9 @@ class _Kept:
         """The engine of a database, and whether it is new. A file that another process deleted or
         replaced since has a new one."""
         with self._lock:
-            Path(path).touch()
-            file = Path(path).stat()
+            if not (place := Path(path)).exists():  # whoever watches it would be told of a touch
+                place.touch()
+            file = place.stat()
             engine, before = self._engines.pop(path, (None, file))
             if engine is not None and not os.path.samestat(file, before):
                 engine.dispose()

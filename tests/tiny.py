@@ -15,6 +15,11 @@ import yaml
 
 from model_code.demo.city_yaml import city_yaml
 
+# One of each kind, of each source and of each transform: every picture has a panel an indicator.
+INDICATORS = (
+    *("population", "pm25", "crime", "land_use"),
+    *("poi_count", "trips_out", "hourly_outflow"),
+)
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -116,6 +121,7 @@ def make_place(root: Path, *, regions: int = 16, seed: int = 3) -> Place:
     config["splits"] = {"random": {}, "spatial": {"block_m": 1000, "folds": 3}}
     config["seeds"] = [0, 1]
     config["chips"] = {"size_px": 16}
+    config["indicators"] = {name: config["indicators"][name] for name in INDICATORS}
     config["methods"] = {
         "poi": {"variants": {"shares": {"transform": "share"}}},
         "location": {},

@@ -112,3 +112,14 @@ def test_a_database_that_was_deleted_is_made_anew(tmp_path: Path) -> None:
         assert told(here, old) == []
         new = run(here)
         assert told(elsewhere, new) == told(here, new) != []
+
+
+def test_reading_leaves_no_mark(tmp_path: Path) -> None:
+    """Who looks on at a run is told of each change of its file, and then reads it."""
+    with instance(tmp_path, KEPT) as where:
+        run_id = run(where)
+        path = tmp_path / "history" / "runs" / f"{run_id}.db"
+        before = path.stat()
+        assert told(where, run_id)
+        after = path.stat()
+    assert (after.st_mtime_ns, after.st_ctime_ns) == (before.st_mtime_ns, before.st_ctime_ns)
