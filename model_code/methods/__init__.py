@@ -388,6 +388,13 @@ def _backbone(name: str) -> str:
 Backbone = Annotated[str, AfterValidator(_backbone)]
 
 
+def _check_size(key: str, backbone: str, size_px: int) -> None:
+    """Whether pictures of this size, which the config key `key` sets, are enough for a backbone."""
+    least = 75 if backbone.endswith("inception_v3") else 16
+    if size_px < least:
+        raise ValueError(f"{backbone} needs pictures of {least} pixels or more; see {key}")
+
+
 class WeightsFile(MethodConfig):
     """Weights on this machine. Their digest makes them a part of what a result rests on."""
 
@@ -447,9 +454,7 @@ class MuseClConfig(Tuned):
             ("chip_px", self.satellite_backbone, self.chip_px),
             ("view_px", self.street_view_backbone, min(self.view_px)),
         ):
-            least = 75 if backbone.endswith("inception_v3") else 16
-            if size < least:
-                raise ValueError(f"{backbone} needs pictures of {least} pixels or more; see {key}")
+            _check_size(key, backbone, size)
         return self
 
     def switched_off(self) -> frozenset[Modality]:
@@ -461,6 +466,36 @@ class MuseClConfig(Tuned):
         seen = [(self.satellite, self.satellite_backbone)]
         seen += [(self.street_views, self.street_view_backbone)]
         return frozenset(off if (True, "towers") in seen else {*off, "towers"})
+
+
+class Tile2VecConfig(Tuned):
+    backbone: Backbone = Field("small", description="resnet18 in the paper; all start from chance")
+    weights: WeightsFile | None = Field(None, description="what the backbone starts from instead")
+    rest: bool = Field(True, description="`backbone: towers` rest; the head alone learns")
+    chip_px: int = Field(64, ge=16, description="towers have a size of their own")
+    width: int = Field(128, ge=2, description="of an embedding; 512 in the paper")
+    augment: bool = Field(True, description="mirror and turn chips at random in training")
+    absent_rate: float = Field(
+        0.05, gt=0, lt=1, description="chips hidden in tuning, so that the absent-token learns"
+    )
+    neighbours: int = Field(8, ge=1, description="regions that are near: so many nearest ones")
+    radius_m: float | None = Field(
+        None, gt=0, description="and within so many metres, beyond which a region is distant"
+    )
+    margin: float = Field(1.0, gt=0)
+    norm_weight: float = Field(0.01, ge=0, description="of the penalty on the embeddings' lengths")
+    epochs: int = Field(20, ge=1)
+    batch: int = Field(64, ge=2, description="anchors")
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _can_see(self) -> Tile2VecConfig:
+        _check_size("chip_px", self.backbone, self.chip_px)
+        return self
+
+    def switched_off(self) -> frozenset[Modality]:
+        return frozenset() if self.backbone == "towers" else frozenset({"towers"})
 
 
 class HourlyBins(MethodConfig):
@@ -728,6 +763,11 @@ METHODS: dict[str, MethodSpec] = {
             "urbanclip_sv", "UrbanCLIP-SV", "pretrained",
             ("street_views", "view_captions", "towers"),
             UrbanClipConfig, f"{_BASELINES}.urbanclip_sv", "Street views against their captions.",
+        ),
+        MethodSpec(
+            "tile2vec", "Tile2Vec", "pretrained", ("imagery", "towers"), Tile2VecConfig,
+            f"{_BASELINES}.tile2vec",
+            "Satellite chips of regions that are near, nearer to each other than to distant ones.",
         ),
         MethodSpec(
             "clip_probe", "CLIP", "pretrained", ("imagery", "street_views", "towers"),

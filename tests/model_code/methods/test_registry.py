@@ -42,6 +42,7 @@ LMEMR = {
 }
 HOURLY = {"image_px": 16, "tower": TOWER, "components": 4}
 HOURLY_NET = {**HOURLY, "hidden": 8, "epochs": 2}
+CHIPS = {"chip_px": 16, "width": 8, "epochs": 1, "batch": 32}
 SMALL = {
     "vit": {"image_px": 16, "patch_px": 8, "width": 8, "heads": 2, "depth": 1, "epochs": 2},
     "urbanvlp": CONTRASTIVE,
@@ -60,6 +61,7 @@ SMALL = {
     "hourly_cnn": HOURLY_NET,
     "hourly_lstm": HOURLY_NET,
     "hourly_transformer": HOURLY_NET,
+    "tile2vec": CHIPS,
     "musecl": {
         "chip_px": 16, "view_px": (16, 24), "width": 8, "epochs": 1, "align_epochs": 1, "word_epochs": 1,
         "satellite_backbone": "small", "street_view_backbone": "small",
