@@ -498,6 +498,54 @@ class Tile2VecConfig(Tuned):
         return frozenset() if self.backbone == "towers" else frozenset({"towers"})
 
 
+class PgSimClrConfig(Tuned):
+    """`pois` and `near` switch the two views, each an encoder of its own."""
+
+    pois: bool = Field(True, description="the view where regions alike in POIs are positives")
+    near: bool = Field(True, description="the view where regions that are near are positives")
+    backbone: Backbone = Field("small", description="resnet18 in the paper; all start from chance")
+    weights: WeightsFile | None = Field(None, description="what the backbones start from instead")
+    chip_px: int = Field(64, ge=16)
+    crop: float = Field(0.08, gt=0, le=1, description="least share of a chip that a crop keeps")
+    alike: int = Field(1, ge=1, description="regions most alike in POIs, one of them the positive")
+    neighbours: int = Field(4, ge=1, description="nearest regions, one of them the positive")
+    counts: Literal["raw", "log1p"] = Field("raw", description="scale of the POI counts")
+    projection: int = Field(64, ge=2, description="width of the vectors that are contrasted")
+    temperature: float = Field(0.5, gt=0)
+    absent_rate: float = Field(
+        0.05, gt=0, lt=1, description="chips hidden in tuning, so that the absent-token learns"
+    )
+    epochs: int = Field(40, ge=1, description="160 in the published code")
+    batch: int = Field(128, ge=2, description="pairs of each view")
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _can_see(self) -> PgSimClrConfig:
+        if not (self.pois or self.near):
+            raise ValueError("at least one of pois and near must be true")
+        if self.backbone == "towers":
+            raise ValueError("crops train the whole backbone: name one, such as small or resnet18")
+        _check_size("chip_px", self.backbone, self.chip_px)
+        return self
+
+    def switched_off(self) -> frozenset[Modality]:
+        return frozenset() if self.pois else frozenset({"pois"})
+
+
+class AutoencoderConfig(Tuned):
+    chip_px: int = Field(64, ge=16, multiple_of=16, description="chips are brought to this size")
+    channels: int = Field(16, ge=1, description="of the first of four layers; each has twice more")
+    width: int = Field(64, ge=1, description="of the bottleneck, which is the embedding")
+    absent_rate: float = Field(
+        0.05, gt=0, lt=1, description="chips hidden in tuning, so that the absent-token learns"
+    )
+    epochs: int = Field(40, ge=1)
+    batch: int = Field(64, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+
+
 class HourlyBins(MethodConfig):
     """How the values of an hourly target are put into bins; see `model_code.bins`."""
 
@@ -768,6 +816,16 @@ METHODS: dict[str, MethodSpec] = {
             "tile2vec", "Tile2Vec", "pretrained", ("imagery", "towers"), Tile2VecConfig,
             f"{_BASELINES}.tile2vec",
             "Satellite chips of regions that are near, nearer to each other than to distant ones.",
+        ),
+        MethodSpec(
+            "pg_simclr", "PG-SimCLR", "pretrained", ("imagery", "pois"), PgSimClrConfig,
+            f"{_BASELINES}.pg_simclr",
+            "Satellite chips against those of regions alike in POIs, and against those of near ones.",
+            optional=("pois",),
+        ),
+        MethodSpec(
+            "autoencoder", "Autoencoder", "pretrained", ("imagery",), AutoencoderConfig,
+            f"{_BASELINES}.autoencoder", "What is left of a satellite chip that is to be drawn again.",
         ),
         MethodSpec(
             "clip_probe", "CLIP", "pretrained", ("imagery", "street_views", "towers"),

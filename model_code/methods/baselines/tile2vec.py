@@ -27,12 +27,12 @@ from typing import cast
 import numpy as np
 from torch import Tensor, nn
 
-from model_code.errors import DataError
 from model_code.finetuning import embed_all
 from model_code.fusion import Projection
 from model_code.losses import triplet_loss
 from model_code.methods import MethodConfig, MuseClConfig, Tile2VecConfig
 from model_code.methods.base import NOWHERE, Checkpoint, Floats, Mask, RegionData, Workspace
+from model_code.methods.chips import usable_chips
 from model_code.methods.musecl import MuseRegions, start_tokens, started
 from model_code.methods.nearness import NearSampler
 from model_code.training import Settings, fit, load_arrays, seeded, state_arrays
@@ -56,7 +56,8 @@ class TileTriplets(nn.Module):
         vectors = self.head(self.features("satellite", triplets.flatten()))  # [3 T, W]
         anchor, near, distant = vectors.view(len(triplets), 3, -1).unbind(1)
         hinge = triplet_loss(anchor, near, distant, self.margin, "euclidean")
-        return hinge + self.norm_weight * vectors.norm(dim=1).mean()
+        length: Tensor = vectors.norm(dim=1).mean()
+        return hinge + self.norm_weight * length
 
 
 class Tile2Vec:
@@ -86,13 +87,8 @@ class Tile2Vec:
         visible: Mask,
         workspace: Workspace = NOWHERE,
     ) -> Checkpoint:
-        assert isinstance(config, Tile2VecConfig) and data.chip_present is not None
-        usable = visible & data.chip_present
-        if usable.sum() < 3:
-            raise DataError(
-                "tile2vec: fewer than three visible regions have a chip",
-                fix="check `sources.imagery` and `chips.min_valid_share`",
-            )
+        assert isinstance(config, Tile2VecConfig)
+        usable = usable_chips(data, visible, "tile2vec", 3)
         regions = started(data, self.settings(config), visible, seed)
         sampler = NearSampler(
             data.xy_m, usable, neighbours=config.neighbours, radius=config.radius_m

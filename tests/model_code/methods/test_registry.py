@@ -62,6 +62,8 @@ SMALL = {
     "hourly_lstm": HOURLY_NET,
     "hourly_transformer": HOURLY_NET,
     "tile2vec": CHIPS,
+    "pg_simclr": {"chip_px": 16, "projection": 8, "epochs": 1, "batch": 32},
+    "autoencoder": {**CHIPS, "channels": 4},
     "musecl": {
         "chip_px": 16, "view_px": (16, 24), "width": 8, "epochs": 1, "align_epochs": 1, "word_epochs": 1,
         "satellite_backbone": "small", "street_view_backbone": "small",
@@ -170,7 +172,7 @@ def test_every_tuning_key_is_read() -> None:
 
 
 def test_an_unknown_name_lists_the_choices() -> None:
-    with pytest.raises(KeyError, match=r"unknown method 'vitt'; known: chip_pca, .*poi, .*vit"):
+    with pytest.raises(KeyError, match=r"unknown method 'vitt'; known: autoencoder, .*poi, .*vit"):
         method_spec("vitt")
 
 

@@ -135,7 +135,7 @@ def test_a_region_without_a_chip_stands_at_the_mean_whatever_its_pixels_hold(
     np.testing.assert_array_equal(
         METHOD.embed(checkpoint, replace(data, chips=noise), CONFIG), rows
     )
-    with pytest.raises(DataError, match=r"fewer than three visible regions[\s\S]*sources\.imagery"):
+    with pytest.raises(DataError, match=r"fewer than 3 visible regions[\s\S]*sources\.imagery"):
         pretrained(data, visible=np.arange(40) < 2)
 
 
