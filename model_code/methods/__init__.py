@@ -533,6 +533,46 @@ class PgSimClrConfig(Tuned):
         return frozenset() if self.pois else frozenset({"pois"})
 
 
+class Urban2VecConfig(Probed):
+    pois: bool = Field(True, description="the words of POIs; false: street views alone")
+    backbone: Backbone = Field("towers", description="inception_v3 in the paper")
+    weights: WeightsFile | None = Field(None, description="what the backbone starts from")
+    rest: bool = Field(True, description="towers rest; the head alone learns from the triplets")
+    view_px: tuple[int, int] = Field(
+        (72, 96), description="height and width; towers have their own"
+    )
+    width: int = Field(
+        128, ge=2, description="of a region, a street view and a word; 200 in the paper"
+    )
+    augment: bool = Field(True, description="mirror street views at random in training")
+    neighbours: int = Field(5, ge=1, description="nearest street views, one of them the positive")
+    margin: float = Field(5.0, gt=0, description="of the triplets of street views")
+    epochs: int = Field(20, ge=1, description="of street views")
+    batch: int = Field(64, ge=2, description="street views, or regions with their words, in a step")
+    learning_rate: float = Field(5e-4, gt=0, description="of street views")
+    word_margin: float = Field(2.0, gt=0, description="of a region with its words and others")
+    word_epochs: int = Field(30, ge=1)
+    word_pairs: int = Field(64, ge=1, description="words that are drawn of a region in an epoch")
+    word_learning_rate: float = Field(0.01, gt=0)
+    word_min_count: int = Field(
+        5, ge=1, description="texts that have a word; a rarer one is left out"
+    )
+    word_max_share: float = Field(
+        0.95, gt=0, le=1, description="regions that have a word; a more common one is left out"
+    )
+    settle_steps: int = Field(50, ge=1, description="of a region towards its words, when embedded")
+    settle_rate: float = Field(0.2, gt=0, description="length of the first of these steps")
+
+    @model_validator(mode="after")
+    def _can_see(self) -> Urban2VecConfig:
+        _check_size("view_px", self.backbone, min(self.view_px))
+        return self
+
+    def switched_off(self) -> frozenset[Modality]:
+        off: set[Modality] = set() if self.pois else {"pois", "poi_texts"}
+        return frozenset(off if self.backbone == "towers" else {*off, "towers"})
+
+
 class AutoencoderConfig(Tuned):
     chip_px: int = Field(64, ge=16, multiple_of=16, description="chips are brought to this size")
     channels: int = Field(16, ge=1, description="of the first of four layers; each has twice more")
@@ -822,6 +862,12 @@ METHODS: dict[str, MethodSpec] = {
             f"{_BASELINES}.pg_simclr",
             "Satellite chips against those of regions alike in POIs, and against those of near ones.",
             optional=("pois",),
+        ),
+        MethodSpec(
+            "urban2vec", "Urban2Vec", "pretrained", ("street_views", "pois", "poi_texts", "towers"),
+            Urban2VecConfig, f"{_BASELINES}.urban2vec",
+            "Street views nearer to near ones than to distant ones, then regions to the words of their POIs.",
+            optional=("pois", "poi_texts"),
         ),
         MethodSpec(
             "autoencoder", "Autoencoder", "pretrained", ("imagery",), AutoencoderConfig,

@@ -33,27 +33,34 @@ from model_code.losses import triplet_loss
 from model_code.methods import MethodConfig, MuseClConfig, Tile2VecConfig
 from model_code.methods.base import NOWHERE, Checkpoint, Floats, Mask, RegionData, Workspace
 from model_code.methods.chips import usable_chips
-from model_code.methods.musecl import MuseRegions, start_tokens, started
+from model_code.methods.musecl import MuseRegions, View, start_tokens, started
 from model_code.methods.nearness import NearSampler
 from model_code.training import Settings, fit, load_arrays, seeded, state_arrays
 
 
-class TileTriplets(nn.Module):
-    """Backbone and head on triplets of chips."""
+class NearTriplets(nn.Module):
+    """Backbone and head of one kind of picture on triplets of pictures that are near and distant."""
 
-    def __init__(self, regions: MuseRegions, sampler: NearSampler, config: Tile2VecConfig) -> None:
+    def __init__(
+        self,
+        regions: MuseRegions,
+        view: View,
+        sampler: NearSampler,
+        *,
+        margin: float,
+        norm_weight: float = 0.0,
+    ) -> None:
         super().__init__()
-        rests = "satellite" in regions.known
-        self.encoder = None if rests else regions.encoders["satellite"]
-        self.head = cast(Projection, regions.joint.heads["satellite"]).linear
-        self.sampler, self.features = sampler, regions.features
-        self.margin, self.norm_weight = config.margin, config.norm_weight
+        self.encoder = None if view in regions.known else regions.encoders[view]
+        self.head = cast(Projection, regions.joint.heads[view]).linear
+        self.view, self.sampler, self.features = view, sampler, regions.features
+        self.margin, self.norm_weight = margin, norm_weight
 
     def loss(self, index: Tensor) -> Tensor:
         triplets = self.sampler.triplets(index)  # [T, 3]
         if not len(triplets):
             return next(self.parameters()).sum() * 0
-        vectors = self.head(self.features("satellite", triplets.flatten()))  # [3 T, W]
+        vectors = self.head(self.features(self.view, triplets.flatten()))  # [3 T, W]
         anchor, near, distant = vectors.view(len(triplets), 3, -1).unbind(1)
         hinge = triplet_loss(anchor, near, distant, self.margin, "euclidean")
         length: Tensor = vectors.norm(dim=1).mean()
@@ -94,7 +101,13 @@ class Tile2Vec:
             data.xy_m, usable, neighbours=config.neighbours, radius=config.radius_m
         )
         history = fit(
-            TileTriplets(regions, sampler, config),
+            NearTriplets(
+                regions,
+                "satellite",
+                sampler,
+                margin=config.margin,
+                norm_weight=config.norm_weight,
+            ),
             np.flatnonzero(usable),
             Settings(
                 epochs=config.epochs,

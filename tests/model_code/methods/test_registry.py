@@ -63,6 +63,9 @@ SMALL = {
     "hourly_transformer": HOURLY_NET,
     "tile2vec": CHIPS,
     "pg_simclr": {"chip_px": 16, "projection": 8, "epochs": 1, "batch": 32},
+    "urban2vec": {
+        "backbone": "small", "view_px": (16, 24), "width": 8, "epochs": 1, "word_epochs": 1, "word_min_count": 1,
+    },
     "autoencoder": {**CHIPS, "channels": 4},
     "musecl": {
         "chip_px": 16, "view_px": (16, 24), "width": 8, "epochs": 1, "align_epochs": 1, "word_epochs": 1,

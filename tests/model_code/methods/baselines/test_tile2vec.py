@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from model_code.errors import DataError
 from model_code.methods import METHODS, Tile2VecConfig
 from model_code.methods.base import Checkpoint, RegionData
-from model_code.methods.baselines.tile2vec import METHOD, TileTriplets
+from model_code.methods.baselines.tile2vec import METHOD, NearTriplets
 from model_code.methods.musecl import started
 from model_code.methods.nearness import NearSampler
 from model_code.methods.run import fit_predictor, inputs_of, predict
@@ -44,10 +44,12 @@ def pretrained(data: RegionData, changed: Tile2VecConfig = CONFIG, **kwargs: obj
     return METHOD.pretrain(data, changed, **{"seed": 0, "visible": EVERYONE, **kwargs})
 
 
-def training(data: RegionData, changed: Tile2VecConfig = CONFIG) -> TileTriplets:
+def training(data: RegionData, changed: Tile2VecConfig = CONFIG) -> NearTriplets:
     regions = started(data, METHOD.settings(changed), EVERYONE, 1)
     sampler = NearSampler(data.xy_m, data.chip_present, neighbours=changed.neighbours)
-    return TileTriplets(regions, sampler, changed)
+    return NearTriplets(
+        regions, "satellite", sampler, margin=changed.margin, norm_weight=changed.norm_weight
+    )
 
 
 @pytest.mark.parametrize("changes", [{}, {"margin": 20.0, "norm_weight": 0.5}], ids=str)
