@@ -104,7 +104,7 @@ def counted(data: RegionData) -> dict[int, Counter]:
 
 
 def test_words_are_counted_once_a_text_and_categories_once_a_poi(data: RegionData) -> None:
-    twice = data.poi_comments.copy()
+    twice = data.poi_comments.astype("U20")
     twice[:5] = "Busy BUSY!"
     odd = replace(data, poi_comments=twice)
     found: dict[int, Counter] = {i: Counter() for i in range(REGIONS)}
