@@ -461,8 +461,9 @@ def _losses(spec: MethodSpec, ctx: Context, written: Written) -> bytes | None:
         if record.get("loss")
     ]
     rows += [  # a second training, on a panel of its own
-        {**fit, "variant": f"{fit['variant']} alignment", "loss": loss, "validation": []}
-        for fit, loss in ((record["fit"], record.get("align_loss")) for record in records)
+        {**fit, "variant": f"{fit['variant']} {name}", "loss": loss, "validation": []}
+        for key, name in (("align_loss", "alignment"), ("word_loss", "words"))
+        for fit, loss in ((record["fit"], record.get(key)) for record in records)
         if loss
     ]
     return figures.loss_curves(pd.DataFrame(rows), title=f"{spec.title}: loss") if rows else None

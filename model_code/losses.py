@@ -1,4 +1,4 @@
-"""Contrastive losses: between pictures and texts, and of triplets.
+"""Contrastive losses: between pictures and texts, between pictures, and of triplets.
 
 B pairs in a batch, D width; L1 tokens of a picture, L2 tokens of a text.
 """
@@ -57,6 +57,25 @@ def one_way_info_nce(left: Tensor, right: Tensor, scale: Tensor | float) -> Tens
     if not len(logits):
         return logits.sum()
     return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
+
+
+def nt_xent(left: Tensor, right: Tensor, scale: float, owner: Tensor | None = None) -> Tensor:
+    """NT-Xent of vectors [B, D] of any length, the i-th of both a pair: each of the 2 B is to find its
+    partner among all others by cosine (SimCLR, eq 1; Chen et al. 2020, arXiv:2002.05709). Where
+    `owner` [2, B] says what each is a picture of, other pictures of what is in one's own pair are no
+    negatives. Zero for a batch of one, or none."""
+    both = F.normalize(torch.cat([left, right]), dim=1)  # [2 B, D]
+    if not len(both):
+        return both.sum()
+    each = torch.arange(len(both), device=both.device)
+    partner = each.roll(len(left))
+    hidden = each[:, None] == each
+    if owner is not None:
+        of = owner.flatten().to(both.device)
+        hidden = (of[:, None] == of) | (of[partner][:, None] == of)
+        hidden[each, partner] = False
+    logits = (scale * (both @ both.T)).masked_fill(hidden, -torch.inf)
+    return F.cross_entropy(logits, partner)
 
 
 def triplet_loss(

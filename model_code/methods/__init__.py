@@ -388,6 +388,13 @@ def _backbone(name: str) -> str:
 Backbone = Annotated[str, AfterValidator(_backbone)]
 
 
+def _check_size(key: str, backbone: str, size_px: int) -> None:
+    """Whether pictures of this size, which the config key `key` sets, are enough for a backbone."""
+    least = 75 if backbone.endswith("inception_v3") else 16
+    if size_px < least:
+        raise ValueError(f"{backbone} needs pictures of {least} pixels or more; see {key}")
+
+
 class WeightsFile(MethodConfig):
     """Weights on this machine. Their digest makes them a part of what a result rests on."""
 
@@ -447,9 +454,7 @@ class MuseClConfig(Tuned):
             ("chip_px", self.satellite_backbone, self.chip_px),
             ("view_px", self.street_view_backbone, min(self.view_px)),
         ):
-            least = 75 if backbone.endswith("inception_v3") else 16
-            if size < least:
-                raise ValueError(f"{backbone} needs pictures of {least} pixels or more; see {key}")
+            _check_size(key, backbone, size)
         return self
 
     def switched_off(self) -> frozenset[Modality]:
@@ -461,6 +466,124 @@ class MuseClConfig(Tuned):
         seen = [(self.satellite, self.satellite_backbone)]
         seen += [(self.street_views, self.street_view_backbone)]
         return frozenset(off if (True, "towers") in seen else {*off, "towers"})
+
+
+class Tile2VecConfig(Tuned):
+    backbone: Backbone = Field("small", description="resnet18 in the paper; all start from chance")
+    weights: WeightsFile | None = Field(None, description="what the backbone starts from instead")
+    rest: bool = Field(True, description="`backbone: towers` rest; the head alone learns")
+    chip_px: int = Field(64, ge=16, description="towers have a size of their own")
+    width: int = Field(128, ge=2, description="of an embedding; 512 in the paper")
+    augment: bool = Field(True, description="mirror and turn chips at random in training")
+    absent_rate: float = Field(
+        0.05, gt=0, lt=1, description="chips hidden in tuning, so that the absent-token learns"
+    )
+    neighbours: int = Field(8, ge=1, description="regions that are near: so many nearest ones")
+    radius_m: float | None = Field(
+        None, gt=0, description="and within so many metres, beyond which a region is distant"
+    )
+    margin: float = Field(1.0, gt=0)
+    norm_weight: float = Field(0.01, ge=0, description="of the penalty on the embeddings' lengths")
+    epochs: int = Field(20, ge=1)
+    batch: int = Field(64, ge=2, description="anchors")
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _can_see(self) -> Tile2VecConfig:
+        _check_size("chip_px", self.backbone, self.chip_px)
+        return self
+
+    def switched_off(self) -> frozenset[Modality]:
+        return frozenset() if self.backbone == "towers" else frozenset({"towers"})
+
+
+class PgSimClrConfig(Tuned):
+    """`pois` and `near` switch the two views, each an encoder of its own."""
+
+    pois: bool = Field(True, description="the view where regions alike in POIs are positives")
+    near: bool = Field(True, description="the view where regions that are near are positives")
+    backbone: Backbone = Field("small", description="resnet18 in the paper; all start from chance")
+    weights: WeightsFile | None = Field(None, description="what the backbones start from instead")
+    chip_px: int = Field(64, ge=16)
+    crop: float = Field(0.08, gt=0, le=1, description="least share of a chip that a crop keeps")
+    alike: int = Field(1, ge=1, description="regions most alike in POIs, one of them the positive")
+    neighbours: int = Field(4, ge=1, description="nearest regions, one of them the positive")
+    counts: Literal["raw", "log1p"] = Field("raw", description="scale of the POI counts")
+    projection: int = Field(64, ge=2, description="width of the vectors that are contrasted")
+    temperature: float = Field(0.5, gt=0)
+    absent_rate: float = Field(
+        0.05, gt=0, lt=1, description="chips hidden in tuning, so that the absent-token learns"
+    )
+    epochs: int = Field(40, ge=1, description="160 in the published code")
+    batch: int = Field(128, ge=2, description="pairs of each view")
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _can_see(self) -> PgSimClrConfig:
+        if not (self.pois or self.near):
+            raise ValueError("at least one of pois and near must be true")
+        if self.backbone == "towers":
+            raise ValueError("crops train the whole backbone: name one, such as small or resnet18")
+        _check_size("chip_px", self.backbone, self.chip_px)
+        return self
+
+    def switched_off(self) -> frozenset[Modality]:
+        return frozenset() if self.pois else frozenset({"pois"})
+
+
+class Urban2VecConfig(Probed):
+    pois: bool = Field(True, description="the words of POIs; false: street views alone")
+    backbone: Backbone = Field("towers", description="inception_v3 in the paper")
+    weights: WeightsFile | None = Field(None, description="what the backbone starts from")
+    rest: bool = Field(True, description="towers rest; the head alone learns from the triplets")
+    view_px: tuple[int, int] = Field(
+        (72, 96), description="height and width; towers have their own"
+    )
+    width: int = Field(
+        128, ge=2, description="of a region, a street view and a word; 200 in the paper"
+    )
+    augment: bool = Field(True, description="mirror street views at random in training")
+    neighbours: int = Field(5, ge=1, description="nearest street views, one of them the positive")
+    margin: float = Field(5.0, gt=0, description="of the triplets of street views")
+    epochs: int = Field(20, ge=1, description="of street views")
+    batch: int = Field(64, ge=2, description="street views, or regions with their words, in a step")
+    learning_rate: float = Field(5e-4, gt=0, description="of street views")
+    word_margin: float = Field(2.0, gt=0, description="of a region with its words and others")
+    word_epochs: int = Field(30, ge=1)
+    word_pairs: int = Field(64, ge=1, description="words that are drawn of a region in an epoch")
+    word_learning_rate: float = Field(0.01, gt=0)
+    word_min_count: int = Field(
+        5, ge=1, description="texts that have a word; a rarer one is left out"
+    )
+    word_max_share: float = Field(
+        0.95, gt=0, le=1, description="regions that have a word; a more common one is left out"
+    )
+    settle_steps: int = Field(50, ge=1, description="of a region towards its words, when embedded")
+    settle_rate: float = Field(0.2, gt=0, description="length of the first of these steps")
+
+    @model_validator(mode="after")
+    def _can_see(self) -> Urban2VecConfig:
+        _check_size("view_px", self.backbone, min(self.view_px))
+        return self
+
+    def switched_off(self) -> frozenset[Modality]:
+        off: set[Modality] = set() if self.pois else {"pois", "poi_texts"}
+        return frozenset(off if self.backbone == "towers" else {*off, "towers"})
+
+
+class AutoencoderConfig(Tuned):
+    chip_px: int = Field(64, ge=16, multiple_of=16, description="chips are brought to this size")
+    channels: int = Field(16, ge=1, description="of the first of four layers; each has twice more")
+    width: int = Field(64, ge=1, description="of the bottleneck, which is the embedding")
+    absent_rate: float = Field(
+        0.05, gt=0, lt=1, description="chips hidden in tuning, so that the absent-token learns"
+    )
+    epochs: int = Field(40, ge=1)
+    batch: int = Field(64, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
 
 
 class HourlyBins(MethodConfig):
@@ -728,6 +851,27 @@ METHODS: dict[str, MethodSpec] = {
             "urbanclip_sv", "UrbanCLIP-SV", "pretrained",
             ("street_views", "view_captions", "towers"),
             UrbanClipConfig, f"{_BASELINES}.urbanclip_sv", "Street views against their captions.",
+        ),
+        MethodSpec(
+            "tile2vec", "Tile2Vec", "pretrained", ("imagery", "towers"), Tile2VecConfig,
+            f"{_BASELINES}.tile2vec",
+            "Satellite chips of regions that are near, nearer to each other than to distant ones.",
+        ),
+        MethodSpec(
+            "pg_simclr", "PG-SimCLR", "pretrained", ("imagery", "pois"), PgSimClrConfig,
+            f"{_BASELINES}.pg_simclr",
+            "Satellite chips against those of regions alike in POIs, and against those of near ones.",
+            optional=("pois",),
+        ),
+        MethodSpec(
+            "urban2vec", "Urban2Vec", "pretrained", ("street_views", "pois", "poi_texts", "towers"),
+            Urban2VecConfig, f"{_BASELINES}.urban2vec",
+            "Street views nearer to near ones than to distant ones, then regions to the words of their POIs.",
+            optional=("pois", "poi_texts"),
+        ),
+        MethodSpec(
+            "autoencoder", "Autoencoder", "pretrained", ("imagery",), AutoencoderConfig,
+            f"{_BASELINES}.autoencoder", "What is left of a satellite chip that is to be drawn again.",
         ),
         MethodSpec(
             "clip_probe", "CLIP", "pretrained", ("imagery", "street_views", "towers"),

@@ -391,6 +391,61 @@ class MuseRegions(RegionViews):
         return self.view_first[regions] + rank
 
 
+def started(data: RegionData, config: MuseClConfig, visible: Mask, seed: int) -> MuseRegions:
+    """Regions as training finds them: heads from the seed, backbones from what they start from. What a
+    backbone that rests makes of all pictures is kept."""
+    with seeded(seed):
+        regions = MuseRegions(data, config)
+    for view in regions.pixels:
+        _start(data, config, regions, view, visible)
+    return regions
+
+
+def _start(
+    data: RegionData, config: MuseClConfig, regions: MuseRegions, view: View, visible: Mask
+) -> None:
+    encoder = regions.encoders[view]
+    if isinstance(encoder, ImageEncoder):
+        satellite = view == "satellite"
+        weights = config.satellite_weights if satellite else config.street_view_weights
+        if weights is not None:
+            encoder.load_file(weights.path, weights.sha256)
+        return
+    assert isinstance(encoder, TowerEncoder)
+    encoder.tower.start()
+    encoder.tower.requires_grad_(not config.rest)
+    key = ("tower vectors", view)
+    if key not in data.memo:
+        with evaluating(encoder):
+            everything = torch.arange(len(regions.pixels[view]))
+            data.memo[key] = encoder.tower.vectors(regions.pixels[view], everything)
+    vectors: Tensor = data.memo[key]
+    seen = visible & pictured(data, config)[view]
+    if view == "street_view":
+        assert data.view_region is not None
+        seen = seen[data.view_region[regions.view_order]]
+    scaler = Scaler.fit(vectors.numpy(), seen)
+    encoder.mean.copy_(torch.from_numpy(scaler.mean))
+    encoder.scale.copy_(torch.from_numpy(scaler.scale))
+    if config.rest:
+        regions.known[view] = encoder.standardised(vectors)
+
+
+def start_tokens(regions: MuseRegions, visible: Mask) -> Values:
+    """What the heads read of all regions, in evaluation. The token of each kind of picture is put
+    where the visible regions [N] that have one are on average."""
+    with evaluating(regions):
+        index = torch.arange(len(visible))
+        values = _joined([regions.values(part) for part in torch.split(index, _CHUNK)])
+        seen = torch.from_numpy(visible)
+        for view in regions.encoders:
+            head, (numbers, present) = regions.joint.heads[view], values[view]
+            if (seen & present).any():
+                mean = cast(Projection, head).linear(numbers[seen & present]).mean(dim=0)
+                cast(Projection, head).absent.copy_(mean)
+    return values
+
+
 # --- trainings -----------------------------------------------------------------------------------
 
 
@@ -482,10 +537,7 @@ class MuseCl:
         workspace: Workspace = NOWHERE,
     ) -> Checkpoint:
         assert isinstance(config, MuseClConfig)
-        with seeded(seed):
-            regions = MuseRegions(data, config)
-        for view in regions.pixels:
-            self._start(data, config, regions, view, visible)
+        regions = started(data, config, visible, seed)
         record: dict[str, Any] = {"features": list(regions.joint.heads), "loss": []}
         drawn = samplers(data, config, visible)
         settings = Settings(
@@ -512,41 +564,6 @@ class MuseCl:
         )
         return Checkpoint(state_arrays(regions), record)
 
-    def _start(
-        self,
-        data: RegionData,
-        config: MuseClConfig,
-        regions: MuseRegions,
-        view: View,
-        visible: Mask,
-    ) -> None:
-        """What a view's backbone starts from; what it makes of all pictures is kept if it rests."""
-        encoder = regions.encoders[view]
-        if isinstance(encoder, ImageEncoder):
-            satellite = view == "satellite"
-            weights = config.satellite_weights if satellite else config.street_view_weights
-            if weights is not None:
-                encoder.load_file(weights.path, weights.sha256)
-            return
-        assert isinstance(encoder, TowerEncoder)
-        encoder.tower.start()
-        encoder.tower.requires_grad_(not config.rest)
-        key = ("tower vectors", view)
-        if key not in data.memo:
-            with evaluating(encoder):
-                everything = torch.arange(len(regions.pixels[view]))
-                data.memo[key] = encoder.tower.vectors(regions.pixels[view], everything)
-        vectors: Tensor = data.memo[key]
-        seen = visible & pictured(data, config)[view]
-        if view == "street_view":
-            assert data.view_region is not None
-            seen = seen[data.view_region[regions.view_order]]
-        scaler = Scaler.fit(vectors.numpy(), seen)
-        encoder.mean.copy_(torch.from_numpy(scaler.mean))
-        encoder.scale.copy_(torch.from_numpy(scaler.scale))
-        if config.rest:
-            regions.known[view] = encoder.standardised(vectors)
-
     def _words(
         self, data: RegionData, config: MuseClConfig, regions: MuseRegions, visible: Mask, seed: int
     ) -> PoiWords | None:
@@ -572,16 +589,8 @@ class MuseCl:
         """The third training, in place; its loss by epoch, none where nothing is to be aligned."""
         if not regions.encoders:
             return []
-        with evaluating(regions):
-            values = _joined(
-                [regions.values(i) for i in torch.split(torch.arange(len(data)), _CHUNK)]
-            )
-            seen = torch.from_numpy(visible)
-            for view in regions.encoders:  # a token starts where such regions are on average
-                head, (numbers, present) = regions.joint.heads[view], values[view]
-                if (seen & present).any():
-                    mean = cast(Projection, head).linear(numbers[seen & present]).mean(dim=0)
-                    cast(Projection, head).absent.copy_(mean)
+        values = start_tokens(regions, visible)
+        seen = torch.from_numpy(visible)
         if config.fusion == "concat":
             return []
         anyone = seen & torch.stack([p for _, p in values.values()]).any(dim=0)

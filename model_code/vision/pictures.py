@@ -5,6 +5,7 @@ V pictures, M street views, N regions, B regions in a batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -39,6 +40,21 @@ def encoded(encoder: Callable[[Tensor], Tensor], pictures: Tensor, index: Tensor
     one picture."""
     size = len(index) if torch.is_grad_enabled() else PICTURES
     return torch.cat([encoder(pictures[part]) for part in torch.split(index, size)])
+
+
+def cropped(pictures: Tensor, least: float) -> Tensor:
+    """A part of each of the pictures uint8 [V, h, w, 3], drawn at random and brought back to their size:
+    `least` to 1 of the area, between 3/4 and 4/3 as wide as high; at least one picture."""
+    count = len(pictures)
+    area = least + (1 - least) * torch.rand(count)
+    ratio = torch.exp((2 * torch.rand(count) - 1) * math.log(4 / 3))
+    size = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], dim=1).clamp(max=1)  # [V, 2]
+    middle = (2 * torch.rand(count, 2) - 1) * (1 - size)
+    affine = torch.cat([torch.diag_embed(size), middle[:, :, None]], dim=2)  # [V, 2, 3]
+    channels = pictures.permute(0, 3, 1, 2).float()
+    grid = F.affine_grid(affine, list(channels.shape), align_corners=False)
+    parts = F.grid_sample(channels, grid, padding_mode="border", align_corners=False)
+    return parts.round().clamp(0, 255).byte().permute(0, 2, 3, 1)
 
 
 class RegionViews(nn.Module):

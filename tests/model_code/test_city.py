@@ -222,7 +222,7 @@ MISTAKES = [
     ("schedule.cron", "@daily", "schedule.cron", "`0 3 * * *`"),
     ("schedule.cron", "60 * * * *", "schedule.cron", "minute: '60' is not in 0-59"),
     ("methods.pio", {}, "methods.pio", "did you mean 'poi'"),
-    ("methods.zzz", {}, "methods.zzz", "known here: chip_pca"),
+    ("methods.zzz", {}, "methods.zzz", "known here: autoencoder"),
     ("methods.poi.confg", {}, "methods.poi.confg", "did you mean 'config'"),
     ("methods.poi.config", {"transfrom": "raw"}, "methods.poi.config.transfrom", "'transform'"),
     ("methods.poi.config", {"transform": "log"}, "methods.poi.config.transform", "log1p"),

@@ -16,6 +16,7 @@ from model_code.losses import (
     late_interaction,
     late_interaction_loss,
     mean_info_nce,
+    nt_xent,
     one_way_info_nce,
     triplet_loss,
 )
@@ -241,3 +242,27 @@ def test_mean_contrast_above_a_size_is_that_of_random_batches() -> None:
     expected = sum(len(b) * mean_info_nce(left[b], right[b], 10.0, 99) for b in batches) / 10
     same_value_and_gradient(found, expected, left, right)
     assert mean_info_nce(left[:0], right[:0], 10.0, 4) == 0
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7])
+@pytest.mark.parametrize("owned", [False, True])
+def test_nt_xent_equals_its_twin_in_value_and_gradient(batch: int, owned: bool) -> None:
+    """Equation 1 of SimCLR, of vectors of any length; other pictures of what is in a pair are left
+    out of its sums."""
+    left, right = 3 * unit(batch, 5).detach(), unit(batch, 5, seed=1).detach()
+    left, right = left.requires_grad_(), right.requires_grad_()
+    owner = torch.tensor([[0, 4, 2, 1, 4, 5, 6], [1, 3, 0, 0, 5, 5, 9]])[:, :batch]
+    both, of = [*left, *right], owner.flatten().tolist()
+    total = torch.zeros((), dtype=torch.float64)
+    for i in range(2 * batch):
+        partner = (i + batch) % (2 * batch)
+        terms = [
+            (F.cosine_similarity(both[i], both[k], dim=0) / 0.5).exp()
+            for k in range(2 * batch)
+            if k == partner or (of[k] not in (of[i], of[partner]) if owned else k != i)
+        ]
+        near = F.cosine_similarity(both[i], both[partner], dim=0) / 0.5
+        total = total + torch.log(torch.stack(terms).sum()) - near
+    ours = nt_xent(left, right, 2.0, owner if owned else None)
+    same_value_and_gradient(ours, total / (2 * batch), left, right)
+    assert nt_xent(left[:0], right[:0], 2.0) == 0

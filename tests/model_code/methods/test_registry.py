@@ -42,6 +42,7 @@ LMEMR = {
 }
 HOURLY = {"image_px": 16, "tower": TOWER, "components": 4}
 HOURLY_NET = {**HOURLY, "hidden": 8, "epochs": 2}
+CHIPS = {"chip_px": 16, "width": 8, "epochs": 1, "batch": 32}
 SMALL = {
     "vit": {"image_px": 16, "patch_px": 8, "width": 8, "heads": 2, "depth": 1, "epochs": 2},
     "urbanvlp": CONTRASTIVE,
@@ -60,6 +61,12 @@ SMALL = {
     "hourly_cnn": HOURLY_NET,
     "hourly_lstm": HOURLY_NET,
     "hourly_transformer": HOURLY_NET,
+    "tile2vec": CHIPS,
+    "pg_simclr": {"chip_px": 16, "projection": 8, "epochs": 1, "batch": 32},
+    "urban2vec": {
+        "backbone": "small", "view_px": (16, 24), "width": 8, "epochs": 1, "word_epochs": 1, "word_min_count": 1,
+    },
+    "autoencoder": {**CHIPS, "channels": 4},
     "musecl": {
         "chip_px": 16, "view_px": (16, 24), "width": 8, "epochs": 1, "align_epochs": 1, "word_epochs": 1,
         "satellite_backbone": "small", "street_view_backbone": "small",
@@ -168,7 +175,7 @@ def test_every_tuning_key_is_read() -> None:
 
 
 def test_an_unknown_name_lists_the_choices() -> None:
-    with pytest.raises(KeyError, match=r"unknown method 'vitt'; known: chip_pca, .*poi, .*vit"):
+    with pytest.raises(KeyError, match=r"unknown method 'vitt'; known: autoencoder, .*poi, .*vit"):
         method_spec("vitt")
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from model_code.training import seeded
 from model_code.vision import pictures
-from model_code.vision.pictures import RegionViews, encoded, resized
+from model_code.vision.pictures import RegionViews, cropped, encoded, resized
 
 OWNER = np.array([2, 0, 2, 1, 2, 0, 4, 2])  # region 3 of 5 has no view
 
@@ -40,6 +40,26 @@ def test_smaller_pictures_are_means_whatever_the_parts(
     monkeypatch.setattr(pictures, "PICTURES", 2)
     assert torch.equal(resized(photos, (4, 6)), small)
     assert resized(photos[:0], (4, 6)).shape == (0, 4, 6, 3)
+
+
+def test_crops_are_parts_of_a_picture_brought_back_to_its_size() -> None:
+    """On a ramp a crop is a ramp again: where it starts and ends says what was cut out."""
+    ramp = np.broadcast_to(np.arange(40)[:, None, None] * 5.0, (40, 40, 3))
+    pictures = torch.from_numpy(np.stack([ramp, ramp.transpose(1, 0, 2)] * 150).astype(np.uint8))
+    with seeded(0):
+        crops = cropped(pictures, 0.25)
+    assert crops.shape == pictures.shape and crops.dtype == torch.uint8
+    down, across = (crops[k::2].float().mean(dim=(2 - k, 3)) / 5 for k in range(2))
+    sides = []
+    for rows in (down, across):  # [150, 40]
+        step = (rows[:, 30] - rows[:, 10]) / 20
+        sides.append(step)
+        assert rows.min() >= 0 and rows.max() <= 39.1
+        assert rows[:, 0].min() < 5 and rows[:, -1].max() > 34  # from all over the picture
+    share = torch.cat(sides)  # sides between sqrt(1/4 * 3/4) and the whole
+    assert 0.42 < share.min() < 0.55 and 0.95 < share.max() <= 1.01
+    with seeded(0):
+        assert torch.equal(cropped(pictures, 0.25), crops)
 
 
 def test_pictures_are_encoded_in_parts_unless_a_gradient_is_kept(

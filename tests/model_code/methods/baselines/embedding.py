@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 
 from model_code.methods import MethodConfig
-from model_code.methods.base import Pretrained, RegionData
+from model_code.methods.base import Checkpoint, Pretrained, RegionData, Workspace
+from tests.model_code.methods.fake_city import equal
 
 
 def fit_embed(
@@ -14,3 +18,37 @@ def fit_embed(
     """Embeddings of a city, or of another one, by a method that saw all regions of the first."""
     checkpoint = method.pretrain(data, config, seed=0, visible=np.ones(len(data), bool))
     return method.embed(checkpoint, other or data, config)
+
+
+def goes_on_after_a_kill(
+    method: Pretrained, config: MethodConfig, data: RegionData, folder: Path, *, killed_in: int
+) -> None:
+    """A fit that is killed when it tells its `killed_in`-th line, and goes on, ends as one that is
+    not, and does nothing twice."""
+
+    class PowerCut(BaseException):
+        pass
+
+    def fit(workspace: Workspace) -> tuple[Checkpoint, list[str]]:
+        lines: list[str] = []
+
+        def tell(line: str) -> None:
+            lines.append(line)
+            if workspace.progress is not None:
+                workspace.progress(str(len(lines)))
+
+        everyone = np.ones(len(data), bool)
+        own = Workspace(tell, workspace.resume)
+        return method.pretrain(data, config, seed=0, visible=everyone, workspace=own), lines
+
+    def cut(line: str) -> None:
+        if line == str(killed_in):
+            raise PowerCut
+
+    whole, told = fit(Workspace())
+    with pytest.raises(PowerCut):
+        fit(Workspace(cut, folder))
+    assert list(folder.iterdir())
+    resumed, left = fit(Workspace(None, folder))
+    assert equal(resumed, whole) and resumed.record == whole.record
+    assert len(left) == len(told) - (killed_in - 1)

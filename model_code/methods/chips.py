@@ -1,0 +1,77 @@
+"""Regions by their satellite chips, for methods whose encoders read chips alone.
+
+N regions, B of them in a batch, V chips, D width of an embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from model_code.errors import DataError
+from model_code.finetuning import embed_all
+from model_code.methods.base import Mask, RegionData
+from model_code.vision.pictures import encoded, resized
+
+
+def usable_chips(data: RegionData, visible: Mask, method: str, least: int) -> Mask:
+    """The visible regions [N] that have a chip.
+
+    Raises:
+        DataError: there are fewer than `least`.
+    """
+    there = np.zeros(len(data), bool)
+    if data.chip_present is not None:
+        there = visible & data.chip_present
+    if there.sum() < least:
+        raise DataError(
+            f"{method}: fewer than {least} visible regions have a chip",
+            fix="check `sources.imagery` and `chips.min_valid_share`",
+        )
+    return there
+
+
+class ChipRegions(nn.Module):
+    """A `RegionEncoder`: what one or several encoders make of a region's chip, side by side. A token
+    stands for a chip that is absent; in training a few chips are hidden, so that it learns. The chips
+    are not in its state."""
+
+    def __init__(
+        self,
+        data: RegionData,
+        encoders: Mapping[str, nn.Module],
+        *,
+        chip_px: int,
+        absent_rate: float,
+    ) -> None:
+        """Each of `encoders` has a `width`, and maps chips uint8 [V, h, w, 3] to [V, width]."""
+        super().__init__()
+        assert data.chips is not None and data.chip_present is not None
+        self.encoders = nn.ModuleDict(encoders)
+        self.width = sum(cast(int, encoder.width) for encoder in encoders.values())
+        self.absent = nn.Parameter(0.02 * torch.randn(self.width))
+        self.absent_rate = absent_rate
+        self.pixels = resized(data.chips, (chip_px, chip_px))
+        self.present = torch.from_numpy(np.array(data.chip_present))
+
+    def forward(self, index: Tensor) -> Tensor:
+        """Embeddings [B, D] of the regions `index` [B]."""
+        present = self.present[index]
+        if self.training:
+            present = present & (torch.rand(len(index)) >= self.absent_rate)
+        own = present.nonzero()[:, 0]
+        rows = self.absent.expand(len(index), -1)
+        if not len(own):
+            return rows
+        found = [encoded(encoder, self.pixels, index[own]) for encoder in self.encoders.values()]
+        return rows.index_copy(0, own.to(rows.device), torch.cat(found, dim=1))
+
+    def start_token(self, seen: Mask) -> None:
+        """Put the token where the regions `seen` [N], which have a chip, are on average."""
+        mean = embed_all(self, len(seen))[seen].mean(axis=0)
+        with torch.no_grad():
+            self.absent.copy_(torch.from_numpy(mean))
