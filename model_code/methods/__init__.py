@@ -151,7 +151,8 @@ class RelationConfig(Probed):
 
 
 class HrepConfig(RelationConfig):
-    neighbour_weight: float = Field(1.0, ge=0, description="of the triplets of near regions")
+    poi_weight: float = Field(0.01, ge=0, description="of the loss of likeness in POIs")
+    neighbour_weight: float = Field(0.01, ge=0, description="of the triplets of near regions")
     width: int = Field(144, ge=1, description="of node features, relations and embedding")
     layers: int = Field(3, ge=1, description="of the graph convolution")
     heads: int = Field(4, ge=1, description="of the attention between relations")
@@ -690,6 +691,10 @@ METHODS: dict[str, MethodSpec] = {
             "hrep", "HREP", "pretrained", ("flows", "pois", "location"), HrepConfig, f"{_BASELINES}.hrep",
             "Graphs of trips, POIs and places, a vector a relation, and losses of each.",
             optional=("pois",),
+        ),
+        MethodSpec(
+            "mvure", "MVURE", "pretrained", ("flows", "pois"), MvureConfig, f"{_BASELINES}.mvure",
+            "A graph attention a view of trips and POIs, and views that share.", optional=("pois",),
         ),
         MethodSpec(
             "vit", "ViT from scratch", "supervised", ("imagery",), VitConfig,

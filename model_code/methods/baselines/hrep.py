@@ -17,8 +17,8 @@ What differs from the paper or the authors' code:
 - Vectors of relations are learned; the code leaves them as they were drawn.
 - Trips that come in are compared with where they come from; the code takes the same direction twice.
 - Batch normalisation is a relation's own: with one for all four, what it keeps is of none.
-- Losses are means over regions, so that the size of a city moves none of them; in the code the sum over all
-  pairs of trips stands beside means, and all but drowns them.
+- Losses are means over regions, so that the size of a city moves none of them. In the code the sum over all
+  pairs of trips stands beside means and all but drowns them; here a hundredth of these is kept.
 
 N regions, R relations, W width.
 """
