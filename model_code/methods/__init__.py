@@ -182,6 +182,27 @@ class MvureConfig(RelationConfig):
         return self
 
 
+class RemvcConfig(Probed):
+    width: int = Field(16, ge=1, description="of a view's vector; the embedding has one a view")
+    poi_weight: float = Field(1e-4, ge=0, description="of the contrast within POIs")
+    trip_weight: float = Field(1.0, ge=0, description="of the contrast within trips")
+    inter_weight: float = Field(1.0, ge=0, description="of the contrast between both")
+    poi_negatives: int = Field(10, ge=1, description="of a region, within POIs")
+    trip_negatives: int = Field(150, ge=1, description="of a region, within trips")
+    inter_negatives: int = Field(5, ge=1, description="of a region and view, between both")
+    candidates: int = Field(512, ge=2, description="regions that a step draws negatives from")
+    change_rate: float = Field(0.1, gt=0, lt=1, description="of POIs deleted, doubled, replaced")
+    noise: float = Field(0.1, gt=0, description="deviation on shares of trips, over their mean")
+    temperature: float = Field(0.08, gt=0, description="of the contrasts within a view")
+    scorer: Literal["bilinear", "linear"] = Field(
+        "bilinear", description="of pairs; linear, as in the paper, sees each side alone"
+    )
+    epochs: int = Field(200, ge=1)
+    batch: int = Field(64, ge=1, description="1 in the authors' code")
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-5, ge=0)
+
+
 class VitConfig(MethodConfig):
     image_px: int = Field(64, ge=8)
     patch_px: int = Field(16, ge=2)
@@ -695,6 +716,10 @@ METHODS: dict[str, MethodSpec] = {
         MethodSpec(
             "mvure", "MVURE", "pretrained", ("flows", "pois"), MvureConfig, f"{_BASELINES}.mvure",
             "A graph attention a view of trips and POIs, and views that share.", optional=("pois",),
+        ),
+        MethodSpec(
+            "remvc", "ReMVC", "pretrained", ("flows", "pois"), RemvcConfig, f"{_BASELINES}.remvc",
+            "POIs and trips of a region, each against changed copies and against the other.",
         ),
         MethodSpec(
             "vit", "ViT from scratch", "supervised", ("imagery",), VitConfig,
