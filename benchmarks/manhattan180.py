@@ -1,4 +1,5 @@
-"""Manhattan in 180 regions: UrbanMMCL's graph half beside its peers and simple baselines.
+"""Manhattan in 180 regions: UrbanMMCL's graph half beside its peers, the same of the registry, and simple
+baselines.
 
     CITYLOOM_DATA=... python benchmarks/manhattan180.py [--seeds 5] [--choose] [--write FILE]
 
@@ -22,7 +23,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -39,6 +40,8 @@ from torch.nn import functional as F
 
 from model_code.graphs.multiview import GraphSettings, GraphViews, ViewGraph
 from model_code.graphs.views import distance_graph, function_graph, mobility_graph
+from model_code.methods import method_config, method_spec
+from model_code.methods.base import Pretrained, RegionData
 from model_code.pca import principal_axes
 from model_code.training import Settings, evaluating, fit, seeded
 
@@ -300,6 +303,30 @@ def given_blocks(city: Manhattan) -> dict[str, Floats]:
     }
 
 
+def region_data(city: Manhattan) -> RegionData:
+    """Trips, POIs and places as methods are given them."""
+    origin, destination = np.nonzero(city.trips)
+    return RegionData(
+        region_ids=np.array([f"{i:03}" for i in range(len(city))]),
+        lonlat_deg=np.full((len(city), 2), np.nan),  # no method here reads it
+        xy_m=city.xy,
+        area_km2=np.ones(len(city)),
+        poi_counts=city.pois.astype(np.float32),
+        poi_categories=tuple(f"{i}" for i in range(city.pois.shape[1])),
+        flow_origin=origin,
+        flow_destination=destination,
+        flow_count=city.trips[origin, destination],
+    )
+
+
+def registered(city: Manhattan, name: str, seed: int, **changes: Any) -> Floats:
+    """The embedding of a method of the registry, by its defaults."""
+    config, data = method_config(name, changes), region_data(city)
+    method = cast(Pretrained, method_spec(name).load())
+    checkpoint = method.pretrain(data, config, seed=seed, visible=np.ones(len(city), bool))
+    return method.embed(checkpoint, data, config).astype(np.float64)
+
+
 # --- protocols -----------------------------------------------------------------------------------
 
 
@@ -426,6 +453,9 @@ def embeddings(city: Manhattan) -> dict[str, Callable[[int], Floats]]:
         return make
 
     return {
+        "HREP (`hrep`)": lambda seed: registered(city, "hrep", seed),
+        "MVURE (`mvure`)": lambda seed: registered(city, "mvure", seed),
+        "ReMVC (`remvc`)": lambda seed: registered(city, "remvc", seed),
         "graph half, decoder as printed": lambda seed: as_printed(city, seed),
         "the same, decoder with scale and bias": lambda seed: as_printed(city, seed, "scaled"),
         "views alone, on nodes of trips and POIs": joined(graphs=True),

@@ -21,7 +21,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from model_code.methods.base import Floats, Mask
+from model_code.methods.base import Floats, Mask, RegionData
 
 Ints = NDArray[np.int64]
 
@@ -30,6 +30,7 @@ _ALIKE = 2e-6  # difference of cosines that single precision does not tell
 _BLOCK = 512  # regions whose cosines with all others are looked at together
 _FEW = 4  # times k + 1: more in a region's window that are as near as its k-th are a crowd
 _PAIRS = 2**16  # whose distances are computed at once
+_DENSE_SHARE = 0.02  # of pairs with trips, above which rows of trips are multiplied as dense ones
 _STRIP = 2048  # others at a time: a block's cosines with them stay in the processor's cache
 
 
@@ -59,6 +60,14 @@ class Graph:
         regions = int(self.visible.sum())
         return float(self.weight[self.visible[self.row]].sum() / max(regions * (regions - 1), 1))
 
+    def seen(self) -> Graph:
+        """The graph of the V visible regions alone, numbered anew in their order."""
+        kept = np.flatnonzero(self.visible)
+        own = self.matrix()[kept][:, kept]
+        own.sort_indices()
+        start, column = own.indptr.astype(np.int64), own.indices.astype(np.int64)
+        return Graph(start, column, own.data, np.ones(len(kept), bool))
+
     def matrix(self) -> Any:
         """The weights as a sparse matrix [N, N]."""
         return sp.csr_array((self.weight, self.column, self.start), shape=(len(self), len(self)))
@@ -69,6 +78,19 @@ class Graph:
         own = self.matrix() + sp.eye_array(len(self), dtype=np.float32, format="csr")
         root = sp.diags_array(own.sum(axis=1).astype(np.float32) ** -0.5)
         return (root @ own @ root).tocsr()
+
+
+def trips_of(data: RegionData) -> tuple[Ints, Ints, Floats]:
+    """Origins, destinations and counts [F] of a city that has trips."""
+    origin, destination, count = data.flow_origin, data.flow_destination, data.flow_count
+    assert origin is not None and destination is not None and count is not None
+    return origin, destination, count
+
+
+def trip_matrix(origin: Ints, destination: Ints, count: Floats, regions: int) -> Any:
+    """Trips [F] from row to column, sparse [N, N]; a pair may come in several rows."""
+    pair = (origin, destination)
+    return sp.csr_array((np.asarray(count, np.float64), pair), shape=(regions, regions))
 
 
 def function_graph(counts: Floats, k: int, visible: Mask, xy_m: Floats | None = None) -> Graph:
@@ -103,7 +125,7 @@ def mobility_graph(origin: Ints, destination: Ints, count: Floats, k: int, visib
     """log1p of the trips [F] from region to region as shares of each origin's sum (its trips within
     itself count there), the mean of both directions."""
     n = len(visible)
-    trips = sp.csr_array((np.asarray(count, np.float64), (origin, destination)), shape=(n, n))
+    trips = trip_matrix(origin, destination, count, n)
     logs = trips.log1p().tocoo()
     use = visible[logs.col] | (logs.row == logs.col)  # a sum leaves out regions that are not seen
     total = np.bincount(logs.row[use], logs.data[use], minlength=n)
@@ -118,6 +140,65 @@ def mobility_graph(origin: Ints, destination: Ints, count: Floats, k: int, visib
     rank = np.arange(len(row)) - np.searchsorted(row, row)
     strong = rank < k
     return _graph(row[strong], column[strong], weight[strong], visible)
+
+
+def alike_trips_graph(
+    origin: Ints, destination: Ints, count: Floats, k: int, visible: Mask
+) -> Graph:
+    """Cosines of the trips [F] that start in two regions, by where they end; with both ends swapped, of
+    those that end in two regions, by where they start. Only the share between a region and visible ones
+    counts (and with itself, of a visible one), and a region without such trips has no neighbour.
+
+    Rows of trips are as long as the city has regions, so that only what is in them is multiplied, where
+    that is little."""
+    n, seen = len(visible), np.flatnonzero(visible)
+    trips = trip_matrix(origin, destination, count, n)[:, seen]
+    length = np.sqrt(trips.multiply(trips).sum(axis=1))
+    unit = (sp.diags_array(1 / np.where(length > 0, length, 1)) @ trips).tocsr()
+    members = np.flatnonzero((length > 0) & visible)
+    others = np.flatnonzero((length > 0) & ~visible)
+    k = min(k, len(members) - 1)
+    if k < 1:
+        nothing = np.empty(0, np.int64)
+        return _graph(nothing, nothing, np.empty(0), visible)
+    dense = unit.nnz > _DENSE_SHARE * n * len(seen)
+    # Visible regions are looked at by themselves: how a sum is rounded must not hang on the others.
+    found = [
+        _most_alike_rows(unit, askers[first : first + _BLOCK], members, k, dense)
+        for askers in (members, others)
+        for first in range(0, len(askers), _BLOCK)
+    ]
+    row, column, cosine = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return _graph(row, column, cosine, visible)
+
+
+def _most_alike_rows(
+    unit: Any, block: Ints, members: Ints, k: int, dense: bool
+) -> tuple[Ints, Ints, Floats]:
+    """Triples (region of the block, one of the k members most alike to it, cosine above 0) of sparse unit
+    rows [N, V]; of equally alike ones the first."""
+    rows, columns, cosines = [], [], []
+    if dense:
+        own = unit[block].toarray()
+        for first in range(0, len(members), _STRIP):
+            strip = members[first : first + _STRIP]
+            product = own @ unit[strip].toarray().T
+            product[block[:, None] == strip] = 0
+            least = np.partition(product, -min(k, len(strip)), axis=1)[:, -min(k, len(strip))]
+            row, column = np.nonzero((product >= least[:, None]) & (product > 0))
+            rows.append(block[row])
+            columns.append(strip[column])
+            cosines.append(product[row, column])
+    else:
+        products = (unit[block] @ unit[members].T).tocoo()
+        row, column = block[products.row], members[products.col]
+        kept = (row != column) & (products.data > 0)
+        rows, columns, cosines = [row[kept]], [column[kept]], [products.data[kept]]
+    row, column, cosine = map(np.concatenate, (rows, columns, cosines))
+    order = np.lexsort((column, -cosine, row))
+    row, column, cosine = row[order], column[order], cosine[order]
+    chosen = np.arange(len(row)) - np.searchsorted(row, row) < k
+    return row[chosen], column[chosen], cosine[chosen]
 
 
 def _nearest(

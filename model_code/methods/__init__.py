@@ -136,6 +136,73 @@ class OdPcaConfig(Probed):
     components: int = Field(32, ge=1)
 
 
+class RelationConfig(Probed):
+    """What the baselines share that learn from graphs of alike regions; epochs are of the whole city."""
+
+    neighbours: int = Field(10, ge=1, description="that a region has in each relation")
+    mobility_weight: float = Field(1.0, ge=0, description="of the loss of trips")
+    poi_weight: float = Field(1.0, ge=0, description="of the loss of likeness in POIs")
+    epochs: int = Field(1000, ge=1, description="2000 in the paper")
+    batch: int = Field(
+        1024, ge=1, description="regions whose pairs with all others a step sees, on whole graphs"
+    )
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+
+
+class HrepConfig(RelationConfig):
+    poi_weight: float = Field(0.01, ge=0, description="of the loss of likeness in POIs")
+    neighbour_weight: float = Field(0.01, ge=0, description="of the triplets of near regions")
+    width: int = Field(144, ge=1, description="of node features, relations and embedding")
+    layers: int = Field(3, ge=1, description="of the graph convolution")
+    heads: int = Field(4, ge=1, description="of the attention between relations")
+    dropout: float = Field(0.1, ge=0, lt=1)
+    weight_decay: float = Field(5e-3, ge=0)
+
+    @model_validator(mode="after")
+    def _divides(self) -> HrepConfig:
+        if self.width % self.heads:
+            raise ValueError("width must be a multiple of heads")
+        return self
+
+
+class MvureConfig(RelationConfig):
+    feature_width: int = Field(250, ge=1, description="of node features, which are random")
+    width: int = Field(96, ge=1, description="of a view's vector, and of the embedding")
+    heads: int = Field(12, ge=1, description="of the graph attention")
+    dropout: float = Field(0.2, ge=0, lt=1, description="of attention")
+    share: float = Field(0.8, ge=0, le=1, description="alpha, of what a view takes from the views")
+    join: float = Field(0.5, ge=0, le=1, description="beta, of a view's own part in its losses")
+    learning_rate: float = Field(5e-3, gt=0)
+
+    @model_validator(mode="after")
+    def _divides(self) -> MvureConfig:
+        if self.width % self.heads:
+            raise ValueError("width must be a multiple of heads")
+        return self
+
+
+class RemvcConfig(Probed):
+    width: int = Field(16, ge=1, description="of a view's vector; the embedding has one a view")
+    poi_weight: float = Field(1e-4, ge=0, description="of the contrast within POIs")
+    trip_weight: float = Field(1.0, ge=0, description="of the contrast within trips")
+    inter_weight: float = Field(1.0, ge=0, description="of the contrast between both")
+    poi_negatives: int = Field(10, ge=1, description="of a region, within POIs")
+    trip_negatives: int = Field(150, ge=1, description="of a region, within trips")
+    inter_negatives: int = Field(5, ge=1, description="of a region and view, between both")
+    candidates: int = Field(512, ge=2, description="regions that a step draws negatives from")
+    change_rate: float = Field(0.1, gt=0, lt=1, description="of POIs deleted, doubled, replaced")
+    noise: float = Field(0.1, gt=0, description="deviation on shares of trips, over their mean")
+    temperature: float = Field(0.08, gt=0, description="of the contrasts within a view")
+    scorer: Literal["bilinear", "linear"] = Field(
+        "bilinear", description="of pairs; linear, as in the paper, sees each side alone"
+    )
+    epochs: int = Field(200, ge=1)
+    batch: int = Field(64, ge=1, description="1 in the authors' code")
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-5, ge=0)
+
+
 class VitConfig(MethodConfig):
     image_px: int = Field(64, ge=8)
     patch_px: int = Field(16, ge=2)
@@ -763,6 +830,19 @@ METHODS: dict[str, MethodSpec] = {
             "od_pca", "PCA of flows", "pretrained", ("flows",), OdPcaConfig,
             f"{_BASELINES}.od_pca",
             "Principal components of the log origin-destination matrix, plus both volumes.", seeded=False,
+        ),
+        MethodSpec(
+            "hrep", "HREP", "pretrained", ("flows", "pois", "location"), HrepConfig, f"{_BASELINES}.hrep",
+            "Graphs of trips, POIs and places, a vector a relation, and losses of each.",
+            optional=("pois",),
+        ),
+        MethodSpec(
+            "mvure", "MVURE", "pretrained", ("flows", "pois"), MvureConfig, f"{_BASELINES}.mvure",
+            "A graph attention a view of trips and POIs, and views that share.", optional=("pois",),
+        ),
+        MethodSpec(
+            "remvc", "ReMVC", "pretrained", ("flows", "pois"), RemvcConfig, f"{_BASELINES}.remvc",
+            "POIs and trips of a region, each against changed copies and against the other.",
         ),
         MethodSpec(
             "vit", "ViT from scratch", "supervised", ("imagery",), VitConfig,

@@ -49,6 +49,8 @@ def test_patterns_do_not_depend_on_volume(city: Manhattan) -> None:
 def test_every_embedding_is_made_and_scored(city: Manhattan, monkeypatch) -> None:
     full = manhattan180.trained
     monkeypatch.setattr(manhattan180, "trained", lambda *a, **k: full(*a, **{**k, "epochs": 2}))
+    whole = manhattan180.registered
+    monkeypatch.setattr(manhattan180, "registered", lambda *a: whole(*a, epochs=2))
     for name, embedding in manhattan180.simple(city).items():
         assert embedding.shape[0] == 60 and np.isfinite(embedding).all(), name
     for name, make in manhattan180.embeddings(city).items():

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from scipy.sparse.csgraph import connected_components
 
-from model_code.graphs.views import Graph, distance_graph, function_graph, mobility_graph
+from model_code.graphs import views
+from model_code.graphs.views import (
+    Graph,
+    alike_trips_graph,
+    distance_graph,
+    function_graph,
+    mobility_graph,
+)
 from tests.model_code.graphs.places import dense, graphs, places
 
 NAMES = ("function", "mobility", "distance")
@@ -167,3 +174,71 @@ def test_the_mean_is_over_all_pairs() -> None:
     n = len(city["xy"])
     for name, whole in dense(city).items():
         assert graphs(city, n)[name].mean_weight == pytest.approx(whole.sum() / n / (n - 1))
+
+
+# --- regions alike in their trips ------------------------------------------------------------------
+
+
+def alike(trips: np.ndarray, k: int, visible: np.ndarray | None = None) -> Graph:
+    visible = np.ones(len(trips), bool) if visible is None else visible
+    origin, destination = np.nonzero(trips)
+    count = trips[origin, destination].astype(float)
+    return alike_trips_graph(origin, destination, count, k, visible)
+
+
+@pytest.fixture(params=[0.0, 1.0], ids=["dense", "sparse"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(views, "_DENSE_SHARE", request.param)
+    monkeypatch.setattr(views, "_BLOCK", 7)
+    monkeypatch.setattr(views, "_STRIP", 11)
+
+
+@pytest.mark.usefixtures("either_way")
+@pytest.mark.parametrize("k", [1, 4, 40])
+def test_regions_whose_trips_go_to_the_same_places_are_linked(k: int) -> None:
+    trips = places()["trips"]
+    n = len(trips)
+    whole = np.zeros((n, n))
+    for i in range(n):
+        for j in range(n):
+            if i != j and trips[i].any() and trips[j].any():
+                a, b = trips[i].astype(float), trips[j].astype(float)
+                whole[i, j] = a @ b / np.sqrt(a @ a) / np.sqrt(b @ b)
+    rank = (-whole).argsort(axis=1, kind="stable").argsort(axis=1)
+    kept = (rank < k) & (whole > 0)
+    expected = np.where(kept | kept.T, whole, 0)
+    found = alike(trips, k)
+    np.testing.assert_allclose(found.matrix().toarray(), expected / expected.max(), rtol=1e-6)
+    assert set(np.flatnonzero(np.diff(found.start) == 0)) == {5, 7}
+
+
+@pytest.mark.usefixtures("either_way")
+def test_trips_of_regions_that_are_not_visible_change_no_other_row() -> None:
+    trips, visible = places()["trips"], np.arange(40) % 4 > 0
+    found = alike(trips, 5, visible)
+    assert visible[found.column].all()
+    between = visible[:, None] & visible
+    changed = alike(np.where(between, trips, places(seed=1)["trips"]), 5, visible)
+    first, second = (graph.matrix().toarray() for graph in (found, changed))
+    np.testing.assert_array_equal(first[visible], second[visible])
+    assert not np.array_equal(first, second)
+    alone = alike(trips[visible][:, visible], 5)
+    np.testing.assert_array_equal(first[visible][:, visible], alone.matrix().toarray())
+    seen = found.seen()
+    np.testing.assert_array_equal(seen.matrix().toarray(), alone.matrix().toarray())
+    assert seen.visible.all() and len(seen) == visible.sum()
+
+
+def test_no_trips_or_none_that_end_in_a_place_of_another_s() -> None:
+    none = np.empty(0, np.int64)
+    assert not len(alike_trips_graph(none, none, np.empty(0), 5, np.ones(3, bool)).column)
+    assert not len(alike(np.eye(4), 2).column)
+
+
+def test_alike_trips_of_a_large_city_are_found_quickly() -> None:
+    rng, n = np.random.default_rng(0), 20_000
+    origin = np.repeat(np.arange(n), 10)
+    destination = (origin + rng.integers(-20, 20, len(origin))) % n
+    started = time.process_time()
+    found = alike_trips_graph(origin, destination, np.ones(len(origin)), 5, np.ones(n, bool))
+    assert time.process_time() - started < 10 and (np.diff(found.start) >= 5).all()

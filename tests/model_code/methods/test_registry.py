@@ -44,6 +44,9 @@ HOURLY = {"image_px": 16, "tower": TOWER, "components": 4}
 HOURLY_NET = {**HOURLY, "hidden": 8, "epochs": 2}
 CHIPS = {"chip_px": 16, "width": 8, "epochs": 1, "batch": 32}
 SMALL = {
+    "hrep": {"width": 8, "heads": 2, "layers": 2, "epochs": 2},
+    "mvure": {"width": 8, "heads": 2, "feature_width": 8, "epochs": 2},
+    "remvc": {"width": 4, "epochs": 2, "trip_negatives": 5},
     "vit": {"image_px": 16, "patch_px": 8, "width": 8, "heads": 2, "depth": 1, "epochs": 2},
     "urbanvlp": CONTRASTIVE,
     "urbanclip": CONTRASTIVE,
