@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_code.errors import DataError
+from model_code.graphs.views import trip_matrix, trips_of
 from model_code.methods import MethodConfig, OdPcaConfig
 from model_code.methods.base import NOWHERE, Checkpoint, Floats, Mask, RegionData, Workspace
 from model_code.pca import principal_axes
@@ -64,9 +65,7 @@ def _trips(data: RegionData, partners: NDArray[np.int64]) -> Any:
     """Trips to and from the P partners as a sparse matrix [N, 2 P]."""
     import scipy.sparse as sp
 
-    n = len(data)
-    pair = (data.flow_origin, data.flow_destination)
-    od = sp.csr_array((np.asarray(data.flow_count, np.float64), pair), shape=(n, n))
+    od = trip_matrix(*trips_of(data), len(data))
     return sp.hstack([od[:, partners], od.T.tocsr()[:, partners]], format="csr")
 
 
