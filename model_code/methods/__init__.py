@@ -618,7 +618,7 @@ class Urban2VecConfig(Probed):
     batch: int = Field(64, ge=2, description="street views, or regions with their words, in a step")
     learning_rate: float = Field(5e-4, gt=0, description="of street views")
     word_margin: float = Field(2.0, gt=0, description="of a region with its words and others")
-    word_epochs: int = Field(30, ge=1)
+    word_epochs: int = Field(100, ge=1)
     word_pairs: int = Field(64, ge=1, description="words that are drawn of a region in an epoch")
     word_learning_rate: float = Field(0.01, gt=0)
     word_min_count: int = Field(
@@ -627,8 +627,8 @@ class Urban2VecConfig(Probed):
     word_max_share: float = Field(
         0.95, gt=0, le=1, description="regions that have a word; a more common one is left out"
     )
-    settle_steps: int = Field(50, ge=1, description="of a region towards its words, when embedded")
-    settle_rate: float = Field(0.2, gt=0, description="length of the first of these steps")
+    settle_steps: int = Field(100, ge=1, description="of a region towards its words, when embedded")
+    settle_rate: float = Field(0.5, gt=0, description="length of the first of these steps")
 
     @model_validator(mode="after")
     def _can_see(self) -> Urban2VecConfig:

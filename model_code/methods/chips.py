@@ -17,6 +17,8 @@ from model_code.finetuning import embed_all
 from model_code.methods.base import Mask, RegionData
 from model_code.vision.pictures import encoded, resized
 
+_FAINT = 1e-2  # of the strongest unit's deviation
+
 
 def usable_chips(data: RegionData, visible: Mask, method: str, least: int) -> Mask:
     """The visible regions [N] that have a chip.
@@ -38,7 +40,13 @@ def usable_chips(data: RegionData, visible: Mask, method: str, least: int) -> Ma
 class ChipRegions(nn.Module):
     """A `RegionEncoder`: what one or several encoders make of a region's chip, side by side. A token
     stands for a chip that is absent; in training a few chips are hidden, so that it learns. The chips
-    are not in its state."""
+    are not in its state.
+
+    Attributes:
+        heard: bool [D], which units count; the others are zero.
+    """
+
+    heard: Tensor
 
     def __init__(
         self,
@@ -54,6 +62,7 @@ class ChipRegions(nn.Module):
         self.encoders = nn.ModuleDict(encoders)
         self.width = sum(cast(int, encoder.width) for encoder in encoders.values())
         self.absent = nn.Parameter(0.02 * torch.randn(self.width))
+        self.register_buffer("heard", torch.ones(self.width, dtype=torch.bool))
         self.absent_rate = absent_rate
         self.pixels = resized(data.chips, (chip_px, chip_px))
         self.present = torch.from_numpy(np.array(data.chip_present))
@@ -68,7 +77,15 @@ class ChipRegions(nn.Module):
         if not len(own):
             return rows
         found = [encoded(encoder, self.pixels, index[own]) for encoder in self.encoders.values()]
-        return rows.index_copy(0, own.to(rows.device), torch.cat(found, dim=1))
+        vectors = torch.cat(found, dim=1) * self.heard
+        return rows.index_copy(0, own.to(rows.device), vectors)
+
+    def silence(self, seen: Mask) -> None:
+        """Leave out units that hardly differ among the regions `seen` [N], which have a chip. A rectified
+        unit may be all but dead there and alive in another region, where a head that standardises
+        its inputs would take it for thousands of deviations."""
+        deviation = embed_all(self, len(seen))[seen].std(axis=0)
+        self.heard.copy_(torch.from_numpy(deviation > _FAINT * deviation.max()))
 
     def start_token(self, seen: Mask) -> None:
         """Put the token where the regions `seen` [N], which have a chip, are on average."""

@@ -14,6 +14,7 @@ What departs:
 - A batch may hold other pictures of a region of one's pair; they are no negatives.
 - A region without POIs is in no pair of that view: its use is unknown, and not like that of another
   such region.
+- Units that hardly differ among the regions that pretraining sees are left out.
 - Backbones start from chance, as in the published code; the default is small, `resnet18` the paper's.
 - A token stands for a chip that a region has not; it is put at the mean of the others.
 
@@ -139,6 +140,7 @@ class PgSimClr:
             resume=workspace.resume,
             progress=workspace.progress,
         )
+        regions.silence(usable)
         regions.start_token(usable)
         record = {"views": list(training.samplers), "loss": history.train}
         return Checkpoint(state_arrays(regions), record)

@@ -50,7 +50,7 @@ def test_encoders_stand_side_by_side_and_a_token_for_what_is_absent(data: Region
         found = regions.eval()(torch.tensor(index))
         np.testing.assert_allclose(found.detach().numpy(), rows[index], rtol=1e-5)
     assert set(regions.state_dict()) == {
-        "absent", "encoders.one.factor", "encoders.two.factor"
+        "absent", "heard", "encoders.one.factor", "encoders.two.factor"
     }  # fmt: skip
 
 
@@ -80,3 +80,17 @@ def test_too_few_chips_are_told_with_what_to_check(data: RegionData) -> None:
     for less, seen in ((none, visible), (data, visible & ~data.chip_present)):
         with pytest.raises(DataError, match=r"m: fewer than 2 visible[\s\S]*sources\.imagery"):
             usable_chips(less, seen, "m", 2)
+
+
+def test_units_that_hardly_differ_are_left_out_for_all(data: RegionData) -> None:
+    faint = data.chips.copy()
+    faint[..., 1] = 9  # and in one region that is not seen, alive
+    faint[39, ..., 1] = 200
+    less = replace(data, chips=faint, chip_present=np.ones(40, bool))
+    regions, seen = regions_of(less), np.arange(40) < 20
+    regions.silence(seen)
+    assert regions.heard.tolist() == [True, False, True] * 2
+    rows = embed_all(regions, 40)
+    assert not rows[:, [1, 4]].any() and rows[:, [0, 2, 3, 5]].std(axis=0).all()
+    regions.train()(torch.arange(40)).sum().backward()
+    assert all(p.grad.isfinite().all() for p in regions.parameters())

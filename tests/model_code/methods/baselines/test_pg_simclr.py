@@ -147,6 +147,10 @@ def test_pois_teach_and_are_not_in_the_embedding(data: RegionData, checkpoint: C
     other = replace(data, poi_counts=data.poi_counts[::-1].copy())
     np.testing.assert_array_equal(METHOD.embed(checkpoint, other, CONFIG), rows)
     assert not equal(checkpoint, pretrained(other))
+    heard = checkpoint.tensors["heard"]
+    deviation = rows[data.chip_present].std(axis=0)
+    np.testing.assert_array_equal(deviation > 0, heard)
+    assert 0.5 < heard.mean() < 1  # some units say next to nothing
     gone = ~data.chip_present
     mean = rows[~gone].mean(axis=0)
     np.testing.assert_allclose(rows[gone], np.tile(mean, (gone.sum(), 1)), atol=1e-5)
@@ -226,4 +230,5 @@ def test_labels_train_it_on_and_its_embeddings_predict(city: tuple) -> None:
     )
     assert np.isfinite(predict(spec, changed, predictor, rows, data)["income"]).all()
     for name, value in found.tensors.items():
-        assert not np.array_equal(predictor.tensors[f"encoder.{name}"], value), name
+        same = np.array_equal(predictor.tensors[f"encoder.{name}"], value)
+        assert same is (name == "heard"), name
