@@ -9,6 +9,8 @@ own loss: trips by cross-entropy, likeness in POIs.
 What differs from the paper or from public code:
 
 - The view of check-ins is left out: they are a target here, and no city has them as an input.
+- Attention ends in ELU, as where it comes from (Velickovic et al. 2018); with the ReLU of public code some
+  numbers are zero but for a region or two.
 - The embedding is the mean of the views. The paper's learned gate a view (`fusion: gate`) has no loss that
   wants the embedding to say something: it shuts, or leaves one view alone.
 - The query and key of a view, and what its gate sees, are means over the regions instead of one long row of
@@ -24,6 +26,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from model_code.graphs.layers import GATConv, edges
 from model_code.graphs.views import Graph
@@ -56,7 +59,7 @@ class MvureNet(RelationNet):
         self, features: Tensor, graphs: Mapping[str, Tensor], seen: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         own = torch.stack(
-            [view(features, graphs[name]).relu() for name, view in self.views.items()]
+            [F.elu(view(features, graphs[name])) for name, view in self.views.items()]
         )
         query, key = self.query(own)[:, seen], self.key(own)[:, seen]  # [R, N, W]
         alike = torch.einsum("rnw,snw->rs", query, key) / (query.shape[1] * query.shape[2] ** 0.5)

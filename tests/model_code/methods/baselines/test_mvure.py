@@ -53,7 +53,7 @@ class TestMvure(RelationContract):
                 ).sum(1)
                 share = F.leaky_relu(logits, 0.2).softmax(dim=0)  # [K, heads]
                 rows.append((share[:, :, None] * hidden[heard]).sum(dim=0).flatten())
-            views.append((torch.stack(rows) + layer.bias).relu())
+            views.append(F.elu(torch.stack(rows) + layer.bias))
         queries, keys = ([linear(view)[seen] for view in views] for linear in (net.query, net.key))
         mixed = []
         for view, query in zip(views, queries, strict=True):
