@@ -173,7 +173,9 @@ class MvureConfig(RelationConfig):
     dropout: float = Field(0.2, ge=0, lt=1, description="of attention")
     share: float = Field(0.8, ge=0, le=1, description="alpha, of what a view takes from the views")
     join: float = Field(0.5, ge=0, le=1, description="beta, of a view's own part in its losses")
-    learning_rate: float = Field(5e-3, gt=0)
+    fusion: Literal["mean", "gate"] = Field(
+        "mean", description="of the views; the paper's learned gates are free to shut"
+    )
 
     @model_validator(mode="after")
     def _divides(self) -> MvureConfig:

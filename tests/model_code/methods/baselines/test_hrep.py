@@ -18,7 +18,16 @@ from tests.model_code.methods.baselines.relation import (
     relation_city,
 )
 
-CONFIG = HrepConfig(width=8, heads=2, layers=3, neighbours=4, epochs=3, batch=16)
+CONFIG = HrepConfig(
+    width=8,
+    heads=2,
+    layers=3,
+    neighbours=4,
+    poi_weight=1.0,
+    neighbour_weight=1.0,
+    epochs=3,
+    batch=16,
+)
 
 
 @pytest.fixture(scope="module")

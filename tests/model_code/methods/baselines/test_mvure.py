@@ -28,12 +28,14 @@ def data() -> RegionData:
 class TestMvure(RelationContract):
     method, config = METHOD, CONFIG
 
-    def test_the_net_is_that_of_the_paper(self, data: RegionData) -> None:
+    @pytest.mark.parametrize("fusion", ["mean", "gate"])
+    def test_the_net_is_that_of_the_paper(self, data: RegionData, fusion: str) -> None:
         """View by view and region by region, in evaluation mode, in value and gradient."""
         graphs = relations(data, 4, EVERYONE, near=False)
         assert list(graphs) == ["source", "destination", "poi"]
         with seeded(0):
-            net = MvureNet(tuple(graphs), CONFIG).eval()
+            changed = CONFIG.model_copy(update={"fusion": fusion})
+            net = MvureNet(tuple(graphs), changed).eval()
             features = torch.randn(REGIONS, CONFIG.feature_width)
         seen = torch.arange(REGIONS) % 3 > 0
         prepared = {name: net.prepared(graph) for name, graph in graphs.items()}
@@ -51,14 +53,16 @@ class TestMvure(RelationContract):
                 ).sum(1)
                 share = F.leaky_relu(logits, 0.2).softmax(dim=0)  # [K, heads]
                 rows.append((share[:, :, None] * hidden[heard]).sum(dim=0).flatten())
-            views.append((torch.stack(rows) + layer.bias).relu())
+            views.append(F.elu(torch.stack(rows) + layer.bias))
         queries, keys = ([linear(view)[seen] for view in views] for linear in (net.query, net.key))
         mixed = []
         for view, query in zip(views, queries, strict=True):
             logits = torch.stack([(query * key).sum(1).mean() for key in keys]) / 8**0.5
             taken = sum(a * v for a, v in zip(logits.softmax(0), views, strict=True))
             mixed.append(0.8 * taken + 0.2 * view)
-        gates = [net.gate(view[seen].mean(dim=0)).sigmoid() for view in mixed]
+        gates = [torch.tensor(1 / 3)] * 3
+        if fusion == "gate":
+            gates = [net.gate(view[seen].mean(dim=0)).sigmoid() for view in mixed]
         twin = sum(gate * view for gate, view in zip(gates, mixed, strict=True))
         torch.testing.assert_close(embedding, twin, rtol=1e-4, atol=1e-5)
         for found, view in zip(joined.values(), mixed, strict=True):
@@ -69,6 +73,10 @@ class TestMvure(RelationContract):
         )
         for a, b in zip(ours, theirs, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+class TestMvureWithGates(RelationContract):
+    method, config = METHOD, CONFIG.model_copy(update={"fusion": "gate"})
 
 
 def test_heads_divide_the_width() -> None:
