@@ -32,8 +32,8 @@ def test_the_inventory_holds_every_raw_file_with_its_digest(built: Place) -> Non
     named = {Path(str(path)).relative_to(built.city).as_posix() for path in found.index}
     made = {p.relative_to(root / built.city) for p in (root / built.city).rglob("*") if p.is_file()}
     left = {path.as_posix() for path in made} - named
-    # What the simulator notes for itself is no source of the city.
-    assert left == {"simulated.json", "made_by.json"}
+    # What the simulator notes for itself is no source of the city, nor what no indicator of it reads.
+    assert left == {"simulated.json", "made_by.json", "night_light.tif", "house_listings.parquet"}
 
 
 def test_every_table_is_in_the_citys_crs(built: Place) -> None:
