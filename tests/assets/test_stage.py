@@ -98,12 +98,10 @@ def test_changed_code_touches_its_stage_and_below(place: Place) -> None:
         assert done.returncode == 0, done.stderr[-3000:]
         return outcome(done.stderr)
 
-    assert "computed" not in run().values()  # the folder and comments play no part
+    # The folder plays no part, nor do comments and what nobody calls.
     code = checkout / "model_code" / "evaluation" / "splits.py"
     text = code.read_text()
-    code.write_text(text.replace('"""', '"""Another sentence. ', 1))
-    assert "computed" not in run().values()
-    code.write_text(text + "\n\n_UNUSED = 1\n")
+    code.write_text(text.replace('"""', '"""Another sentence. ', 1) + "\n\n_UNUSED = 1\n")
     assert "computed" not in run().values()
     changed = re.sub(
         r"(def make_splits\(.*?\"\"\".*?\"\"\"\n)", r"\1    _ = 1\n", text, count=1, flags=re.S
