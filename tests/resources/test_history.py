@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
+import uuid
 from pathlib import Path
 
 import dagster as dg
@@ -123,3 +125,57 @@ def test_reading_leaves_no_mark(tmp_path: Path) -> None:
         assert told(where, run_id)
         after = path.stat()
     assert (after.st_mtime_ns, after.st_ctime_ns) == (before.st_mtime_ns, before.st_ctime_ns)
+
+
+def test_who_looks_on_is_told_while_the_run_goes_on(tmp_path: Path) -> None:
+    """As the live page of a run in the UI, which reads in a process of its own what another writes."""
+    with instance(tmp_path, KEPT) as here, instance(tmp_path, KEPT) as elsewhere:
+        heard: list[str] = []
+        enough, goes_on = threading.Event(), []
+
+        def listen(entry: dg.EventLogEntry, cursor: str) -> None:
+            heard.append(str(entry.step_key))
+            enough.set()
+
+        @dg.asset
+        def first() -> None:
+            enough.clear()
+
+        @dg.asset(deps=[first])
+        def second() -> None:
+            goes_on.append(enough.wait(30))
+
+        run_id = str(uuid.uuid4())
+        elsewhere.watch_event_logs(run_id, None, listen)
+        job = dg.Definitions([first, second]).resolve_implicit_global_asset_job_def()
+        assert job.execute_in_process(instance=here, run_id=run_id).success
+        elsewhere.end_watch_event_logs(run_id, listen)
+        assert goes_on == [True] and "first" in heard
+        elsewhere.event_log_storage.dispose()
+
+
+def test_a_database_that_could_not_be_made_is_made_at_the_next_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with instance(tmp_path, KEPT) as where:
+        make = history.Events._initdb
+
+        def fails(self: history.Events, engine: object, **more: object) -> None:
+            raise OSError("no space left on the device")
+
+        monkeypatch.setattr(history.Events, "_initdb", fails)
+        with pytest.raises(OSError, match="no space"):
+            where.all_logs("a-run")
+        monkeypatch.setattr(history.Events, "_initdb", make)
+        assert where.all_logs("a-run") == []
+
+
+def test_a_fork_opens_its_own(tmp_path: Path) -> None:
+    kept = history._Kept()
+    path = str(tmp_path / "a.db")
+    engine, new = kept.engine(path)
+    assert new and kept.engine(path) == (engine, False)
+    kept._process -= 1  # as in a child of the process that opened it
+    other, new = kept.engine(path)
+    assert new and other is not engine
+    kept.close()
