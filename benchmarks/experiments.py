@@ -234,10 +234,11 @@ def page(city: str) -> Iterator[str]:
             yield ""
     ranks = mean_ranks(summarised)
     ranks["mean_rank"] = ranks["mean_rank"].map("{:.2f}".format)
-    yield "## Mean rank over tasks"
-    yield ""
-    yield markdown(ranks)
-    yield ""
+    if ranks["tasks"].max() > 1:
+        yield "## Mean rank over tasks"
+        yield ""
+        yield markdown(ranks)
+        yield ""
     timings = read("timings", city=city)
     spent = timings.loc[timings["seconds"] >= 1, ["asset", "seconds", "bytes"]].copy()
     yield (
