@@ -10,10 +10,12 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from model_code.errors import DataError
 from model_code.methods.base import Floats, Mask
 
 _EARTH_M = 6_371_008.8  # mean radius
 _TRIES = 4  # draws of a distant one before a triplet is given up
+_ROWS = 256  # points whose distances to all others are looked at together
 _TIE = 1e-9  # relative difference of distances that rounding may make
 
 
@@ -62,6 +64,27 @@ class NearSampler:
             self.count = torch.from_numpy((distance <= radius).sum(axis=1))
             self.reach = torch.full((len(own),), float(radius), dtype=torch.float64)
         self.reach *= 1 + _TIE
+        self.within = radius is not None
+
+    def check_triplets(self, method: str) -> None:
+        """Raises:
+        DataError: no point has both one that is near and one that is distant.
+        """
+        anchors = (self.count > 0).nonzero()[:, 0]
+        for some in anchors.split(_ROWS):
+            away = torch.cdist(self.points[some], self.points)
+            if (away > self.reach[some][:, None]).any():
+                return
+        key = "radius_m" if self.within else "neighbours"
+        if not len(anchors):
+            what, fix = "near", f"raise the method's `{key}`"
+        else:
+            what, fix = "distant", f"lower the method's `{key}`"
+        raise DataError(
+            f"{method}: of {len(self.rows)} pictures none has another that is {what}, so that there is "
+            "nothing to learn",
+            fix=f"{fix}, or give the city more pictures in more places",
+        )
 
     def pairs(self, index: Tensor) -> Tensor:
         """Pairs [T, 2] of an anchor and one that is near, for those of `index` [B] that have one."""

@@ -247,6 +247,7 @@ class Urban2Vec:
         seen = visible[data.view_region[regions.view_order]]
         places = on_sphere(data.view_lonlat[regions.view_order])
         sampler = NearSampler(places, seen, neighbours=config.neighbours)
+        sampler.check_triplets("urban2vec")
         settings = Settings(
             epochs=config.epochs, batch=config.batch, learning_rate=config.learning_rate
         )
