@@ -147,6 +147,14 @@ class PgSimClr:
         return Checkpoint(state_arrays(regions), record)
 
     def embed(self, checkpoint: Checkpoint, data: RegionData, config: MethodConfig) -> Floats:
+        assert isinstance(config, PgSimClrConfig)
+        views, fitted = views_of(data, config), checkpoint.record["views"]
+        if views != fitted:
+            raise DataError(
+                f"pg_simclr was fitted on the views {', '.join(fitted)}, and the city now has "
+                f"{', '.join(views)}",
+                fix="fit it on the data that it embeds",
+            )
         with seeded(0):  # the weights are about to be replaced
             regions = self.encoder(data, config)
         load_arrays(regions, checkpoint.tensors)
