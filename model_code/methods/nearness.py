@@ -71,7 +71,7 @@ class NearSampler:
         DataError: no point has both one that is near and one that is distant.
         """
         anchors = (self.count > 0).nonzero()[:, 0]
-        for some in anchors.split(_ROWS):
+        for some in torch.split(anchors, _ROWS):
             away = torch.cdist(self.points[some], self.points)
             if (away > self.reach[some][:, None]).any():
                 return
