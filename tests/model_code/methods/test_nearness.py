@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from model_code.errors import DataError
-from model_code.methods.nearness import NearSampler, on_sphere
+from model_code.methods.nearness import NearSampler, first_of, on_sphere
 from model_code.training import seeded
 
 RNG = np.random.default_rng(4)
@@ -109,6 +109,14 @@ def test_where_no_triplet_can_be_drawn_the_setting_is_named(
     assert len(drawn(sampler, 5)) == 0
     with pytest.raises(DataError, match=told):
         sampler.check_triplets("m")
+
+
+def test_the_first_draw_that_fits_is_taken() -> None:
+    drawn = torch.tensor([[5, 6, 7], [8, 9, 4], [1, 2, 3]])
+    fits = torch.tensor([[False, True, True], [False] * 3, [True, False, True]])
+    found, value = first_of(drawn, fits)
+    assert found.tolist() == [True, False, True] and value.tolist() == [6, 1]
+    assert [part.shape for part in first_of(drawn[:0], fits[:0])] == [(0,), (0,)]
 
 
 def test_one_point_with_both_is_enough() -> None:
