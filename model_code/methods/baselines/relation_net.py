@@ -147,7 +147,7 @@ class RelationMethod:
             if not (visible[origin] & visible[destination] & (count > 0)).any():
                 raise DataError(
                     f"{self.name}: no trip is between two visible regions",
-                    fix=f"check `sources.flows`, or take `methods.{self.name}` out",
+                    fix=f"check `sources.trips` or `sources.od`, or take `methods.{self.name}` out",
                 )
 
     def training(

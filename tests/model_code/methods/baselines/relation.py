@@ -149,7 +149,7 @@ class RelationContract:
         one, few = np.arange(REGIONS) == 2, np.isin(np.arange(REGIONS), [5, 7])
         with pytest.raises(DataError, match=f"{self.method.name} needs two visible regions"):
             self.method.pretrain(data, self.config, seed=0, visible=one)
-        with pytest.raises(DataError, match=r"no trip is between[\s\S]*sources\.flows"):
+        with pytest.raises(DataError, match=r"no trip is between[\s\S]*sources\.od"):
             self.method.pretrain(data, self.config, seed=0, visible=few)
 
     def test_a_checkpoint_is_of_one_city_and_its_relations(self, data: RegionData) -> None:
