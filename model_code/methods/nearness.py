@@ -75,8 +75,10 @@ class NearSampler:
         self.within = radius is not None
 
     def check_triplets(self, method: str) -> None:
-        """Raises:
-        DataError: no point has both one that is near and one that is distant.
+        """See that `method` can learn from these points.
+
+        Raises:
+            DataError: none has both one that is near and one that is distant.
         """
         anchors = (self.count > 0).nonzero()[:, 0]
         for some in torch.split(anchors, _ROWS):

@@ -133,9 +133,10 @@ class RelationMethod:
         return {"mobility": config.mobility_weight, "poi": config.poi_weight}
 
     def check(self, data: RegionData, visible: Mask) -> None:
-        """Raises:
-        DataError: fewer than two regions are `visible` [N], or none of the city's trips is between
-            such.
+        """See that the visible regions [N] can teach something.
+
+        Raises:
+            DataError: they are fewer than two, or none of the city's trips is between two of them.
         """
         if visible.sum() < 2:
             raise DataError(
