@@ -260,8 +260,13 @@ def restore(
 
 def embed_all(encoder: nn.Module, regions: int) -> NDArray[np.float32]:
     """Embeddings of all regions, float32 [N, D], in evaluation mode."""
+    return embed_some(encoder, np.arange(regions))
+
+
+def embed_some(encoder: nn.Module, index: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Embeddings of the regions `index` [B], float32 [B, D], in evaluation mode."""
     with evaluating(encoder):
-        return _in_chunks(encoder, torch.arange(regions)).numpy()
+        return _in_chunks(encoder, torch.from_numpy(index)).numpy()
 
 
 def predict_all(

@@ -32,17 +32,25 @@ class Trips:
         out = matrix.tocsr()
         both = np.asarray(out.sum(axis=1)).ravel() + np.asarray(out.sum(axis=0)).ravel()
         moving = np.flatnonzero(both > 0)
-        out = out * (len(moving) / max(float(out.sum()), 1e-30))
+        out = (out * (len(moving) / max(float(out.sum()), 1e-30))).astype(np.float32)
         self.moving = torch.from_numpy(moving)
         self._out, self._into = out[:, moving].tocsr(), out.T.tocsr()[:, moving].tocsr()
 
-    def out(self, index: Tensor) -> Tensor:
-        """Trips [B, M] from the regions `index` [B] to those that move."""
-        return torch.from_numpy(self._out[index.numpy()].toarray().astype(np.float32))
+    def out(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Trips from the regions `index` [B] to those that move, where there are any: whose they are
+        [E], by the place in `index`; where they go [E], by the place in `moving`; and their number [E]."""
+        return _entries(self._out[index.numpy()])
 
-    def into(self, index: Tensor) -> Tensor:
-        """Trips [B, M] to the regions `index` [B] from those that move."""
-        return torch.from_numpy(self._into[index.numpy()].toarray().astype(np.float32))
+    def into(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Trips to the regions `index` [B] from those that move, likewise."""
+        return _entries(self._into[index.numpy()])
+
+
+def _entries(matrix: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows [E] and columns [E] int64, and values [E], of what is in a sparse matrix."""
+    found = matrix.tocoo()
+    row, column = (part.astype(np.int64) for part in found.coords)
+    return torch.from_numpy(row), torch.from_numpy(column), torch.from_numpy(found.data)
 
 
 def mobility_loss(source: Tensor, destination: Tensor, trips: Trips, index: Tensor) -> Tensor:
@@ -52,15 +60,18 @@ def mobility_loss(source: Tensor, destination: Tensor, trips: Trips, index: Tens
     place = index.to(source.device)
     columns = trips.moving.to(source.device)
     total = source.new_zeros(())
-    for own, other, weight in (
-        (source, destination, trips.out(index)),
-        (destination, source, trips.into(index)),
+    if not len(columns):
+        return total
+    for own, other, entries in (
+        (source, destination, trips.out),
+        (destination, source, trips.into),
     ):
-        logits = own.index_select(0, place) @ other.index_select(0, columns).T  # [B, M]
-        weight = weight.to(logits.device)
-        if logits.shape[1]:
-            normaliser = logits.logsumexp(dim=1) * weight.sum(dim=1)
-            total = total + normaliser.sum() - (weight * logits).sum()
+        row, column, weight = (part.to(source.device) for part in entries(index))
+        rows = own.index_select(0, place)
+        logits = rows @ other.index_select(0, columns).T  # [B, M]
+        sums = weight.new_zeros(len(rows)).index_add(0, row, weight)
+        total = total + (logits.logsumexp(dim=1) * sums).sum()
+        total = total - (weight * logits[row, column]).sum()
     return total / len(index)
 
 

@@ -31,6 +31,9 @@ _BLOCK = 512  # regions whose cosines with all others are looked at together
 _FEW = 4  # times k + 1: more in a region's window that are as near as its k-th are a crowd
 _PAIRS = 2**16  # whose distances are computed at once
 _DENSE_SHARE = 0.02  # of pairs with trips, above which rows of trips are multiplied as dense ones
+_FULL_SHARE = (
+    0.125  # of a product of sparse rows, above which its largest are sought as in a dense one
+)
 _STRIP = 2048  # others at a time: a block's cosines with them stay in the processor's cache
 
 
@@ -135,11 +138,8 @@ def mobility_graph(origin: Ints, destination: Ints, count: Floats, k: int, visib
     both = ((share + share.T) / 2).tocoo()
     kept = (both.row != both.col) & visible[both.col] & (both.data > 0)
     row, column, weight = both.row[kept], both.col[kept], both.data[kept]
-    order = np.lexsort((column, -weight, row))
-    row, column, weight = row[order], column[order], weight[order]
-    rank = np.arange(len(row)) - np.searchsorted(row, row)
-    strong = rank < k
-    return _graph(row[strong], column[strong], weight[strong], visible)
+    row, column, weight = _largest(row, column, weight, k)
+    return _graph(row, column, weight, visible)
 
 
 def alike_trips_graph(
@@ -161,10 +161,12 @@ def alike_trips_graph(
     if k < 1:
         nothing = np.empty(0, np.int64)
         return _graph(nothing, nothing, np.empty(0), visible)
-    dense = unit.nnz > _DENSE_SHARE * n * len(seen)
+    strips = [members[first : first + _STRIP] for first in range(0, len(members), _STRIP)]
+    rows = [unit[strip] for strip in strips]
     # Visible regions are looked at by themselves: how a sum is rounded must not hang on the others.
+    dense = sum(part.nnz for part in rows) > _DENSE_SHARE * len(members) * len(seen)
     found = [
-        _most_alike_rows(unit, askers[first : first + _BLOCK], members, k, dense)
+        _most_alike_rows(unit, askers[first : first + _BLOCK], strips, rows, k, dense)
         for askers in (members, others)
         for first in range(0, len(askers), _BLOCK)
     ]
@@ -173,32 +175,36 @@ def alike_trips_graph(
 
 
 def _most_alike_rows(
-    unit: Any, block: Ints, members: Ints, k: int, dense: bool
+    unit: Any, block: Ints, strips: list[Ints], rows: list[Any], k: int, dense: bool
 ) -> tuple[Ints, Ints, Floats]:
     """Triples (region of the block, one of the k members most alike to it, cosine above 0) of sparse unit
-    rows [N, V]; of equally alike ones the first."""
-    rows, columns, cosines = [], [], []
-    if dense:
-        own = unit[block].toarray()
-        for first in range(0, len(members), _STRIP):
-            strip = members[first : first + _STRIP]
-            product = own @ unit[strip].toarray().T
+    rows [N, V]; of equally alike ones the first. The members come in `strips`, each with its `rows`: of a
+    strip no more than k are kept, so that a place where all trips end fills no memory."""
+    own = unit[block].toarray() if dense else unit[block]
+    found = []
+    for strip, others in zip(strips, rows, strict=True):
+        product = own @ (others.toarray() if dense else others).T
+        if dense or product.nnz > _FULL_SHARE * len(block) * len(strip):
+            product = product if dense else product.toarray()
             product[block[:, None] == strip] = 0
             least = np.partition(product, -min(k, len(strip)), axis=1)[:, -min(k, len(strip))]
             row, column = np.nonzero((product >= least[:, None]) & (product > 0))
-            rows.append(block[row])
-            columns.append(strip[column])
-            cosines.append(product[row, column])
-    else:
-        products = (unit[block] @ unit[members].T).tocoo()
-        row, column = block[products.row], members[products.col]
-        kept = (row != column) & (products.data > 0)
-        rows, columns, cosines = [row[kept]], [column[kept]], [products.data[kept]]
-    row, column, cosine = map(np.concatenate, (rows, columns, cosines))
-    order = np.lexsort((column, -cosine, row))
-    row, column, cosine = row[order], column[order], cosine[order]
+            cosine = product[row, column]
+        else:
+            product = product.tocoo()
+            kept = (block[product.row] != strip[product.col]) & (product.data > 0)
+            row, column, cosine = product.row[kept], product.col[kept], product.data[kept]
+        found.append(_largest(block[row], strip[column], cosine, k))
+    row, column, cosine = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return _largest(row, column, cosine, k)
+
+
+def _largest(row: Ints, column: Ints, value: Floats, k: int) -> tuple[Ints, Ints, Floats]:
+    """The k largest of each row, of equal ones the first columns, in this order."""
+    order = np.lexsort((column, -value, row))
+    row, column, value = row[order], column[order], value[order]
     chosen = np.arange(len(row)) - np.searchsorted(row, row) < k
-    return row[chosen], column[chosen], cosine[chosen]
+    return row[chosen], column[chosen], value[chosen]
 
 
 def _nearest(

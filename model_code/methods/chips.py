@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from model_code.errors import DataError
-from model_code.finetuning import embed_all
-from model_code.methods.base import Mask, RegionData
+from model_code.methods.base import Floats, Mask, RegionData
 from model_code.vision.pictures import encoded, resized
 
 _FAINT = 1e-2  # of the strongest unit's deviation
@@ -80,15 +79,20 @@ class ChipRegions(nn.Module):
         vectors = torch.cat(found, dim=1) * self.heard
         return rows.index_copy(0, own.to(rows.device), vectors)
 
-    def silence(self, seen: Mask) -> None:
-        """Leave out units that hardly differ among the regions `seen` [N], which have a chip. A rectified
-        unit may be all but dead there and alive in another region, where a head that standardises
-        its inputs would take it for thousands of deviations."""
-        deviation = embed_all(self, len(seen))[seen].std(axis=0)
-        self.heard.copy_(torch.from_numpy(deviation > _FAINT * deviation.max()))
+    def silence(self, rows: Floats) -> None:
+        """Leave out units that hardly differ among the embeddings `rows` [S, D] of regions that are seen
+        and have a chip, beside the unit of the same encoder that differs most. A rectified unit may be
+        all but dead there and alive in another region, where a head that standardises its inputs would
+        take it for thousands of deviations. An encoder none of whose units differ is left as it is."""
+        ends = np.cumsum([cast(int, encoder.width) for encoder in self.encoders.values()])
+        heard = []
+        for deviation in np.split(rows.std(axis=0, dtype=np.float64), ends[:-1]):
+            most = deviation.max()
+            heard.append((deviation > _FAINT * most) | (most == 0))
+        self.heard.copy_(torch.from_numpy(np.concatenate(heard)))
 
-    def start_token(self, seen: Mask) -> None:
-        """Put the token where the regions `seen` [N], which have a chip, are on average."""
-        mean = embed_all(self, len(seen))[seen].mean(axis=0)
+    def start_token(self, rows: Floats) -> None:
+        """Put the token where the embeddings `rows` [S, D] of regions that are seen and have a chip are
+        on average."""
         with torch.no_grad():
-            self.absent.copy_(torch.from_numpy(mean))
+            self.absent.copy_(torch.from_numpy(rows.mean(axis=0)) * self.heard)

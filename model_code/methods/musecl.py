@@ -364,8 +364,7 @@ class MuseRegions(RegionViews):
                 rows = index[own]
             else:
                 rows, own, _ = self.views_of(index)
-            numbers = self.features(view, rows).to(device)
-            numbers = self.mean_of(numbers, own.to(device), len(index))
+            numbers = self.mean_of(self.features(view, rows), own.to(device), len(index))
             present = torch.zeros(len(index), dtype=torch.bool).index_fill(0, own, True)
             found[view] = numbers, present.to(device)
         if self.words is not None:
@@ -373,12 +372,14 @@ class MuseRegions(RegionViews):
         return found
 
     def features(self, view: View, pictures: Tensor) -> Tensor:
-        """What the view's backbone makes [V, F] of the pictures that `pictures` [V] names."""
+        """What the view's backbone makes [V, F] of the pictures that `pictures` [V] names, where the
+        view's head is: a training may move that alone."""
         encoder = cast(ImageEncoder, self.encoders[view])
+        head = cast(Projection, self.joint.heads[view]).linear.weight
         if view in self.known:
-            return self.known[view][pictures]
+            return self.known[view][pictures].to(head.device)
         if not len(pictures):
-            return next(self.parameters()).new_zeros(0, encoder.width)
+            return head.new_zeros(0, encoder.width)
         return encoded(encoder, self.pixels[view], pictures)
 
     def drawn(self, view: View, regions: Tensor) -> Tensor:

@@ -10,10 +10,12 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from model_code.errors import DataError
 from model_code.methods.base import Floats, Mask
 
 _EARTH_M = 6_371_008.8  # mean radius
-_TRIES = 4  # draws of a distant one before a triplet is given up
+TRIES = 4  # draws of one that fits before the anchor is given up
+_ROWS = 256  # points whose distances to all others are looked at together
 _TIE = 1e-9  # relative difference of distances that rounding may make
 
 
@@ -24,6 +26,14 @@ def on_sphere(lonlat_deg: Floats) -> Floats:
     return _EARTH_M * np.stack(
         [np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=1
     )
+
+
+def first_of(drawn: Tensor, fits: Tensor) -> tuple[Tensor, Tensor]:
+    """Of several draws a row [T, TRIES] the first that `fits` [T, TRIES]: which rows [T] have one, and
+    what it is, of these."""
+    found = fits.any(dim=1)
+    first = fits[found].long().argmax(dim=1, keepdim=True)
+    return found, drawn[found].gather(1, first)[:, 0]
 
 
 class NearSampler:
@@ -62,6 +72,29 @@ class NearSampler:
             self.count = torch.from_numpy((distance <= radius).sum(axis=1))
             self.reach = torch.full((len(own),), float(radius), dtype=torch.float64)
         self.reach *= 1 + _TIE
+        self.within = radius is not None
+
+    def check_triplets(self, method: str) -> None:
+        """See that `method` can learn from these points.
+
+        Raises:
+            DataError: none has both one that is near and one that is distant.
+        """
+        anchors = (self.count > 0).nonzero()[:, 0]
+        for some in torch.split(anchors, _ROWS):
+            away = torch.cdist(self.points[some], self.points)
+            if (away > self.reach[some][:, None]).any():
+                return
+        key = "radius_m" if self.within else "neighbours"
+        if not len(anchors):
+            what, fix = "near", f"raise the method's `{key}`"
+        else:
+            what, fix = "distant", f"lower the method's `{key}`"
+        raise DataError(
+            f"{method}: of {len(self.rows)} pictures none has another that is {what}, so that there is "
+            "nothing to learn",
+            fix=f"{fix}, or give the city more pictures in more places",
+        )
 
     def pairs(self, index: Tensor) -> Tensor:
         """Pairs [T, 2] of an anchor and one that is near, for those of `index` [B] that have one."""
@@ -71,13 +104,12 @@ class NearSampler:
         """Triplets [T, 3] of an anchor, one that is near and one that is distant, for those of `index`
         [B] that have both; who finds no distant one in a few draws is left out."""
         anchor, near = self._near(index)
-        others = torch.randint(max(len(self.rows) - 1, 1), (len(anchor), _TRIES))
+        others = torch.randint(max(len(self.rows) - 1, 1), (len(anchor), TRIES))
         others += others >= anchor[:, None]  # any but the anchor
         away = (self.points[others] - self.points[anchor][:, None]).norm(dim=2)
         distant = away > self.reach[anchor][:, None]
-        first = distant.long().argmax(dim=1)
-        triplets = torch.stack([anchor, near, others[torch.arange(len(anchor)), first]], dim=1)
-        return self.rows[triplets[distant.any(dim=1)]]
+        found, far = first_of(others, distant)
+        return self.rows[torch.stack([anchor[found], near[found], far], dim=1)]
 
     def _near(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Anchors [T] and one that is near each [T], by their places in `rows`."""

@@ -17,7 +17,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model_code.finetuning import embed_all
+from model_code.finetuning import embed_all, embed_some
 from model_code.methods import AutoencoderConfig, MethodConfig
 from model_code.methods.base import NOWHERE, Checkpoint, Floats, Mask, RegionData, Workspace
 from model_code.methods.chips import ChipRegions, usable_chips
@@ -116,7 +116,7 @@ class Autoencoder:
             resume=workspace.resume,
             progress=workspace.progress,
         )
-        regions.start_token(usable)
+        regions.start_token(embed_some(regions, np.flatnonzero(usable)))
         return Checkpoint(state_arrays(regions), {"loss": history.train})
 
     def embed(self, checkpoint: Checkpoint, data: RegionData, config: MethodConfig) -> Floats:

@@ -14,7 +14,7 @@ What departs:
 - A batch may hold other pictures of a region of one's pair; they are no negatives.
 - A region without POIs is in no pair of that view: its use is unknown, and not like that of another
   such region.
-- Units that hardly differ among the regions that pretraining sees are left out.
+- Units of an encoder that hardly differ among the regions that pretraining sees are left out.
 - Backbones start from chance, as in the published code; the default is small, `resnet18` the paper's.
 - A token stands for a chip that a region has not; it is put at the mean of the others.
 
@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from model_code.errors import DataError
-from model_code.finetuning import embed_all
+from model_code.finetuning import embed_all, embed_some
 from model_code.losses import nt_xent
 from model_code.methods import MethodConfig, PgSimClrConfig
 from model_code.methods.base import NOWHERE, Checkpoint, Floats, Mask, RegionData, Workspace
@@ -140,12 +140,21 @@ class PgSimClr:
             resume=workspace.resume,
             progress=workspace.progress,
         )
-        regions.silence(usable)
-        regions.start_token(usable)
+        rows = embed_some(regions, np.flatnonzero(usable))
+        regions.silence(rows)
+        regions.start_token(rows)
         record = {"views": list(training.samplers), "loss": history.train}
         return Checkpoint(state_arrays(regions), record)
 
     def embed(self, checkpoint: Checkpoint, data: RegionData, config: MethodConfig) -> Floats:
+        assert isinstance(config, PgSimClrConfig)
+        views, fitted = views_of(data, config), checkpoint.record["views"]
+        if views != fitted:
+            raise DataError(
+                f"pg_simclr was fitted on the views {', '.join(fitted)}, and the city now has "
+                f"{', '.join(views)}",
+                fix="fit it on the data that it embeds",
+            )
         with seeded(0):  # the weights are about to be replaced
             regions = self.encoder(data, config)
         load_arrays(regions, checkpoint.tensors)

@@ -132,6 +132,25 @@ class RelationMethod:
         """What each loss counts; with one of neighbours, regions that lie near are a relation too."""
         return {"mobility": config.mobility_weight, "poi": config.poi_weight}
 
+    def check(self, data: RegionData, visible: Mask) -> None:
+        """See that the visible regions [N] can teach something.
+
+        Raises:
+            DataError: they are fewer than two, or none of the city's trips is between two of them.
+        """
+        if visible.sum() < 2:
+            raise DataError(
+                f"{self.name} needs two visible regions, and there are {int(visible.sum())}",
+                fix="check the city's regions, and the shares of its `splits`",
+            )
+        if data.flow_count is not None:
+            origin, destination, count = trips_of(data)
+            if not (visible[origin] & visible[destination] & (count > 0)).any():
+                raise DataError(
+                    f"{self.name}: no trip is between two visible regions",
+                    fix=f"check `sources.trips` or `sources.od`, or take `methods.{self.name}` out",
+                )
+
     def training(
         self, data: RegionData, config: MethodConfig, visible: Mask, seed: int
     ) -> tuple[RelationTraining, Tensor]:
@@ -165,6 +184,7 @@ class RelationMethod:
         workspace: Workspace = NOWHERE,
     ) -> Checkpoint:
         assert isinstance(config, RelationConfig)
+        self.check(data, visible)
         training, features = self.training(data, config, visible, seed)
         history = fit(
             training,

@@ -16,6 +16,7 @@ What differs from the paper or the authors' code:
   code has a table of all pairs.
 - The scorer of pairs is bilinear. The code's is linear in both vectors, so that it adds what it thinks of the
   one and of the other, and cannot see whether they belong together; `scorer: linear` is that.
+- A region whose trips go in one direction has the vector of that one, without the other's bias.
 - A region that lacks a view is in none of its contrasts, and has the mean vector of those that are seen.
 
 N regions, B of a step, V visible ones, M candidates, Q negatives, C categories, W width of a view.
@@ -89,8 +90,8 @@ class TripView(nn.Module):
         super().__init__()
         self.rows = [TripRows(matrix) for matrix in rows]
         self.layers = nn.ModuleList([ShareSum(matrix.shape[1], width) for matrix in rows])
-        total = torch.stack([rows.total for rows in self.rows]).sum(dim=0)
-        self.register_buffer("present", total > 0, persistent=False)
+        self.has = torch.stack([rows.total > 0 for rows in self.rows])  # [2, N]
+        self.register_buffer("present", self.has.any(dim=0), persistent=False)
 
     def forward(self, index: Tensor) -> Tensor:
         return self._encode(index, 0.0)
@@ -113,7 +114,11 @@ class TripView(nn.Module):
                 deviation = (noise / places).repeat_interleave(places)  # of the mean share
                 share = (share + deviation * torch.randn(len(share))).clamp(min=0)
             found.append(layer(column, share, start))
-        return (found[0] + found[1]) / 2
+        # A direction without trips is unknown; who has none at all is not told from its biases.
+        vectors = torch.stack(found, dim=2)  # [B, W, 2]
+        has = self.has[:, index] | ~self.has[:, index].any(dim=0)
+        weight = (has / has.sum(dim=0)).T.to(vectors)
+        return torch.einsum("bwd,bd->bw", vectors, weight)
 
 
 class TripRows:

@@ -100,6 +100,7 @@ class Tile2Vec:
         sampler = NearSampler(
             data.xy_m, usable, neighbours=config.neighbours, radius=config.radius_m
         )
+        sampler.check_triplets("tile2vec")
         history = fit(
             NearTriplets(
                 regions,

@@ -44,12 +44,11 @@ from model_code.methods import MethodConfig, MuseClConfig, Urban2VecConfig
 from model_code.methods.base import NOWHERE, Checkpoint, Floats, Mask, RegionData, Workspace
 from model_code.methods.baselines.tile2vec import NearTriplets
 from model_code.methods.musecl import MuseRegions, start_tokens, started
-from model_code.methods.nearness import NearSampler, on_sphere
+from model_code.methods.nearness import TRIES, NearSampler, first_of, on_sphere
 from model_code.text.word_vectors import sentences_of
 from model_code.training import Settings, fit, load_arrays, mix, seeded, state_arrays
 
 _CATEGORY = "§"  # before a category, which is no word of a text
-_TRIES = 4  # draws of a word that a region lacks before a pair is given up
 _OTHERS = 32  # words that a region may lack, when it is embedded
 _CHUNK = 256  # regions that are drawn to their words at once
 
@@ -173,12 +172,11 @@ class WordTraining(nn.Module):
         without a pair where a few draws find none that they lack."""
         region = index.repeat_interleave(self.pairs)
         own = self.bags.draw(region)
-        others = torch.multinomial(self.noise, len(region) * _TRIES, replacement=True)
-        others = others.view(len(region), _TRIES)
+        others = torch.multinomial(self.noise, len(region) * TRIES, replacement=True)
+        others = others.view(len(region), TRIES)
         lacking = ~self.bags.has(region[:, None].expand_as(others), others)
-        first = lacking.long().argmax(dim=1)
-        some = lacking.any(dim=1)
-        return region[some], own[some], others[torch.arange(len(region)), first][some]
+        some, other = first_of(others, lacking)
+        return region[some], own[some], other
 
 
 def settled(
@@ -247,6 +245,7 @@ class Urban2Vec:
         seen = visible[data.view_region[regions.view_order]]
         places = on_sphere(data.view_lonlat[regions.view_order])
         sampler = NearSampler(places, seen, neighbours=config.neighbours)
+        sampler.check_triplets("urban2vec")
         settings = Settings(
             epochs=config.epochs, batch=config.batch, learning_rate=config.learning_rate
         )

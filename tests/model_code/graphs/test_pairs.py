@@ -107,6 +107,16 @@ def test_who_has_no_neighbour_or_nobody_else_is_in_no_triplet() -> None:
     assert neighbour_loss(values, full, torch.arange(REGIONS)).item() == 0
 
 
+def test_a_step_reads_the_trips_that_there_are_and_no_pairs_without() -> None:
+    matrix = places()["trips"] * (np.arange(REGIONS) % 9 == 0)
+    trips, index = Trips(sp.csr_array(matrix.astype(float))), torch.tensor([9, 3, 5, 31])
+    scale = len(trips.moving) / matrix.sum()
+    for entries, own in ((trips.out(index), matrix), (trips.into(index), matrix.T)):
+        row, column, weight = entries
+        assert weight.dtype == torch.float32 and len(weight) == (own[index] > 0).sum() > 0
+        np.testing.assert_allclose(weight, own[index[row], trips.moving[column]] * scale, rtol=1e-6)
+
+
 def test_without_trips_or_pois_there_is_nothing_to_lose() -> None:
     source, destination = vectors(2)
     nothing, index = sp.csr_array((REGIONS, REGIONS)), torch.arange(4)

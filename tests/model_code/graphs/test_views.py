@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -186,9 +188,10 @@ def alike(trips: np.ndarray, k: int, visible: np.ndarray | None = None) -> Graph
     return alike_trips_graph(origin, destination, count, k, visible)
 
 
-@pytest.fixture(params=[0.0, 1.0], ids=["dense", "sparse"])
+@pytest.fixture(params=[(0.0, 0.0), (1.0, 0.0), (1.0, 1.0)], ids=["dense", "full", "sparse"])
 def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(views, "_DENSE_SHARE", request.param)
+    for name, share in zip(("_DENSE_SHARE", "_FULL_SHARE"), request.param, strict=True):
+        monkeypatch.setattr(views, name, share)
     monkeypatch.setattr(views, "_BLOCK", 7)
     monkeypatch.setattr(views, "_STRIP", 11)
 
@@ -233,6 +236,44 @@ def test_no_trips_or_none_that_end_in_a_place_of_another_s() -> None:
     none = np.empty(0, np.int64)
     assert not len(alike_trips_graph(none, none, np.empty(0), 5, np.ones(3, bool)).column)
     assert not len(alike(np.eye(4), 2).column)
+
+
+def test_how_visible_rows_are_multiplied_hangs_on_them_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ways: list[bool] = []
+
+    def watched(*arguments: Any) -> Any:
+        ways.append(arguments[-1])
+        return original(*arguments)
+
+    original = views._most_alike_rows
+    monkeypatch.setattr(views, "_most_alike_rows", watched)
+    visible = np.arange(200) < 150
+    few = (np.arange(200)[:, None] + [1, 2]) % 150
+    trips = np.zeros((200, 200))
+    trips[np.arange(200)[:, None], few] = 1
+    alike(trips, 3, visible)
+    trips[~visible] = 1
+    alike(trips, 3, visible)
+    trips[visible, :20] = 1
+    alike(trips, 3, visible)
+    assert ways == [False] * 4 + [True] * 2
+
+
+def test_a_place_where_all_trips_end_fills_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(views, "_BLOCK", 128)
+    monkeypatch.setattr(views, "_STRIP", 256)
+    n = 2500
+    own = np.arange(n)
+    for side in (own, np.zeros(n, np.int64)):  # with a place of two regions each, or all alike
+        origin, destination = np.concatenate([own, own]), np.concatenate([own * 0, side // 2])
+        tracemalloc.start()
+        found = alike_trips_graph(origin, destination, np.ones(2 * n), 3, np.ones(n, bool))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 8e6
+        assert (np.diff(found.start) >= 3).all()
 
 
 def test_alike_trips_of_a_large_city_are_found_quickly() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from model_code.errors import DataError
-from model_code.finetuning import embed_all
+from model_code.finetuning import embed_all, embed_some
 from model_code.methods.base import RegionData
 from model_code.methods.chips import ChipRegions, usable_chips
 from model_code.training import seeded
@@ -67,7 +67,7 @@ def test_chips_are_hidden_in_training_so_that_the_token_learns(data: RegionData)
 def test_the_token_starts_at_the_mean_of_those_that_are_seen(data: RegionData) -> None:
     regions = regions_of(data)
     seen = data.chip_present & (np.arange(40) < 20)
-    regions.start_token(seen)
+    regions.start_token(embed_some(regions, np.flatnonzero(seen)))
     rows = embed_all(regions, 40)
     np.testing.assert_allclose(rows[~data.chip_present][0], rows[seen].mean(axis=0), rtol=1e-5)
 
@@ -87,10 +87,25 @@ def test_units_that_hardly_differ_are_left_out_for_all(data: RegionData) -> None
     faint[..., 1] = 9  # and in one region that is not seen, alive
     faint[39, ..., 1] = 200
     less = replace(data, chips=faint, chip_present=np.ones(40, bool))
-    regions, seen = regions_of(less), np.arange(40) < 20
-    regions.silence(seen)
+    regions = regions_of(less)
+    own = embed_some(regions, np.arange(20))
+    regions.silence(own)
+    regions.start_token(own)
+    assert not regions.absent[[1, 4]].any() and regions.absent[[0, 2, 3, 5]].all()
     assert regions.heard.tolist() == [True, False, True] * 2
     rows = embed_all(regions, 40)
     assert not rows[:, [1, 4]].any() and rows[:, [0, 2, 3, 5]].std(axis=0).all()
     regions.train()(torch.arange(40)).sum().backward()
     assert all(p.grad.isfinite().all() for p in regions.parameters())
+
+
+def test_an_encoder_of_small_numbers_is_heard_beside_one_of_large(data: RegionData) -> None:
+    regions = regions_of(data)
+    own = embed_some(regions, np.flatnonzero(data.chip_present))
+    regions.silence(own * np.repeat(np.float32([1, 1e-3]), 3))
+    assert regions.heard.all()
+    alike = own.copy()
+    alike[:, 3:] = alike[0, 3:]
+    alike[:, 1] = 7
+    regions.silence(alike)  # the second encoder says the same of all
+    assert regions.heard.tolist() == [True, False, True] + [True] * 3

@@ -24,6 +24,7 @@ from model_code.methods.musecl import (
     poi_sentences,
     samplers,
     similarity,
+    started,
 )
 from model_code.methods.run import fit_predictor, inputs_of, predict
 from model_code.training import evaluating, load_arrays, seeded
@@ -445,6 +446,15 @@ def test_resting_towers_are_read_once_and_give_what_reading_again_gives(
             np.testing.assert_allclose(seen.mean(axis=0), 0, atol=1e-3)
             np.testing.assert_allclose(seen.std(axis=0), 1, atol=1e-2)
     assert np.isfinite(METHOD.embed(found, fresh, changed)).all()
+
+
+def test_what_resting_towers_made_is_read_where_the_heads_are_trained(towered: RegionData) -> None:
+    """Another device stands in for a GPU; the training moves the heads alone."""
+    changed = config(**TOWERS)
+    regions = started(towered, changed, EVERYONE, 0)
+    module = TripletTraining(regions, samplers(towered, changed, EVERYONE), changed).to("meta")
+    assert next(regions.encoders.parameters()).device.type == "cpu"
+    assert module.loss(torch.arange(REGIONS)).device.type == "meta"
 
 
 def test_a_checkpoint_without_its_towers_embeds_as_one_with_them(towered: RegionData) -> None:

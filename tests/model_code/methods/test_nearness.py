@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from model_code.methods.nearness import NearSampler, on_sphere
+from model_code.errors import DataError
+from model_code.methods.nearness import NearSampler, first_of, on_sphere
 from model_code.training import seeded
 
 RNG = np.random.default_rng(4)
@@ -91,3 +92,34 @@ def test_places_on_the_sphere_are_as_far_apart_as_on_the_ground() -> None:
     north, east = np.linalg.norm(places[1:] - places[0], axis=1)
     assert north == pytest.approx(1000.8, abs=0.5)  # 0.009 degrees of latitude
     assert east == pytest.approx(0.0118 * 111_195 * np.cos(np.radians(40.7484)), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("neighbours", "radius", "told"),
+    [
+        (len(FEW) - 1, None, r"another that is distant[\s\S]*lower the method's `neighbours`"),
+        (3, 0.01, r"another that is near[\s\S]*raise the method's `radius_m`"),
+        (3, 2000.0, r"another that is distant[\s\S]*lower the method's `radius_m`"),
+    ],
+)
+def test_where_no_triplet_can_be_drawn_the_setting_is_named(
+    neighbours: int, radius: float | None, told: str
+) -> None:
+    sampler = NearSampler(POINTS, USABLE, neighbours=neighbours, radius=radius)
+    assert len(drawn(sampler, 5)) == 0
+    with pytest.raises(DataError, match=told):
+        sampler.check_triplets("m")
+
+
+def test_the_first_draw_that_fits_is_taken() -> None:
+    drawn = torch.tensor([[5, 6, 7], [8, 9, 4], [1, 2, 3]])
+    fits = torch.tensor([[False, True, True], [False] * 3, [True, False, True]])
+    found, value = first_of(drawn, fits)
+    assert found.tolist() == [True, False, True] and value.tolist() == [6, 1]
+    assert [part.shape for part in first_of(drawn[:0], fits[:0])] == [(0,), (0,)]
+
+
+def test_one_point_with_both_is_enough() -> None:
+    line = np.array([[0.0, 0], [1, 0], [9, 0]])
+    NearSampler(line, np.ones(3, bool), neighbours=1).check_triplets("m")
+    NearSampler(line, np.ones(3, bool), neighbours=2, radius=1.0).check_triplets("m")

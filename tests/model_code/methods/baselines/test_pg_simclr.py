@@ -181,6 +181,18 @@ def test_views_that_are_off_or_that_a_city_has_not(
     assert inputs_of(METHODS["pg_simclr"], changed) == inputs
 
 
+def test_a_checkpoint_is_of_a_city_with_its_views(data: RegionData, checkpoint: Checkpoint) -> None:
+    gone = replace(data, poi_counts=None, poi_categories=())
+    with pytest.raises(
+        DataError, match="fitted on the views pois, near, and the city now has near"
+    ):
+        METHOD.embed(checkpoint, gone, CONFIG)
+    with pytest.raises(
+        DataError, match="fitted on the views near, and the city now has pois, near"
+    ):
+        METHOD.embed(pretrained(gone), data, CONFIG)
+
+
 def test_what_cannot_work_is_refused(data: RegionData) -> None:
     for changes, words in (
         ({"near": False, "pois": False}, "at least one of pois and near"),

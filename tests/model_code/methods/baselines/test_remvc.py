@@ -150,6 +150,24 @@ def test_views_are_linear_layers_on_shares(data: RegionData) -> None:
     assert (~moved.present).nonzero()[:, 0].tolist() == [5, 7]
 
 
+def test_trips_in_one_direction_are_not_mixed_with_a_bias(data: RegionData) -> None:
+    """Region 9 has no trip away, 2 none towards it, 4 both."""
+    kept = (data.flow_origin != 9) & (data.flow_destination != 2)
+    ends = data.flow_origin[kept], data.flow_destination[kept]
+    city = replace(
+        data, flow_origin=ends[0], flow_destination=ends[1], flow_count=data.flow_count[kept]
+    )
+    moved = RemvcRegions(city, CONFIG, EVERYONE).view("trips")
+    index = torch.tensor([9, 2, 4])
+    out, into = (
+        layer(*rows.of(index)) for rows, layer in zip(moved.rows, moved.layers, strict=True)
+    )
+    expected = torch.stack([into[0], out[1], (out[2] + into[2]) / 2])
+    torch.testing.assert_close(moved(index), expected)
+    torch.testing.assert_close(moved.copies(index, 0.0)[:, 3], expected)
+    assert moved.present[index].all() and not torch.equal(out[0], into[0])
+
+
 def test_distances_are_those_of_shares(data: RegionData) -> None:
     regions = RemvcRegions(data, CONFIG, EVERYONE)
     trips = np.zeros((REGIONS, REGIONS))

@@ -185,7 +185,10 @@ def test_labels_train_it_on(city: tuple) -> None:
         assert not np.array_equal(predictor.tensors[f"encoder.{name}"], value), name
 
 
-def test_what_cannot_work_is_refused() -> None:
+def test_what_cannot_work_is_refused(data: RegionData) -> None:
+    for changes, key in (({"neighbours": 200}, "neighbours"), ({"radius_m": 0.1}, "radius_m")):
+        with pytest.raises(DataError, match=rf"tile2vec: [\s\S]*`{key}`"):
+            pretrained(data, config(**changes))
     with pytest.raises(ValidationError, match=r"inception_v3 needs pictures of 75.*chip_px"):
         config(backbone="inception_v3")
 
