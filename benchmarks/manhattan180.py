@@ -10,8 +10,8 @@ Ridge and k-means depend on an embedding's scale and width, so a second protocol
 shuffled folds, 20 times, standardised on the training folds, strength by inner cross-validation; and five
 compact areas held out.
 
-Nothing of the graph half and of `volumes` is chosen by the three targets (of the others see the page of results). `--choose` shows what the variant `volumes` was chosen by: calls to
-311 and population.
+Nothing of the graph half and of `volumes` is chosen by the three targets; of the others the page of results
+tells. `--choose` shows what `volumes` was chosen by: calls to 311 and population.
 """
 
 from __future__ import annotations
