@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from assets.stage import Context, Product, Written, stage
@@ -122,24 +123,30 @@ def region_street_views(ctx: Context) -> Product:
     return Product(join(views, locator(ctx), _ids(ctx), ctx.root, images, ctx.rejections))
 
 
-@stage(group="features", kinds=("duckdb",), inputs=("regions", "pois"), config=_PARTITION,
+@stage(group="features", kinds=("shapely",), inputs=("regions", "pois"), config=_PARTITION,
        absent=_no("pois"))  # fmt: skip
+def region_pois(ctx: Context) -> Product:
+    """The region of each POI that lies in one."""
+    from model_code.geo.flows import region_pois as join
+
+    path = str(ctx.inputs["pois"].path())
+    return Product(join(path, locator(ctx), _ids(ctx), ctx.rejections))
+
+
+@stage(group="features", kinds=("duckdb",), inputs=("region_pois",), absent=_no("pois"))
 def poi_counts(ctx: Context) -> Product:
     """POIs by region and category."""
     from model_code.geo.flows import count_pois
 
-    table, rejections = count_pois(str(ctx.inputs["pois"].path()), locator(ctx), _ids(ctx))
-    ctx.rejections.extend(rejections)
-    return Product(table)
+    return Product(count_pois(str(ctx.inputs["region_pois"].path())))
 
 
-@stage(group="features", kinds=("pandas",), inputs=("regions", "pois"), config=_PARTITION,
-       absent=_no("pois"))  # fmt: skip
+@stage(group="features", kinds=("pandas",), inputs=("pois", "region_pois"), absent=_no("pois"))
 def poi_texts(ctx: Context) -> Product:
     """Names and comments of the POIs of each region."""
     from model_code.geo.flows import poi_texts as gather
 
-    return Product(gather(ctx.inputs["pois"].frame(), locator(ctx), _ids(ctx)))
+    return Product(gather(ctx.inputs["pois"].frame(), ctx.inputs["region_pois"].frame()))
 
 
 def _flow_map(ctx: Context, written: Written) -> bytes:
@@ -218,12 +225,13 @@ def _target_map(ctx: Context, written: Written) -> bytes:
 
 def _target_inputs(city: City) -> tuple[str, ...]:
     counts = {getattr(indicator.source, "count", "") for indicator in city.indicators.values()}
-    pois = ("pois",) if counts & {"pois", "comments"} else ()
+    pois = ("region_pois",) if counts & {"pois", "comments"} else ()
+    pois += ("pois",) if "comments" in counts else ()
     flows = ("mobility",) if counts & {"trips_out", "trips_in", "hourly_outflow"} else ()
     return ("regions", *pois, *flows)
 
 
-@stage(group="targets", kinds=("rasterio",), inputs=("regions", "pois", "mobility"),
+@stage(group="targets", kinds=("rasterio",), inputs=("regions", "pois", "region_pois", "mobility"),
        reads=_target_inputs, config=(*_PARTITION, "indicators"), raw=("indicators", "partition"),
        picture=_target_map)  # fmt: skip
 def targets(ctx: Context) -> Product:
@@ -308,28 +316,29 @@ def _buildings_in_regions(ctx: Context) -> int:
 
 _REJECTING = (
     "regions", "street_views", "pois", "trips", "buildings",
-    "region_chips", "region_street_views", "poi_counts", "flows", "heights", "targets",
+    "region_chips", "region_street_views", "region_pois", "flows", "heights", "targets",
 )  # fmt: skip
 
 
 def _rejected_bars(ctx: Context, written: Written) -> bytes:
+    from model_code.rejections import summary
     from model_code.report import figures
 
-    return figures.rejected_bars(written.frame(["stage", "reason", "items"]))
+    return figures.rejected_bars(summary(written.arrow()))
 
 
-@stage(group="targets", kinds=("pandas",), inputs=_REJECTING, picture=_rejected_bars)
+@stage(group="targets", kinds=("pyarrow",), inputs=_REJECTING, picture=_rejected_bars)
 def rejected(ctx: Context) -> Product:
     """Every raw row that did not become part of a table, with the reason."""
-    import pyarrow as pa
+    return Product(_all_rejected(ctx))
 
-    from model_code.contracts import arrow_schema
-    from model_code.tables import contract
 
-    parts = [
-        handle.arrow(file="rejected.parquet").replace_schema_metadata(None)
-        for name, handle in ctx.inputs.items()
-        if ctx.has(name) and "rejected.parquet" in handle.files
-    ]
-    empty = arrow_schema(contract("rejected")).empty_table()
-    return Product(pa.concat_tables([empty, *parts]))
+def _all_rejected(ctx: Context) -> Iterator[Any]:
+    """Of one stage after the other, in the order of their names: that is the table's."""
+    import pyarrow.parquet as pq
+
+    for name in sorted(ctx.inputs):
+        handle = ctx.inputs[name]
+        if ctx.has(name) and "rejected.parquet" in handle.files:
+            with pq.ParquetFile(handle.path("rejected.parquet")) as parquet:
+                yield from parquet.iter_batches(1 << 20)

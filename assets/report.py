@@ -69,6 +69,7 @@ def _own_transfer(city: City) -> tuple[tuple[str, str], ...]:
        publish="report.html")  # fmt: skip
 def report(ctx: Context) -> Product:
     """The city's page: one self-contained file that opens offline."""
+    from model_code.rejections import summary
     from model_code.report.html import Picture, ReportData, render_report
 
     tables = ctx.inputs
@@ -101,10 +102,11 @@ def report(ctx: Context) -> Product:
             pictures=pictures,
             reproduce=[f"make run CITY={ctx.name}"],
             summary=_summary(tables["leaderboard"].frame()),
+            rejected=summary(tables["rejected"].arrow()),
             **{
                 name: tables[name].frame()
                 for name in _TABLES
-                if name not in ("regions", "reachable")
+                if name not in ("regions", "reachable", "rejected")
             },
         )
     )

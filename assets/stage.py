@@ -554,10 +554,7 @@ def _stage(
     try:
         # After the table: a stream rejects rows while it is written.
         if declared.name != "rejected" and len(ctx.rejections):
-            rejected = ctx.rejections.frame().assign(stage=declared.name)
-            rejected = rejected.groupby(["stage", "source", "row", "reason"], as_index=False).agg(
-                detail=("detail", "first"), rows=("rows", "sum"), items=("items", "sum")
-            )
+            rejected = ctx.rejections.batches(declared.name)
             writer = table_writer(Checker(contract("rejected")), rejected, provenance)
             staged.add("rejected.parquet", writer)
         _draw(declared, ctx, staged, checker.rows if checker else 0)
@@ -581,10 +578,8 @@ def _metadata(
             if count and checker.rows
         }
     if len(ctx.rejections):
-        frame = ctx.rejections.frame()
-        metadata["rejected"] = {
-            str(k): round(float(v), 3) for k, v in frame.groupby("reason")["items"].sum().items()
-        }
+        lost = ctx.rejections.items_by_reason()
+        metadata["rejected"] = {reason: round(items, 3) for reason, items in lost.items()}
     return metadata | _picture_metadata(declared, folder)
 
 

@@ -2,78 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
-# With more rows of one reason in one source, the table would be as large as what was read and say
-# no more: a few stand for themselves, and one for all the others.
-LISTED = 10_000
-EXAMPLES = 10
-
-
-class _Part(NamedTuple):
-    """Rows that were noted together, with one detail for all or one each, and their items."""
-
-    rows: np.ndarray
-    detail: str | Sequence[str]
-    items: np.ndarray
-
-    def first(self, count: int) -> _Part:
-        """Copies, so that the rest can go."""
-        detail = self.detail if isinstance(self.detail, str) else list(self.detail[:count])
-        return _Part(self.rows[:count].copy(), detail, self.items[:count].copy())
+TOLD = 10_000  # texts of millions of rows would fill the memory, and each is in its raw row
+_BATCH_ROWS = 1 << 20
 
 
+@dataclass
 class _Sort:
-    """All rows of one reason in one source: counted, and listed while they are few."""
+    """All rows of one reason in one source, as they were noted: 8 bytes a row, and 8 more where each
+    row stands for another number of items."""
 
-    def __init__(self) -> None:
-        self.rows, self.items = 0, 0.0
-        self.parts: list[_Part] = []
+    rows: list[NDArray[np.int64]] = field(default_factory=list)
+    items: list[NDArray[np.float64]] = field(default_factory=list)
+    details: list[str | Sequence[str]] = field(default_factory=list)
+    told: int = 0  # details of their own
 
-    def take(self, rows: int, items: float, parts: Iterable[_Part]) -> None:
-        self.rows += rows
-        self.items += items
-        self.parts += parts
-        if self.rows > LISTED:
-            listed, self.parts = self.parts, []
-            room = EXAMPLES + 1
-            for part in listed:
-                self.parts.append(part.first(room))
-                room -= len(self.parts[-1].rows)
-                if not room:
-                    break
+    def take(
+        self, rows: NDArray[np.int64], detail: str | Sequence[str], items: NDArray[np.float64]
+    ) -> None:
+        if not isinstance(detail, str):
+            detail = list(detail[: TOLD - self.told])
+            self.told += len(detail)
+        self.rows.append(rows)
+        self.items.append(items)
+        self.details.append(detail)
 
-    def frame(self) -> pd.DataFrame:
-        """Columns row, detail, rows, items; of many, the last row stands for all that are not here."""
-        import pandas as pd
+    def __len__(self) -> int:
+        return sum(map(len, self.rows))
 
-        details = [
-            np.full(len(p.rows), p.detail, object) if isinstance(p.detail, str) else p.detail
-            for p in self.parts
-        ]
-        detail = np.concatenate([np.asarray(d, object) for d in details])
-        items = np.concatenate([p.items for p in self.parts])
-        rows = np.ones(len(items), np.int64)
-        if self.rows > LISTED:
-            rows[-1] = self.rows - EXAMPLES
-            items[-1] = self.items - items[:-1].sum()
-            detail[-1] = f"this row and {rows[-1] - 1:,} others, not listed"
-        at = np.concatenate([p.rows for p in self.parts])
-        return pd.DataFrame({"row": at, "detail": detail, "rows": rows, "items": items})
+    @property
+    def total(self) -> float:
+        return float(sum(items.sum() for items in self.items))
 
 
 class Rejections:
-    """Collects rejected rows of one stage; `frame()` is the table `rejected` without `stage`.
-
-    A reason that more than `LISTED` rows of a source have is told by its first `EXAMPLES` rows, and
-    one more that stands for all others: rows and items always add up to what was noted.
-    """
+    """Collects rejected rows of one stage, each with its reason; `batches` is the table `rejected`."""
 
     def __init__(self) -> None:
         self._sorts: dict[tuple[str, str], _Sort] = {}
@@ -86,44 +59,159 @@ class Rejections:
         detail: str | Sequence[str] = "",
         items: float | np.ndarray = 1,
     ) -> None:
-        """Note `rows` (positions in `source`) with one reason; `detail` is one text for all rows or
-        one a row; `items` is how many things a row stands for (fractions where things are shared by
-        area; 0 for a note without a loss)."""
+        """Note `rows` (positions in `source`) with one reason.
+
+        Args:
+            detail: one text for all rows or one a row; of the latter the first `TOLD` of a reason in a
+                source are kept.
+            items: how many things a row stands for (fractions where things are shared by area; 0
+                for a note without a loss).
+        """
         positions = np.asarray(list(rows) if not isinstance(rows, np.ndarray) else rows, np.int64)
         if not len(positions):
             return
         if not isinstance(detail, str) and len(detail) != len(positions):
             raise ValueError(f"{len(detail)} details for {len(positions)} rows of {source}")
         counts = np.broadcast_to(np.asarray(items, np.float64), positions.shape)
-        part = _Part(positions, detail, counts)
-        self._sort(source, reason).take(len(positions), float(counts.sum()), [part])
+        self._sort(source, reason).take(positions, detail, counts)
 
     def extend(self, other: Rejections) -> None:
         """Take over what another one has collected."""
         for (source, reason), found in other._sorts.items():
-            self._sort(source, reason).take(found.rows, found.items, found.parts)
+            sort = self._sort(source, reason)
+            for part in zip(found.rows, found.details, found.items, strict=True):
+                sort.take(*part)
 
     def _sort(self, source: str, reason: str) -> _Sort:
         return self._sorts.setdefault((source, reason), _Sort())
 
     def __len__(self) -> int:
-        """How many rows were noted, listed or not."""
-        return sum(sort.rows for sort in self._sorts.values())
+        """How many rows were noted."""
+        return sum(map(len, self._sorts.values()))
 
     @property
     def items(self) -> float:
         """How many things the rejected rows stand for."""
-        return sum(sort.items for sort in self._sorts.values())
+        return sum(self.items_by_reason().values())
+
+    def items_by_reason(self) -> dict[str, float]:
+        """How many things the rows of each reason stand for, in the order of the reasons."""
+        found: dict[str, float] = {}
+        for (_, reason), sort in sorted(self._sorts.items(), key=lambda entry: entry[0][1]):
+            found[reason] = found.get(reason, 0.0) + sort.total
+        return found
+
+    def batches(self, stage: str, batch_rows: int = _BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+        """The table `rejected` of a stage, in the order of its key. A row that was noted more than once
+        with one reason stands there once, with the sum of its items and its first detail."""
+        for source in sorted({source for source, _ in self._sorts}):
+            sorts = {r: sort for (s, r), sort in sorted(self._sorts.items()) if s == source}
+            yield from _of_source(stage, source, sorts, batch_rows)
 
     def frame(self) -> pd.DataFrame:
-        """Columns source, row, reason, detail, rows, items; sorts of rows in the order of noting."""
-        import pandas as pd
+        """The table `rejected` in pandas, without `stage`."""
+        import pyarrow as pa
 
-        kinds = {"source": "str", "row": "int64", "reason": "str", "detail": "str",
-                 "rows": "int64", "items": "float64"}  # fmt: skip
-        parts = [
-            sort.frame().assign(source=source, reason=reason)
-            for (source, reason), sort in self._sorts.items()
-        ]
-        frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(kinds))
-        return frame[list(kinds)].astype(kinds)
+        from model_code.contracts import arrow_schema
+        from model_code.tables import contract
+
+        table = pa.Table.from_batches(self.batches(""), arrow_schema(contract("rejected")))
+        frame: pd.DataFrame = table.drop_columns("stage").to_pandas()
+        return frame
+
+
+def _of_source(
+    stage: str, source: str, sorts: dict[str, _Sort], batch_rows: int
+) -> Iterator[pa.RecordBatch]:
+    """Rows of one source; `sorts` in the order of their reasons."""
+    import pyarrow as pa
+
+    from model_code.contracts import arrow_schema
+    from model_code.tables import contract
+
+    row, items = (
+        np.concatenate([part for sort in sorts.values() for part in getattr(sort, name)])
+        for name in ("rows", "items")
+    )
+    reason = np.repeat(np.arange(len(sorts), dtype=np.int32), [len(s) for s in sorts.values()])
+    texts, detail = _coded_details(sorts.values())
+    order = np.lexsort((reason, row))  # stable: of a row's details the first is kept
+    row, reason, detail, items = row[order], reason[order], detail[order], items[order]
+    again = (row[1:] == row[:-1]) & (reason[1:] == reason[:-1])
+    first = np.flatnonzero(np.append(True, ~again))
+    items = np.add.reduceat(items, first)
+    reasons, texts = pa.array(list(sorts), pa.string()), pa.array(texts, pa.string())
+    for start in range(0, len(first), batch_rows):
+        some = first[start : start + batch_rows]
+        columns = {
+            "stage": pa.repeat(stage, len(some)),
+            "source": pa.repeat(source, len(some)),
+            "row": pa.array(row[some]),
+            "reason": reasons.take(pa.array(reason[some])),
+            "detail": texts.take(pa.array(detail[some])),
+            "items": pa.array(items[start : start + batch_rows]),
+        }
+        schema = arrow_schema(contract("rejected"))
+        yield pa.record_batch([columns[name] for name in schema.names], schema=schema)
+
+
+def _coded_details(sorts: Iterable[_Sort]) -> tuple[list[str], NDArray[np.int32]]:
+    """Texts, and which of them each row has: the empty one where its own was not kept."""
+    texts, codes = [""], []
+    for sort in sorts:
+        for rows, detail in zip(sort.rows, sort.details, strict=True):
+            code = np.zeros(len(rows), np.int32)
+            if isinstance(detail, str):
+                code[:] = len(texts)
+                texts.append(detail)
+            else:
+                code[: len(detail)] = len(texts) + np.arange(len(detail))
+                texts += detail
+            codes.append(code)
+    return texts, np.concatenate(codes)
+
+
+def summary(rejected: pa.Table, examples: int = 3) -> pd.DataFrame:
+    """A table `rejected` in short.
+
+    Args:
+        rejected: with the contract `rejected`, in the order of its key.
+        examples: rows of each reason that are told.
+
+    Returns:
+        Columns stage, source, reason, rows, items, examples (a list of texts), ordered by the first
+        three.
+    """
+    import pandas as pd
+
+    keys = ["stage", "source", "reason"]
+    coded = [_codes(rejected.column(name)) for name in keys]
+    sizes = [max(len(texts), 1) for texts, _ in coded]
+    group = np.ravel_multi_index([code for _, code in coded], sizes)
+    order = np.argsort(group, kind="stable")
+    found, start, count = np.unique(group[order], return_index=True, return_counts=True)
+    nth = np.arange(len(order)) - np.repeat(start, count)  # row of its group
+    told = rejected.select(["row", "detail"]).take(order[nth < examples]).to_pylist()
+    texts = [": ".join(filter(None, (f"row {one['row']}", one["detail"]))) for one in told]
+    size = np.minimum(count, examples)
+    ends = zip(np.cumsum(size), size, strict=True)
+    items = rejected.column("items").to_numpy()[order]
+    columns = {
+        name: [names[at] for at in code]
+        for name, (names, _), code in zip(keys, coded, np.unravel_index(found, sizes), strict=True)
+    }
+    frame = pd.DataFrame(
+        columns
+        | {
+            "rows": count,
+            "items": np.add.reduceat(items, start) if len(start) else items,
+            "examples": [texts[end - n : end] for end, n in ends],
+        }
+    )
+    return frame.sort_values(keys, ignore_index=True)
+
+
+def _codes(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.int64]]:
+    """Texts of a column, and which of them each row has."""
+    coded = column.combine_chunks().dictionary_encode()
+    return coded.dictionary.to_pylist(), coded.indices.to_numpy().astype(np.int64)

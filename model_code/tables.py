@@ -263,6 +263,14 @@ _ALL = (
         Column("lat", "float64", "latitude", low=-90, high=90),
     ),
     _table(
+        "region_pois",
+        "POIs that lie in a region, with it.",
+        ["poi_id"],
+        Column("poi_id", "int64", "as in `pois`", low=0),
+        _REGION,
+        Column("category", "string", "category as the source has it"),
+    ),
+    _table(
         "poi_counts",
         "POIs by region and category; a pair without a row has none.",
         ["region_id", "category"],
@@ -521,15 +529,14 @@ _ALL = (
     ),
     _table(
         "rejected",
-        "Every raw row that did not become part of a table, with the reason; of more than 10,000 rows "
-        "with one reason in one source, the first ten, and one that stands for all others.",
+        "Every raw row that did not become part of a table, with the reason.",
         ["stage", "source", "row", "reason"],
         Column("stage", "string", "table that it was meant for"),
         Column("source", "string", "file or table that it comes from"),
         Column("row", "int64", "position in that source", low=0),
         Column("reason", "string", "short reason, the same for all rows of its sort"),
-        Column("detail", "string", "what was found"),
-        Column("rows", "int64", "rows that it stands for, itself included", low=1),
+        Column("detail", "string", "what was found; of a reason's rows in one source, with the first "
+               "10,000"),
         Column("items", "float64", "items that the row stands for; fractions where zones are shared by "
                "area, 0 for a note without a loss", low=0),
     ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -67,98 +67,52 @@ def _duckdb(path: str = "") -> Iterator[duckdb.DuckDBPyConnection]:
             yield connection
 
 
-# A pair of a region and a category is one number, which DuckDB groups fastest.
-_CODE_BITS = 32
-# POIs that are counted at a time: few groups of many take less time than many of few.
-_TOGETHER = 1 << 22
 _SLIVER = 1e-3  # share of a zone below which an overlap is a sliver of its border
 
 
 # --- points of interest --------------------------------------------------------------------------
 
 
-def count_pois(
-    pois_path: str, locator: Locator, region_ids: Ids
-) -> tuple[pd.DataFrame, Rejections]:
-    """POIs by region and category (contract `poi_counts`), as a stream; those in no region are
-    rejected. Counted + rejected = read.
+def region_pois(
+    pois_path: str, locator: Locator, region_ids: Ids, rejections: Rejections
+) -> Iterator[pa.RecordBatch]:
+    """POIs that lie in a region, with it (contract `region_pois`), as a stream; the others are
+    rejected, and `rejections` is complete when it has ended. Yielded + rejected = read.
 
     Args:
         pois_path: Parquet with the contract `pois`.
         locator: finds the regions of points.
         region_ids: [N] ids in the order of the regions table.
+        rejections: where POIs in no region are noted.
     """
     import pyarrow as pa
 
-    rejections = Rejections()
-    categories = pa.array([], pa.string())
+    ids = pa.array(region_ids, pa.string())
+    for batch in record_batches(pois_path, ["poi_id", "category", "x_m", "y_m"], "pois", 1 << 20):
+        region = locator.locate(numbers(batch.column("x_m")), numbers(batch.column("y_m")))
+        outside = batch.column("poi_id").to_numpy()[region < 0]
+        rejections.add("pois", outside, "outside all regions")
+        columns = {
+            "poi_id": batch.column("poi_id"),
+            "region_id": ids.take(pa.array(region, mask=region < 0)),
+            "category": batch.column("category"),
+        }
+        yield pa.record_batch(columns).filter(pa.array(region >= 0))
 
-    def located() -> Iterator[NDArray[np.int64]]:
-        nonlocal categories
-        names = ["poi_id", "category", "x_m", "y_m"]
-        for batch in record_batches(pois_path, names, "pois", 1 << 20, coded=["category"]):
-            region = locator.locate(numbers(batch.column("x_m")), numbers(batch.column("y_m")))
-            outside = batch.column("poi_id").to_numpy()[region < 0]
-            rejections.add("pois", outside, "outside all regions")
-            categories, code = _codes(batch.column("category"), categories)
-            yield (region << _CODE_BITS) + code
 
-    with _duckdb() as connection:
-        connection.execute("CREATE TABLE sums (pair BIGINT, pois BIGINT)")
-        for pairs in _gathered(located(), _TOGETHER):
-            points = pa.table([pa.chunked_array(pairs)], ["pair"])
-            connection.from_arrow(points).filter("pair >= 0").aggregate(
-                "pair, count(*)", "pair"
-            ).insert_into("sums")
-        table = (
-            connection.table("sums")
-            .aggregate("pair, CAST(sum(pois) AS BIGINT) AS poi_count", "pair")
+def count_pois(region_pois_path: str) -> pa.Table:
+    """POIs by region and category (contract `poi_counts`), as a stream.
+
+    Args:
+        region_pois_path: Parquet with the contract `region_pois`.
+    """
+    with _duckdb(region_pois_path) as connection:
+        return (
+            connection.read_parquet(region_pois_path, hive_partitioning=False)
+            .aggregate("region_id, category, count(*) AS poi_count")
+            .order("region_id, category")
             .to_arrow_table()
         )
-    return _category_counts(table, categories, region_ids), rejections
-
-
-def _gathered(parts: Iterable[NDArray[np.int64]], rows: int) -> Iterator[list[NDArray[np.int64]]]:
-    """The parts, as many at a time as have this many rows."""
-    found: list[NDArray[np.int64]] = []
-    for part in parts:
-        found.append(part)
-        if sum(map(len, found)) >= rows:
-            yield found
-            found = []
-    if found:
-        yield found
-
-
-def _codes(column: pa.DictionaryArray, known: pa.Array) -> tuple[pa.Array, NDArray[np.int64]]:
-    """The known texts with those of the column that are new, and each row's position in them."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    texts = column.dictionary
-    new = pc.is_null(pc.index_in(texts, value_set=known))
-    known = pa.concat_arrays([known, texts.filter(new)])
-    position = pc.index_in(texts, value_set=known).to_numpy().astype(np.int64)
-    return known, position[column.indices.to_numpy()]
-
-
-def _category_counts(table: pa.Table, categories: pa.Array, region_ids: Ids) -> pd.DataFrame:
-    """Contract `poi_counts` of counts by pair, in the order of region and category."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    region, code = np.divmod(table.column("pair").to_numpy(), 1 << _CODE_BITS)
-    rank = np.empty(len(categories), np.int64)
-    rank[pc.sort_indices(categories)] = np.arange(len(rank))
-    order = np.argsort(region * len(rank) + rank[code])
-    counts = pa.table(
-        {
-            "region": region[order],
-            "category": categories.take(pa.array(code[order])),
-            "poi_count": table.column("poi_count").to_numpy()[order],
-        }
-    )
-    return _with_ids(counts, {"region": "region_id"}, region_ids)
 
 
 def _with_ids(table: pa.Table, columns: dict[str, str], region_ids: Ids) -> pd.DataFrame:
@@ -184,15 +138,16 @@ def _positions(texts: Any, ids: Any) -> NDArray[np.int64]:
     return np.asarray(pc.fill_null(found, -1).to_numpy(), np.int64)
 
 
-def poi_texts(pois: pd.DataFrame, locator: Locator, region_ids: Ids) -> pd.DataFrame:
+def poi_texts(pois: pd.DataFrame, region_pois: pd.DataFrame) -> pd.DataFrame:
     """Names and comments of each region that has POIs (contract `poi_texts`), ordered by poi_id.
 
     `comments` is null in a region none of whose POIs comes from a source with comments.
     """
     import pyarrow as pa
 
-    region = locator.locate(pois["x_m"].to_numpy(), pois["y_m"].to_numpy())
-    inside = pois.assign(region=region)[region >= 0].sort_values(["region", "poi_id"])
+    inside = pois.merge(region_pois[["poi_id", "region_id"]], on="poi_id")
+    inside = inside.sort_values(["region_id", "poi_id"])
+    inside["region"], ids = inside["region_id"].factorize()
     present = np.unique(inside["region"])
     told = inside.dropna(subset="comments")
     silent = pa.array(~np.isin(present, told["region"]))
@@ -207,9 +162,8 @@ def poi_texts(pois: pd.DataFrame, locator: Locator, region_ids: Ids) -> pd.DataF
             (said, "category", silent),
         )
     )
-    ids = pa.array(region_ids[present], pa.string())
     frame: pd.DataFrame = pa.table(
-        [ids, names, comments, name_categories, comment_categories],
+        [pa.array(ids, pa.string()), names, comments, name_categories, comment_categories],
         contract("poi_texts").names(),
     ).to_pandas()
     return frame

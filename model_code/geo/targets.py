@@ -51,6 +51,7 @@ class Setting:
     locator: Any
     root: str
     pois: pd.DataFrame | None
+    region_pois: pd.DataFrame | None
     mobility: pd.DataFrame | None
     rejections: Rejections
 
@@ -66,6 +67,7 @@ def make_targets(
     root: str,
     *,
     pois: pd.DataFrame | None = None,
+    region_pois: pd.DataFrame | None = None,
     mobility: pd.DataFrame | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame, Rejections]:
     """The tables `targets` and `indicators`, and what was rejected.
@@ -75,13 +77,14 @@ def make_targets(
         regions: the table `regions` [N], with a CRS.
         locator: `locate(x_m, y_m)` gives the position of a region in `regions`, or -1.
         root: data root.
-        pois: the table `pois`, where an indicator counts POIs or comments.
+        pois: the table `pois`, where an indicator counts comments.
+        region_pois: the table `region_pois`, where an indicator counts POIs or comments.
         mobility: the table `mobility`, where an indicator counts trips.
 
     Raises:
         DataError: naming `indicators.<name>.source.<key>`, what is wrong and what the file has.
     """
-    setting = Setting(regions, locator, root, pois, mobility, Rejections())
+    setting = Setting(regions, locator, root, pois, region_pois, mobility, Rejections())
     tables, rows = [], []
     for name in sorted(indicators):
         indicator = indicators[name]
@@ -340,30 +343,29 @@ def _polygons(source: PolygonValue, key: str, setting: Setting) -> Found:
 def _city(source: CityValue, key: str, setting: Setting) -> Found:
     """A count from the city's own tables; a region without any has 0."""
     n = len(setting.regions)
+    ids = setting.regions["region_id"].to_numpy()
     if source.count in ("pois", "comments"):
-        if setting.pois is None:
+        if setting.region_pois is None:
             raise DataError(
                 f"{key}.count: {source.count} needs POIs", fix="add a file to sources.pois"
             )
-        items: NDArray[Any] = np.ones(len(setting.pois))
+        located = setting.region_pois.assign(items=1.0)
         if source.count == "comments":
-            items = setting.pois["comments"].str.len().to_numpy(float)
-            if np.isnan(items).all():
+            assert setting.pois is not None
+            located = located.merge(setting.pois[["poi_id", "comments"]], on="poi_id")
+            located["items"] = located["comments"].str.len()
+            if setting.pois["comments"].isna().all():
                 raise DataError(
                     f"{key}.count: no POI source has comments",
                     fix="name the column in sources.pois.<n>.columns.comments, "
                     "or remove the indicator",
                 )
-            items = np.nan_to_num(items)
-        x, y = (setting.pois[name].to_numpy(float) for name in ("x_m", "y_m"))
-        region = np.asarray(setting.locator.locate(x, y))
-        inside = region >= 0
-        return np.bincount(region[inside], items[inside], n), np.ones(n)
+        found = located.groupby("region_id")["items"].sum()
+        return found.reindex(ids, fill_value=0.0).to_numpy(float), np.ones(n)
     if setting.mobility is None:
         raise DataError(
             f"{key}.count: {source.count} needs trips", fix="add sources.trips or sources.od"
         )
-    ids = setting.regions["region_id"].to_numpy()
     if source.count == "hourly_outflow":
         trips = setting.mobility[setting.mobility["source"] == "trips"]
         by_hour = trips.pivot_table(

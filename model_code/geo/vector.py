@@ -7,7 +7,7 @@ import lzma
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -249,11 +249,10 @@ def record_batches(
     columns: list[str],
     key: str,
     batch_rows: int = 1 << 18,
-    coded: Sequence[str] = (),
     given: str | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """Rows of a Parquet or CSV file in their order, streamed; every CSV column comes as text, a
-    `coded` column of Parquet as a dictionary of texts. `given` is the `format` of the config.
+    """Rows of a Parquet or CSV file in their order, streamed; every CSV column comes as text. `given`
+    is the `format` of the config.
 
     Raises:
         DataError: a line with too many or too few fields, or bytes that are no UTF-8.
@@ -265,7 +264,7 @@ def record_batches(
     try:
         with _opened(url) as file:
             if format_of(url, given) != "csv":
-                with pq.ParquetFile(file, read_dictionary=list(coded)) as parquet:
+                with pq.ParquetFile(file) as parquet:
                     yield from parquet.iter_batches(batch_rows, columns=columns)
                 return
             convert = csv.ConvertOptions(

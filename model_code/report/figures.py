@@ -1246,7 +1246,8 @@ def embedding_scatter(
 
 @as_picture
 def rejected_bars(rejected: pd.DataFrame, *, title: str = "Rejected") -> Figure:
-    """Items that were rejected, by stage and reason, on a logarithmic axis."""
+    """Items that were rejected, by stage and reason, on a logarithmic axis; `rejected` as
+    `model_code.rejections.summary` gives it."""
     if rejected.empty:
         return _nothing(f"{title}: 0")
     counts = rejected.groupby(["stage", "reason"])["items"].sum().sort_values(kind="stable")

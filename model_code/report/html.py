@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 PROVING_REGIONS = 2000
 _MISSING = 65535
-_EXAMPLES = 3
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class ReportData:
     summary: pd.DataFrame
     comparisons: pd.DataFrame
     embedding_maps: Mapping[str, pd.DataFrame]
-    rejected: pd.DataFrame
+    rejected: pd.DataFrame  # as `model_code.rejections.summary` gives it
     raw_files: pd.DataFrame
     provenance: pd.DataFrame
     pictures: Sequence[Picture] = ()
@@ -113,7 +112,7 @@ def render_report(data: ReportData) -> str:
         indicators=data.indicators.to_dict("records"),
         caption_views=caption_views(data.captions) if data.captions else [],
         caption_scores=SCORES,
-        rejected=_rejected_rows(data.rejected),
+        rejected=data.rejected.to_dict("records"),
         raw_files=_raw_file_rows(data.raw_files),
         provenance=data.provenance.to_dict("records"),
         small=len(data.regions) < PROVING_REGIONS,
@@ -186,28 +185,6 @@ def _key_figures(data: ReportData) -> list[tuple[str, str]]:
         *([("further variants", str(variants))] if variants else []),
         ("raw files", f"{len(data.raw_files):,}"),
     ]
-
-
-def _rejected_rows(rejected: pd.DataFrame) -> list[dict[str, Any]]:
-    """Counts by stage, source and reason, with the first examples."""
-    rows = []
-    for keys, group in rejected.groupby(["stage", "source", "reason"], sort=True):
-        stage, source, reason = keys
-        examples = group.head(_EXAMPLES)
-        rows.append(
-            {
-                "stage": stage,
-                "source": source,
-                "reason": reason,
-                "rows": int(group["rows"].sum()),
-                "items": float(group["items"].sum()),
-                "examples": [
-                    f"row {row}: {detail}" if detail else f"row {row}"
-                    for row, detail in zip(examples["row"], examples["detail"], strict=True)
-                ],
-            }
-        )
-    return rows
 
 
 def _raw_file_rows(raw_files: pd.DataFrame) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import pytest
 
 from assets import regions
 from assets.stage import STAGES, Written
-from model_code.city import Zones, load_city
+from model_code.city import Indicator, Zones, load_city
 from model_code.errors import DataError
 from model_code.rejections import Rejections
 from resources.lake import Lake
@@ -38,7 +38,7 @@ def context(lake: Lake, built: Place, **inputs: Any) -> Any:
 
 def test_every_poi_is_counted_or_rejected(lake: Lake) -> None:
     counted = table(lake, "poi_counts")["poi_count"].sum()
-    rejected = table(lake, "rejected").query("stage == 'poi_counts'")["items"].sum()
+    rejected = table(lake, "rejected").query("stage == 'region_pois'")["items"].sum()
     assert rejected > 0 and counted + rejected == len(table(lake, "pois"))
 
 
@@ -66,7 +66,7 @@ def test_flows_tell_which_rows_of_the_zones_file_are_no_zone(
     )
     ctx.rejections, ctx.has = Rejections(), lambda name: True
     flows = STAGES["flows"].body(ctx).table
-    noted = ctx.rejections.frame().groupby("reason")[["rows", "items"]].sum()
+    noted = ctx.rejections.frame().groupby("reason")["items"].agg(["size", "sum"])
     assert noted.loc["no geometry"].tolist() == [1, 0]
     lost = trips["trip_count"].iloc[:50].sum()
     assert noted.loc["unknown origin zone"].tolist() == [50, lost]
@@ -130,7 +130,10 @@ def test_contact_sheets_show_rows_from_the_whole_table(lake: Lake) -> None:
 
 def test_targets_read_only_the_tables_that_are_counted(built: Place) -> None:
     city = load_city(built.yaml)
-    assert set(regions._target_inputs(city)) == {"regions", "pois", "mobility"}
+    assert set(regions._target_inputs(city)) == {"regions", "region_pois", "mobility"}
+    comments = Indicator.model_validate({"source": {"kind": "city", "count": "comments"}})
+    told = city.model_copy(update={"indicators": {"comments": comments}})
+    assert regions._target_inputs(told) == ("regions", "region_pois", "pois")
     others = {n: i for n, i in city.indicators.items() if not getattr(i.source, "count", "")}
     assert others and len(others) < len(city.indicators)
     plain = city.model_copy(update={"indicators": others})

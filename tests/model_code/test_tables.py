@@ -17,7 +17,7 @@ UNITS = ("_s", "_m", "_m2", "_km2", "_px", "_deg", "_share", "_count", "bytes")
 # values whose unit stands in another column or is that of the target.
 WITHOUT_UNIT = {
     "lon", "lat", "hour", "slot", "fold", "seed", "row", "cluster", "poi_id", "trip_id",
-    "building_id", "bands", "nodata", "regions", "rows", "items", "n_train", "n_test", "left_out",
+    "building_id", "bands", "nodata", "regions", "items", "n_train", "n_test", "left_out",
     "value", "triplet", "similarity", "weight",
     "coverage", "inflow", "outflow", "y_true", "y_pred", "y_true_original", "y_pred_original",
     "difference", "low", "high", "true_function", "with_kriging", "pca_1", "pca_2", "axis_1", "axis_2", "tsne_1",

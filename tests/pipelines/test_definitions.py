@@ -51,7 +51,7 @@ DATA = {
     "adjacency",
 }  # fmt: skip
 BEFORE_PRETRAINING = DATA | {
-    "region_chips", "region_street_views", "poi_counts", "poi_texts", "flows", "mobility", "heights",
+    "region_chips", "region_street_views", "region_pois", "poi_counts", "poi_texts", "flows", "mobility", "heights",
     "image_shares", "image_features", "captions", "caption_scores", "calibrated_captions", "clip_checkpoint",
     "poi_descriptions", "location_features", "region_descriptions", "description_features", "targets",
     "indicators", "splits", "coverage", "rejected",

@@ -24,6 +24,7 @@ from model_code.geo.flows import (
     make_mobility,
     poi_texts,
     read_od,
+    region_pois,
     zone_shares,
 )
 from model_code.geo.join import Locator
@@ -73,43 +74,60 @@ def write_pois(path, pois, **layout):
     return str(path)
 
 
+def located(path, locator, ids):
+    """The table `region_pois` in pandas, the file that holds it, and what was rejected."""
+    rejections = Rejections()
+    parts = list(region_pois(path, locator, ids, rejections))
+    table = pa.Table.from_batches(parts, arrow_schema(contract("region_pois")))
+    keeps_contract("region_pois", table)
+    pq.write_table(table, f"{path}.located", row_group_size=70)
+    return table.to_pandas(), f"{path}.located", rejections
+
+
 @settings(deadline=None, max_examples=8)
 @given(n=st.integers(0, 400), seed=st.integers(0, 2**32 - 1))
 def test_poi_counts_agree_with_pandas_and_lose_nothing(n, seed, tmp_path_factory):
     _, locator, ids = town()
     pois = some_pois(n, seed)
     path = tmp_path_factory.mktemp("pois") / "it's.parquet"
-    counts, rejections = count_pois(write_pois(path, pois, row_group_size=70), locator, ids)
-    keeps_contract("poi_counts", counts)
+    joined, file, rejections = located(write_pois(path, pois, row_group_size=70), locator, ids)
     rejected_keeps_contract(rejections)
-    assert counts["poi_count"].sum() + rejections.items == n
     region = locator.locate(pois["x_m"], pois["y_m"])
     inside = pois[region >= 0].assign(region_id=ids[region[region >= 0]])
+    assert joined.to_dict("list") == inside[list(joined)].to_dict("list")
+    assert rejections.frame()["row"].tolist() == pois["poi_id"][region < 0].tolist()
+    assert len(joined) + rejections.items == n
+
+    counts = keeps_contract("poi_counts", count_pois(file)).to_pandas()
     naive = inside.groupby(["region_id", "category"]).size()
     pairs = counts.set_index(["region_id", "category"])["poi_count"]
     assert pairs.to_dict() == naive.to_dict()
     assert list(pairs.index) == list(naive.index)  # regions, then categories by their bytes
-    assert rejections.frame()["row"].tolist() == pois["poi_id"][region < 0].tolist()
 
 
-def test_how_a_file_is_cut_changes_no_count_and_no_rejection(tmp_path, monkeypatch):
-    """Categories that come late, texts too many for a dictionary, and sums of several batches."""
+def test_how_a_file_is_cut_changes_no_region_and_no_rejection(tmp_path):
     _, locator, ids = town()
     pois = some_pois(5000, 3)
     pois["category"] = [f"{c} {i // 200}" for i, c in enumerate(pois["category"])]
-    whole, lost = count_pois(write_pois(tmp_path / "whole.parquet", pois), locator, ids)
+    whole, file, lost = located(write_pois(tmp_path / "whole.parquet", pois), locator, ids)
     cut = write_pois(tmp_path / "cut.parquet", pois, row_group_size=64, use_dictionary=False)
-    monkeypatch.setattr("model_code.geo.flows._TOGETHER", 300)
-    again, lost_again = count_pois(cut, locator, ids)
+    again, other, lost_again = located(cut, locator, ids)
     pd.testing.assert_frame_equal(again, whole)
     pd.testing.assert_frame_equal(lost_again.frame(), lost.frame())
+    assert count_pois(other).equals(count_pois(file))
     assert whole["category"].nunique() == 100
+
+
+def in_regions(pois, locator, ids):
+    region = locator.locate(pois["x_m"].to_numpy(), pois["y_m"].to_numpy())
+    inside = pois[["poi_id", "category"]][region >= 0]
+    return inside.assign(region_id=ids[region[region >= 0]])
 
 
 def test_texts_keep_the_order_of_the_pois():
     _, locator, ids = town()
     pois = some_pois(200, 1).iloc[::-1]
-    texts = poi_texts(pois, locator, ids)
+    texts = poi_texts(pois, in_regions(pois, locator, ids))
     keeps_contract("poi_texts", texts)
     region = locator.locate(pois["x_m"].to_numpy(), pois["y_m"].to_numpy())
     for row in texts.itertuples():
@@ -126,12 +144,13 @@ def test_texts_keep_the_order_of_the_pois():
 def test_comments_are_null_without_a_source_of_them_and_empty_without_any():
     _, locator, ids = town()
     pois = some_pois(200, 1)
+    inside = in_regions(pois, locator, ids)
     pois["comments"] = None
-    silent = poi_texts(pois, locator, ids)
+    silent = poi_texts(pois, inside)
     assert silent["comments"].isna().all() and silent["comment_categories"].isna().all()
     keeps_contract("poi_texts", silent)
     pois["comments"] = [[] for _ in range(200)]
-    empty = poi_texts(pois, locator, ids)["comments"]
+    empty = poi_texts(pois, inside)["comments"]
     assert [list(texts) for texts in empty] == [[]] * len(silent)
 
 

@@ -280,11 +280,11 @@ def test_polygon_sums_are_kept(tmp_path_factory, seed):
 
 POIS = pd.DataFrame(
     {
-        "x_m": WEST + np.array([10.0, 20, 110, 900]),
-        "y_m": NORTH - 50.0,
+        "poi_id": [0, 2, 3, 7],
         "comments": [["a", "b"], None, np.array(["c"], object), ["d"]],
     }
 )
+REGION_POIS = pd.DataFrame({"poi_id": [0, 2, 3], "region_id": ["r000", "r000", "r001"]})
 MOBILITY = pd.DataFrame(
     {
         "source": ["od", "od", "trips", "trips", "trips"],
@@ -307,7 +307,9 @@ def test_counts_of_the_citys_own_tables(tmp_path):
         "out": count("trips_out"),
         "in": count("trips_in"),
     }
-    values, catalogue, _ = make(tmp_path, indicators, pois=POIS, mobility=MOBILITY)
+    values, catalogue, _ = make(
+        tmp_path, indicators, pois=POIS, region_pois=REGION_POIS, mobility=MOBILITY
+    )
     assert values["pois"] == {"r000": 2, "r001": 1, "r002": 0, "r003": 0}
     assert values["comments"] == {"r000": 2, "r001": 1, "r002": 0, "r003": 0}
     assert values["out"] == {"r000": 50, "r001": 0, "r002": 0, "r003": 0}  # the ready matrix wins
@@ -392,4 +394,4 @@ def test_errors_name_the_key(tmp_path, indicator, words):
 def test_no_comments_is_not_zero_comments(tmp_path):
     pois = POIS.assign(comments=pd.Series([None] * 4, dtype=object))
     with pytest.raises(DataError, match=r"indicators\.c\.source\.count: no POI source has comm"):
-        make(tmp_path, {"c": count("comments")}, pois=pois)
+        make(tmp_path, {"c": count("comments")}, pois=pois, region_pois=REGION_POIS)

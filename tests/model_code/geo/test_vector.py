@@ -8,7 +8,6 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import shapely
 
@@ -289,17 +288,6 @@ def test_a_csv_is_streamed_as_text_with_breaks_inside_quotes(tmp_path):
     assert table["c"].null_count == 5000
 
 
-def test_a_coded_column_has_the_texts_and_the_order_of_a_plain_one(tmp_path):
-    texts = [f"kind {i % 7}" if i % 5 else None for i in range(1000)]
-    pq.write_table(pa.table({"kind": texts, "i": range(1000)}), tmp_path / "t.parquet", 300)
-    path = str(tmp_path / "t.parquet")
-    coded = list(record_batches(path, ["i", "kind"], "key", 128, coded=["kind"]))
-    assert all(isinstance(batch.column("kind"), pa.DictionaryArray) for batch in coded)
-    assert [text for batch in coded for text in batch.column("kind").to_pylist()] == texts
-    plain = pa.Table.from_batches(record_batches(path, ["kind"], "key", 128))
-    assert plain["kind"].to_pylist() == texts
-
-
 @pytest.mark.parametrize("sizes", [[5, 0, 9, 1], [3], [6], [0], []])
 def test_parts_have_one_size_whatever_the_batches(sizes):
     starts = np.cumsum([0, *sizes])
@@ -326,7 +314,6 @@ def test_a_row_is_rejected_once_with_its_first_reason():
         "reason": ["first", "second"],
         "detail": ["value 1", ""],
         "items": [1.0, 5.0],
-        "rows": [1, 1],
     }
 
 

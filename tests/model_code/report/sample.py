@@ -10,11 +10,13 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import shapely
 
 from model_code.calibration import CalibrationConfig, CalibrationConfigs
 from model_code.evaluation.compare import ALL_TASKS
 from model_code.evaluation.leaderboard import summary
+from model_code.rejections import summary as rejected_summary
 from model_code.report import experts, figures, gains
 from model_code.report.captions import CaptionData
 from model_code.report.html import Finding, Picture, ReportData
@@ -349,7 +351,7 @@ def _rejected(evil: bool) -> pd.DataFrame:
         ("street_views", "views/", 3, "unreadable image", "b.jpg: truncated", 1),
     ]
     frame = pd.DataFrame(rows, columns=["stage", "source", "row", "reason", "detail", "items"])
-    return frame.assign(rows=1).astype({"items": float})
+    return rejected_summary(pa.Table.from_pandas(frame.astype({"items": float})))
 
 
 def _raw_files(evil: bool) -> pd.DataFrame:

@@ -177,14 +177,6 @@ def test_raw_files_of_a_folder_are_one_row(data: ReportData) -> None:
     assert rows[2]["path"] == "sample/views/a.jpg and 1 more" and rows[2]["bytes"] == 43_000
 
 
-def test_rejected_rows_are_counted_by_reason(data: ReportData) -> None:
-    rows = html._rejected_rows(data.rejected)
-    assert sum(r["rows"] for r in rows) == len(data.rejected)
-    assert sum(r["items"] for r in rows) == data.rejected["items"].sum()
-    outside = next(r for r in rows if r["reason"] == "outside every region")
-    assert outside["examples"] == ["row 7: x=1, y=2", "row 19: x=3, y=4"]
-
-
 def test_two_variants_of_one_method_stand_apart(data: ReportData) -> None:
     poi = data.predictions["poi"]
     both = pd.concat([poi, poi.assign(variant="wide")])
