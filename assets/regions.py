@@ -324,7 +324,7 @@ def _rejected_bars(ctx: Context, written: Written) -> bytes:
     from model_code.rejections import summary
     from model_code.report import figures
 
-    return figures.rejected_bars(summary(written.arrow()))
+    return figures.rejected_bars(summary(written.batches()))
 
 
 @stage(group="targets", kinds=("pyarrow",), inputs=_REJECTING, picture=_rejected_bars)
@@ -335,10 +335,7 @@ def rejected(ctx: Context) -> Product:
 
 def _all_rejected(ctx: Context) -> Iterator[Any]:
     """Of one stage after the other, in the order of their names: that is the table's."""
-    import pyarrow.parquet as pq
-
     for name in sorted(ctx.inputs):
         handle = ctx.inputs[name]
         if ctx.has(name) and "rejected.parquet" in handle.files:
-            with pq.ParquetFile(handle.path("rejected.parquet")) as parquet:
-                yield from parquet.iter_batches(1 << 20)
+            yield from handle.batches("rejected.parquet")

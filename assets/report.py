@@ -102,7 +102,7 @@ def report(ctx: Context) -> Product:
             pictures=pictures,
             reproduce=[f"make run CITY={ctx.name}"],
             summary=_summary(tables["leaderboard"].frame()),
-            rejected=summary(tables["rejected"].arrow()),
+            rejected=summary(tables["rejected"].batches()),
             **{
                 name: tables[name].frame()
                 for name in _TABLES

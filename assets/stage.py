@@ -41,6 +41,7 @@ from resources.lake import (
     Writer,
     bytes_writer,
     read_arrow,
+    read_batches,
     signed,
     table_writer,
 )
@@ -83,6 +84,9 @@ class Written:
 
     def arrow(self, columns: list[str] | None = None) -> Any:
         return read_arrow(self.path, columns)
+
+    def batches(self) -> Any:
+        return read_batches(self.path)
 
     def frame(self, columns: list[str] | None = None) -> Any:
         return self.arrow(columns).to_pandas()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -171,47 +171,41 @@ def _coded_details(sorts: Iterable[_Sort]) -> tuple[list[str], NDArray[np.int32]
     return texts, np.concatenate(codes)
 
 
-def summary(rejected: pa.Table, examples: int = 3) -> pd.DataFrame:
-    """A table `rejected` in short.
+def summary(batches: Iterable[pa.RecordBatch], examples: int = 3) -> pd.DataFrame:
+    """A table `rejected` in short; it is read as a stream.
 
     Args:
-        rejected: with the contract `rejected`, in the order of its key.
+        batches: with the contract `rejected`, in the order of its key.
         examples: rows of each reason that are told.
 
     Returns:
         Columns stage, source, reason, rows, items, examples (a list of texts), ordered by the first
         three.
     """
+    import functools
+
     import pandas as pd
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
     keys = ["stage", "source", "reason"]
-    coded = [_codes(rejected.column(name)) for name in keys]
-    sizes = [max(len(texts), 1) for texts, _ in coded]
-    group = np.ravel_multi_index([code for _, code in coded], sizes)
-    order = np.argsort(group, kind="stable")
-    found, start, count = np.unique(group[order], return_index=True, return_counts=True)
-    nth = np.arange(len(order)) - np.repeat(start, count)  # row of its group
-    told = rejected.select(["row", "detail"]).take(order[nth < examples]).to_pylist()
-    texts = [": ".join(filter(None, (f"row {one['row']}", one["detail"]))) for one in told]
-    size = np.minimum(count, examples)
-    ends = zip(np.cumsum(size), size, strict=True)
-    items = rejected.column("items").to_numpy()[order]
-    columns = {
-        name: [names[at] for at in code]
-        for name, (names, _), code in zip(keys, coded, np.unravel_index(found, sizes), strict=True)
-    }
-    frame = pd.DataFrame(
-        columns
-        | {
-            "rows": count,
-            "items": np.add.reduceat(items, start) if len(start) else items,
-            "examples": [texts[end - n : end] for end, n in ends],
-        }
-    )
-    return frame.sort_values(keys, ignore_index=True)
-
-
-def _codes(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.int64]]:
-    """Texts of a column, and which of them each row has."""
-    coded = column.combine_chunks().dictionary_encode()
-    return coded.dictionary.to_pylist(), coded.indices.to_numpy().astype(np.int64)
+    found: dict[tuple[str, ...], list[Any]] = {}
+    for batch in batches:
+        sorts = (
+            pa.Table.from_batches([batch])
+            .group_by(keys, use_threads=False)
+            .aggregate([("row", "count"), ("items", "sum")])
+        )
+        for sort in sorts.to_pylist():
+            key = tuple(sort[name] for name in keys)
+            entry = found.setdefault(key, [0, 0.0, []])
+            entry[0] += sort["row_count"]
+            entry[1] += sort["items_sum"]
+            if wanted := examples - len(entry[2]):
+                same = [pc.equal(batch[name], sort[name]) for name in keys]
+                rows = batch.filter(functools.reduce(pc.and_, same)).slice(0, wanted).to_pylist()
+                entry[2] += [
+                    ": ".join(filter(None, (f"row {r['row']}", r["detail"]))) for r in rows
+                ]
+    columns = [*keys, "rows", "items", "examples"]
+    return pd.DataFrame([[*key, *entry] for key, entry in sorted(found.items())], columns=columns)

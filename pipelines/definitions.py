@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import dagster as dg
 
 from assets import (
@@ -15,6 +17,7 @@ from assets import (
     report,
     transfer,
 )
+from model_code.city import Cities
 from pipelines.console import console
 from pipelines.jobs import EXECUTOR, JOBS, SCHEDULES, changed_raw_files, tell_of_dead_runs
 from resources.dagster import CityResource, lake_io
@@ -33,3 +36,6 @@ defs = dg.Definitions(
     loggers={"console": console},
     executor=EXECUTOR,
 )
+
+for _name, _error in sorted(Cities.load().bad.items()):
+    logging.getLogger(__name__).warning("%s is no partition: %s", _name, _error)

@@ -128,7 +128,10 @@ def changed_raw_files(context: dg.SensorEvaluationContext) -> Iterator[dg.RunReq
     """Requests, for each city that has been built before, the assets that changed raw files (or
     config, or code) touch; a city that was never built is left to its schedule or to a person."""
     lake, raw = Lake(), RawFiles(data_root())
-    for name, city in sorted(Cities.load().good.items()):
+    cities = Cities.load()
+    for name, error in sorted(cities.bad.items()):
+        context.log.warning(f"{name} is no partition: {error}")
+    for name, city in sorted(cities.good.items()):
         try:
             if not lake.assets(name) or _busy(context.instance, name):
                 continue

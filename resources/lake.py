@@ -577,6 +577,11 @@ class Handle:
         with self._reading():
             return read_arrow(self.path(file), columns)
 
+    def batches(self, file: str | None = None) -> Iterator[pa.RecordBatch]:
+        """The table as a stream."""
+        with self._reading():
+            yield from read_batches(self.path(file))
+
     def frame(self, columns: list[str] | None = None, file: str | None = None) -> pd.DataFrame:
         """The table in pandas; geometry stays WKB."""
         frame: pd.DataFrame = self.arrow(columns, file).to_pandas()
@@ -650,6 +655,14 @@ def read_arrow(path: Path, columns: list[str] | None = None) -> pa.Table:
     import pyarrow.parquet as pq
 
     return pq.read_table(path, columns=columns, partitioning=None)
+
+
+def read_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """A Parquet file as a stream of record batches."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as parquet:
+        yield from parquet.iter_batches(1 << 20)
 
 
 def table_writer(checker: Checker, value: Any, provenance: dict[str, Any]) -> Writer:

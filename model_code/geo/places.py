@@ -11,9 +11,9 @@ import shapely
 
 from model_code.geo.vector import (
     check_columns,
-    expand,
     is_table,
     numbers,
+    one_file,
     project,
     read_columns,
     read_geo,
@@ -56,7 +56,7 @@ def read_places(
     Raises:
         DataError: no such file, unreadable, or a column that it lacks, by config key.
     """
-    [url] = expand(path, root, key)
+    url = one_file(path, root, key)
     wanted = [name for name in columns.values() if name]
     if not is_table(url, given):
         geo = read_geo(url, key, given, crs, own_wins=True)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from model_code.city import Boundary, Grid, Hexagons, Partition, Polygons, Squares, Zones
 from model_code.errors import ConfigError, DataError, Problem
-from model_code.geo.vector import as_ids, check_columns, expand, polygonal, project, read_geo
+from model_code.geo.vector import as_ids, check_columns, one_file, polygonal, project, read_geo
 from model_code.rejections import Rejections
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def make_boundary(name: str, boundary: Boundary, crs: str, root: str) -> gpd.Geo
     else:
         assert boundary.path is not None
         key = "boundary.path"
-        frame = read_geo(_one(boundary.path, root, key), key, boundary.format, boundary.crs)
+        frame = read_geo(one_file(boundary.path, root, key), key, boundary.format, boundary.crs)
         shapes = polygonal(frame.geometry.to_numpy())
         outline, source_crs = shapely.union_all(shapes[~shapely.is_missing(shapes)]), frame.crs
         if not outline.area > 0:
@@ -107,13 +107,6 @@ def _city_crs(name: str, crs: str, lon: float, lat: float) -> str:
             f"{crs} ({known.name}) shows areas here {scale:.2f} times as large as they are"
         )
     return crs
-
-
-def _one(path: str, root: str, key: str) -> str:
-    found = expand(path, root, key)
-    if len(found) > 1:
-        raise DataError(f"{key}: {path} names {len(found)} files", fix="name one file")
-    return found[0]
 
 
 # --- regions -------------------------------------------------------------------------------------
@@ -250,7 +243,7 @@ def polygon_ids(source: Polygons | Zones, root: str, key: str) -> tuple[gpd.GeoD
     Raises:
         DataError: unreadable, or without the id column; names the config key.
     """
-    url = _one(source.path, root, f"{key}.path")
+    url = one_file(source.path, root, f"{key}.path")
     frame = read_geo(url, f"{key}.path", source.format, source.crs)
     have = [c for c in frame.columns if c != frame.geometry.name]
     check_columns(have, {f"{key}.id": source.id}, source.path)

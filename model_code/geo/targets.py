@@ -32,8 +32,8 @@ from model_code.geo.vector import (
     Sieve,
     as_ids,
     check_columns,
-    expand,
     format_of,
+    one_file,
     polygonal,
     read_columns,
     read_geo,
@@ -216,7 +216,7 @@ def _raster(source: RasterValue, key: str, setting: Setting) -> Found:
 
 def _region_table(source: RegionValue, key: str, setting: Setting) -> Found:
     """A column of a table keyed by region id; repeated ids must agree."""
-    [url] = expand(source.path, setting.root, f"{key}.path")
+    url = one_file(source.path, setting.root, f"{key}.path")
     wanted: dict[str, str | None] = {f"{key}.id": source.id, f"{key}.value": source.value}
     if format_of(url, source.format) in ("csv", "parquet"):
         check_columns(table_columns(url, f"{key}.path", source.format), wanted, url)
@@ -239,7 +239,10 @@ def _region_table(source: RegionValue, key: str, setting: Setting) -> Found:
             fix="name the column that holds the ids of the partition's regions",
         )
     sieve.reject(~known, "no such region", ids=ids)
-    rows = pd.DataFrame({"id": ids, "value": value})[sieve.good].drop_duplicates()
+    rows = pd.DataFrame({"id": ids, "value": value})
+    again = rows[sieve.good].duplicated().reindex(rows.index, fill_value=False)
+    sieve.reject(again.to_numpy(), "same id and value as an earlier row", ids=ids)
+    rows = rows[sieve.good]
     twice = rows["id"][rows["id"].duplicated()]
     if len(twice):
         raise DataError(
@@ -298,7 +301,7 @@ def _polygons(source: PolygonValue, key: str, setting: Setting) -> Found:
 
     Polygons that overlap one another count each with its area; coverage is at most 1.
     """
-    [url] = expand(source.path, setting.root, f"{key}.path")
+    url = one_file(source.path, setting.root, f"{key}.path")
     frame = read_geo(url, f"{key}.path", source.format, source.crs)
     check_columns([str(c) for c in frame.columns], {f"{key}.value": source.value}, url)
     shapes = polygonal(frame.geometry.to_crs(setting.regions.crs).to_numpy())

@@ -56,6 +56,18 @@ def expand(path: str, root: str, key: str) -> list[str]:
     return [str(fs.unstrip_protocol(f)) if "://" in url else f for f in found]
 
 
+def one_file(path: str, root: str, key: str) -> str:
+    """The file that a path of the config names, where there can be one only.
+
+    Raises:
+        DataError: no such file, or several; names the config key.
+    """
+    found = expand(path, root, key)
+    if len(found) > 1:
+        raise DataError(f"{key}: {path} names {len(found)} files", fix="name one file")
+    return found[0]
+
+
 def _path(url: str) -> PurePosixPath:
     """A path or URL without the query of a web address, which may hold a signature; of a chain such as
     `simplecache::https://...`, the query is that of its last link."""

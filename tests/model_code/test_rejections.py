@@ -179,7 +179,7 @@ def test_in_short_each_reason_has_its_rows_items_and_first_examples():
     )
     rejections.add("trips", [4], "no time")
     rejections.add("od", [0], "outside", "to nowhere", 0.5)
-    short = summary(table_of(rejections, "flows", "trips"))
+    short = summary(table_of(rejections, "flows", "trips").to_batches())
     assert short["stage"].tolist() == ["flows"] * 3 + ["trips"] * 3
     one = short[short["stage"] == "trips"].drop(columns="stage").to_dict("records")
     assert one == [
@@ -192,6 +192,6 @@ def test_in_short_each_reason_has_its_rows_items_and_first_examples():
 
 
 def test_in_short_nothing_is_nothing():
-    short = summary(arrow_schema(contract("rejected")).empty_table())
+    short = summary(arrow_schema(contract("rejected")).empty_table().to_batches())
     assert short.empty
     assert list(short) == ["stage", "source", "reason", "rows", "items", "examples"]

@@ -122,14 +122,16 @@ def test_format_and_crs_of_the_config_are_for_what_a_file_does_not_tell(tmp_path
 @pytest.mark.parametrize("form", ["csv", "parquet", "geojson"])
 def test_region_table(tmp_path, form):
     """Ids are texts: 12, 12.0 and "12" are one region, 7 and 007 are two."""
-    table = pd.DataFrame({"id": [12.0, 7.0, 99.0, np.nan], "value": [1.5, np.nan, 3.0, 4.0]})
+    table = pd.DataFrame(
+        {"id": [12.0, 7.0, 99.0, np.nan, 12.0], "value": [1.5, np.nan, 3.0, 4.0, 1.5]}
+    )
     path = tmp_path / f"t.{form}"
     if form == "csv":
         table.to_csv(path, index=False)
     elif form == "parquet":
         table.to_parquet(path)
     else:
-        points = gpd.points_from_xy([-74.0] * 4, [40.7] * 4)
+        points = gpd.points_from_xy([-74.0] * 5, [40.7] * 5)
         gpd.GeoDataFrame(table, geometry=points, crs="EPSG:4326").to_file(path, engine="pyogrio")
     source = {"kind": "regions", "path": path.name, "id": "id", "value": "value"}
     values, _, rejected = make(tmp_path, {"t": {"source": source}}, NUMBERED)
@@ -138,6 +140,7 @@ def test_region_table(tmp_path, form):
     assert reasons == {
         "row without an id": [3],
         "no such region": [2],
+        "same id and value as an earlier row": [4],
         "region without a value": [1, 2, 3],
     }
 
@@ -378,6 +381,17 @@ def test_hourly_outflow(tmp_path):
              "transform": "log1p", "min_coverage": 0},
             r"indicators\.t\.transform: log1p of -4",
         ),
+        *(
+            (
+                {"source": {"kind": kind, "path": "*.csv", **more}},
+                r"indicators\.t\.source\.path: \*\.csv names 2 files",
+            )
+            for kind, more in (
+                ("points", {}),
+                ("regions", {"id": "id", "value": "v"}),
+                ("polygons", {"value": "v"}),
+            )
+        ),
         (count("pois"), r"indicators\.t\.source\.count: pois needs POIs"),
         (count("trips_in"), r"indicators\.t\.source\.count: trips_in needs trips"),
     ],
@@ -386,6 +400,7 @@ def test_errors_name_the_key(tmp_path, indicator, words):
     pd.DataFrame(
         {"id": ["r000", "r001", "r001"], "v": [5, 6, 7], "word": ["low", "high", "high"]}
     ).to_csv(tmp_path / "t.csv", index=False)
+    (tmp_path / "u.csv").write_text("id,v\nr000,5\n")
     polygons(tmp_path, {"v": [-4.0], "box": [(0, 0, 100, 100)]})
     with pytest.raises(DataError, match=words):
         make(tmp_path, {"t": indicator})

@@ -351,7 +351,7 @@ def _rejected(evil: bool) -> pd.DataFrame:
         ("street_views", "views/", 3, "unreadable image", "b.jpg: truncated", 1),
     ]
     frame = pd.DataFrame(rows, columns=["stage", "source", "row", "reason", "detail", "items"])
-    return rejected_summary(pa.Table.from_pandas(frame.astype({"items": float})))
+    return rejected_summary(pa.Table.from_pandas(frame.astype({"items": float})).to_batches())
 
 
 def _raw_files(evil: bool) -> pd.DataFrame:
