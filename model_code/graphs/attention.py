@@ -100,7 +100,9 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         links, scale = ctx.links, ctx.scale
         found = []
-        for q, k, v, share, heard in zip(*ctx.saved_tensors, *gradients, strict=True):
+        for q, k, v, share, heard in zip(
+            *ctx.saved_tensors, gradients[0].contiguous(), strict=True
+        ):
             of_share = share * links.products(heard, v)
             of_score = of_share - share * links.spread(links.reduced(of_share, "sum"))
             found.append(
