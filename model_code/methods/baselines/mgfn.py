@@ -10,7 +10,7 @@ which is to tell where the trips of a region go and whence they come (16 to 18).
 What differs from the paper or the authors' code:
 
 - The table of trips has 24 hours, all days added up; the paper has each hour of a month. So there is no
-  pattern of weekends.
+  pattern of weekends. Hours are near around the clock.
 - A region hears those that it has trips with, and itself. The paper takes all regions as linked, so that a
   message without trips counts too, and makes a matrix of all pairs.
 - Trips are read as log(1 + trips): counts as they are shut the softmax of attention.
@@ -20,7 +20,8 @@ What differs from the paper or the authors' code:
   counts the same wherever it starts, both as in the code. In the paper an inner product of the same vectors
   is to tell both directions, and each region counts the same.
 - The paper's equations are followed where the code's layers are not theirs: these have feed-forward parts, and
-  attend to patterns where they are said to attend to regions, and the other way round.
+  attend to patterns where they are said to attend to regions, and the other way round. A residual and a
+  layer normalisation around messages are the code's.
 - A region without trips has the mean vector of the visible ones that have some.
 
 N regions, V visible ones, K patterns, W width.

@@ -62,10 +62,15 @@ def of_hours(flows: HourlyFlows, kept: np.ndarray) -> HourlyFlows:
 # --- the net -------------------------------------------------------------------------------------
 
 
-def by_head(attend: Any, rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """`attend` on query, key and value of each of two heads, side by side."""
-    parts = (rows @ weight.T).chunk(3, dim=-1)
-    return torch.cat([attend(*(part[..., at : at + 4] for part in parts)) for at in (0, 4)], dim=-1)
+def heard_by(rows: torch.Tensor, weight: torch.Tensor, hears: torch.Tensor) -> torch.Tensor:
+    """Attention of two heads side by side, of [N, 8] over those that each one hears [N, N]."""
+    parts = (rows @ weight.T).chunk(3, dim=1)
+    found = []
+    for at in (0, 4):
+        query, key, value = (part[:, at : at + 4] for part in parts)
+        scores = (query @ key.T / 2).masked_fill(~hears, -torch.inf)
+        found.append(scores.softmax(dim=1) @ value)
+    return torch.cat(found, dim=1)
 
 
 def naive(net: MgfnNet, cube: Floats, visible: np.ndarray, fusion: str) -> torch.Tensor:
@@ -74,20 +79,16 @@ def naive(net: MgfnNet, cube: Floats, visible: np.ndarray, fusion: str) -> torch
     for trips in cube:
         both = []
         for way, own in enumerate((trips, trips.T)):
-            heard = torch.from_numpy(((own > 0) & visible) | np.eye(len(own), dtype=bool))
+            hears = torch.from_numpy(((own > 0) & visible) | np.eye(len(own), dtype=bool))
             rows = torch.from_numpy(np.log1p(own[:, seen])).float() @ net.start[way]
-            both.append((rows, heard))
+            both.append((rows, hears))
         for layer in net.layers:
-            ends = []
-            for (rows, heard), ask in zip(both, layer.ask, strict=True):
-
-                def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-                    scores = (q @ k.T / 2).masked_fill(~heard, -torch.inf)
-                    return scores.softmax(dim=1) @ v
-
-                ends.append(rows + by_head(attend, rows, ask.weight))
+            ends = [
+                rows + heard_by(rows, ask.weight, hears)
+                for (rows, hears), ask in zip(both, layer.ask, strict=True)
+            ]
             joined = layer.norm(layer.join(torch.cat(ends, dim=1)))
-            both = [(joined, heard) for _, heard in both]
+            both = [(joined, hears) for _, hears in both]
         states.append(both[0][0])
     found = []
     for i in range(len(visible)):
