@@ -14,13 +14,12 @@ What differs from the paper or the authors' code:
 - A region hears those that it has trips with, and itself. The paper takes all regions as linked, so that a
   message without trips counts too, and makes a matrix of all pairs.
 - Trips are read as log(1 + trips): counts as they are shut the softmax of attention.
-- The patterns of a region stand side by side before the last layer, as in the code: the paper's mean does not
-  tell a morning from an evening (`fusion: mean`).
 - The embedding is read through one linear map as a source and through another as a destination, and a trip
   counts the same wherever it starts, both as in the code. In the paper an inner product of the same vectors
   is to tell both directions, and each region counts the same.
 - The paper's equations are followed where the code's layers are not theirs: these have feed-forward parts, and
-  attend to patterns where they are said to attend to regions, and the other way round. A residual and a
+  attend to patterns where they are said to attend to regions, and the other way round, and all patterns of a
+  region stand side by side before the last (`fusion: concat`), where the paper has their mean. A residual and a
   layer normalisation around messages are the code's.
 - A region without trips has the mean vector of the visible ones that have some.
 
