@@ -27,6 +27,7 @@ TABLE_OF = {
     "poi_texts": "poi_texts",
     "poi_descriptions": "poi_descriptions",
     "flows": "flows",
+    "hourly_flows": "flows",
     "buildings": "heights",
     "chip_captions": "calibrated_captions",
     "view_captions": "calibrated_captions",
@@ -67,6 +68,7 @@ def region_data(
         "poi_texts": lambda table: _poi_texts(table, ids),
         "poi_descriptions": lambda table: _poi_descriptions(table, ids),
         "flows": lambda table: _flows(table, ids),
+        "hourly_flows": lambda table: _hourly_flows(table, ids),
         "buildings": lambda table: _heights(table, ids),
         "chip_captions": lambda table: _chip_captions(table, ids),
         "view_captions": lambda table: _view_captions(table, _view_ids(handles)),
@@ -315,6 +317,23 @@ def _flows(handle: Handle, ids: np.ndarray) -> dict[str, Any]:
         "flow_destination": _index(ids, pairs["destination_id"]),
         "flow_count": pairs["trip_count"].to_numpy(np.float64),
     }
+
+
+def _hourly_flows(handle: Handle, ids: np.ndarray) -> dict[str, Any]:
+    """The trips by hour; a ready matrix has none."""
+    import numpy as np
+
+    from model_code.methods.base import HourlyFlows
+
+    table = handle.frame()
+    table = table[table["source"] == "trips"]
+    flows = HourlyFlows(
+        _index(ids, table["origin_id"]),
+        _index(ids, table["destination_id"]),
+        table["hour"].to_numpy(np.int64),
+        table["trip_count"].to_numpy(np.float64),
+    )
+    return {"hourly_flows": flows}
 
 
 def _heights(handle: Handle, ids: np.ndarray) -> dict[str, Any]:

@@ -116,6 +116,7 @@ _FIELDS = {
     ),
     "poi_descriptions": ("poi_descriptions",),
     "flows": ("flow_origin", "flow_destination", "flow_count"),
+    "hourly_flows": ("hourly_flows",),
     "buildings": ("heights", "height_present"),
     "chip_captions": ("chip_texts", "chip_text_kept", "chip_first_texts"),
     "view_captions": ("view_texts", "view_text_kept", "view_first_texts"),
@@ -146,6 +147,9 @@ def _shares(data: RegionData) -> dict[str, float]:
     if data.flow_origin is not None and data.flow_destination is not None:
         moving = np.union1d(data.flow_origin, data.flow_destination)
         shares["flows"] = len(moving) / total
+    if data.hourly_flows is not None:
+        moving = np.union1d(data.hourly_flows.origin, data.hourly_flows.destination)
+        shares["hourly_flows"] = len(moving) / total
     if data.height_present is not None:
         shares["buildings"] = float(data.height_present.mean())
     if data.chip_texts is not None:

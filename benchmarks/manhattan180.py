@@ -41,7 +41,7 @@ from torch.nn import functional as F
 from model_code.graphs.multiview import GraphSettings, GraphViews, ViewGraph
 from model_code.graphs.views import distance_graph, function_graph, mobility_graph
 from model_code.methods import method_config, method_spec
-from model_code.methods.base import Pretrained, RegionData
+from model_code.methods.base import HourlyFlows, Pretrained, RegionData
 from model_code.pca import principal_axes
 from model_code.training import Settings, evaluating, fit, seeded
 
@@ -74,9 +74,11 @@ PEERS = {
 
 @dataclass(frozen=True)
 class Manhattan:
-    """Trips [N, N] from row to column, centroids [N, 2] in metres, POI counts [N, C], labels."""
+    """Trips [N, N] from row to column, the seven mobility patterns of MGFN's authors [7, N, N], centroids
+    [N, 2] in metres, POI counts [N, C], labels."""
 
     trips: Floats
+    patterns: Floats
     xy: Floats
     pois: Floats
     targets: dict[str, Floats]
@@ -96,10 +98,14 @@ def manhattan(folder: Path) -> Manhattan:
     table = pd.read_parquet(folder / "indicators" / "mh180_indicators.parquet")
     table = table.sort_values("region_id")
     assert (table["region_id"].to_numpy() == np.arange(180)).all()
+    trips, patterns = (
+        np.load(folder / "mobility" / f"mh180_od_{name}.npy", allow_pickle=False).astype(np.float64)
+        for name in ("trips_total", "mgfn_patterns_7x180x180")
+    )
+    patterns[:, -1, -1] = 0  # what lies in no region stands in the last
     return Manhattan(
-        np.load(folder / "mobility" / "mh180_od_trips_total.npy", allow_pickle=False).astype(
-            np.float64
-        ),
+        trips,
+        patterns,
         np.column_stack([centre.x, centre.y]),
         table.filter(regex="^poi_cat_").to_numpy(np.float64),
         {name: table[name].to_numpy(np.float64) for name in (*TARGETS, *CHOSEN_BY)},
@@ -304,8 +310,10 @@ def given_blocks(city: Manhattan) -> dict[str, Floats]:
 
 
 def region_data(city: Manhattan) -> RegionData:
-    """Trips, POIs and places as methods are given them."""
+    """Trips, POIs and places as methods are given them. The trips have no hours; instead, each of the
+    ready patterns stands as an hour of its own."""
     origin, destination = np.nonzero(city.trips)
+    pattern, start, end = np.nonzero(city.patterns)
     return RegionData(
         region_ids=np.array([f"{i:03}" for i in range(len(city))]),
         lonlat_deg=np.full((len(city), 2), np.nan),  # no method here reads it
@@ -316,6 +324,7 @@ def region_data(city: Manhattan) -> RegionData:
         flow_origin=origin,
         flow_destination=destination,
         flow_count=city.trips[origin, destination],
+        hourly_flows=HourlyFlows(start, end, pattern, city.patterns[pattern, start, end]),
     )
 
 
@@ -456,6 +465,7 @@ def embeddings(city: Manhattan) -> dict[str, Callable[[int], Floats]]:
         "HREP (`hrep`)": lambda seed: registered(city, "hrep", seed),
         "MVURE (`mvure`)": lambda seed: registered(city, "mvure", seed),
         "ReMVC (`remvc`)": lambda seed: registered(city, "remvc", seed),
+        "MGFN (`mgfn`, its authors' patterns)": lambda seed: registered(city, "mgfn", seed),
         "graph half, decoder as printed": lambda seed: as_printed(city, seed),
         "the same, decoder with scale and bias": lambda seed: as_printed(city, seed, "scaled"),
         "views alone, on nodes of trips and POIs": joined(graphs=True),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from model_code.methods import SOURCES_OF, Modality
+from model_code.methods import MADE_FROM, SOURCES_OF, Modality
 from model_code.tables import contract
 
 # The figure that ranks methods, by scale: one for numbers, one for classes.
@@ -55,7 +55,8 @@ def leaderboard_rows(
     rows["inputs"] = [",".join(sorted(set(inputs[v]))) for v in variants]
     rows["protocol"] = [protocol[v] for v in variants]
     rows["captioner"] = [captioner.get(v, "") for v in variants]
-    read = {v: {*m, *(s for name in m for s in SOURCES_OF[name])} for v, m in inputs.items()}
+    made_from = {name: {name, MADE_FROM.get(name, name), *SOURCES_OF[name]} for name in SOURCES_OF}
+    read = {v: set[str]().union(*(made_from[name] for name in m)) for v, m in inputs.items()}
     rows["target_in_inputs"] = [
         not read[v].isdisjoint(contained_in[t]) for v, t in zip(variants, tasks, strict=True)
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,13 +17,17 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from torch_geometric.nn import DenseGCNConv, GATConv, GCNConv
 
-__all__ = ["DenseGCNConv", "GATConv", "GCNConv", "edges", "propagation"]
+__all__ = ["DenseGCNConv", "GATConv", "GCNConv", "edges", "propagation", "sparse_tensor"]
 
 
 def propagation(graph: Graph) -> Tensor:
     """D^-1/2 (A + I) D^-1/2 of a graph whose links all weigh 1, sparse [N, N]. Multiplying by it is 20
     times as quick as gathering and adding the ends of edges."""
-    matrix = replace(graph, weight=np.ones_like(graph.weight)).normalised()
+    return sparse_tensor(replace(graph, weight=np.ones_like(graph.weight)).normalised())
+
+
+def sparse_tensor(matrix: Any) -> Tensor:
+    """A sparse matrix of scipy as a tensor in rows."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch calls the format a beta
         return torch.sparse_csr_tensor(

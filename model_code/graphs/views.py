@@ -138,7 +138,7 @@ def mobility_graph(origin: Ints, destination: Ints, count: Floats, k: int, visib
     both = ((share + share.T) / 2).tocoo()
     kept = (both.row != both.col) & visible[both.col] & (both.data > 0)
     row, column, weight = both.row[kept], both.col[kept], both.data[kept]
-    row, column, weight = _largest(row, column, weight, k)
+    row, column, weight = strongest(row, column, weight, k)
     return _graph(row, column, weight, visible)
 
 
@@ -194,12 +194,12 @@ def _most_alike_rows(
             product = product.tocoo()
             kept = (block[product.row] != strip[product.col]) & (product.data > 0)
             row, column, cosine = product.row[kept], product.col[kept], product.data[kept]
-        found.append(_largest(block[row], strip[column], cosine, k))
+        found.append(strongest(block[row], strip[column], cosine, k))
     row, column, cosine = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return _largest(row, column, cosine, k)
+    return strongest(row, column, cosine, k)
 
 
-def _largest(row: Ints, column: Ints, value: Floats, k: int) -> tuple[Ints, Ints, Floats]:
+def strongest(row: Ints, column: Ints, value: Floats, k: int) -> tuple[Ints, Ints, Floats]:
     """The k largest of each row, of equal ones the first columns, in this order."""
     order = np.lexsort((column, -value, row))
     row, column, value = row[order], column[order], value[order]

@@ -22,6 +22,7 @@ Modality = Literal[
     "poi_texts",
     "poi_descriptions",
     "flows",
+    "hourly_flows",
     "buildings",
     "location",
     "chip_captions",
@@ -42,6 +43,7 @@ SOURCES_OF: dict[Modality, tuple[str, ...]] = {
     "poi_texts": ("pois",),
     "poi_descriptions": ("pois",),
     "flows": ("od", "trips"),
+    "hourly_flows": ("trips",),
     "buildings": ("buildings",),
     "location": (),
     "chip_captions": ("imagery",),
@@ -60,6 +62,7 @@ NO_INPUT: frozenset[Modality] = frozenset({"towers", "adjacency"})
 
 # What a modality is made from; where that is absent, so is it.
 MADE_FROM: dict[Modality, Modality] = {
+    "hourly_flows": "flows",
     "chip_captions": "imagery",
     "view_captions": "street_views",
     "view_locations": "street_views",
@@ -203,6 +206,34 @@ class RemvcConfig(Probed):
     batch: int = Field(64, ge=1, description="1 in the authors' code")
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-5, ge=0)
+
+
+class MgfnConfig(Probed):
+    patterns: int = Field(7, ge=1, description="that the hours are clustered into, at most")
+    neighbours: int | None = Field(
+        None,
+        ge=1,
+        description="that a region hears in a pattern and direction, by their trips; null: all",
+    )
+    width: int = Field(96, ge=1, description="of a region in a pattern, and of the embedding")
+    layers: int = Field(1, ge=1, description="of messages within a pattern; 3 in the authors' code")
+    heads: int = Field(4, ge=1, description="of both attentions")
+    dropout: float = Field(0.1, ge=0, lt=1)
+    fusion: Literal["mean", "concat"] = Field(
+        "mean", description="of the patterns; concat in the authors' code"
+    )
+    epochs: int = Field(500, ge=1, description="2000 in the authors' code")
+    batch: int = Field(
+        1024, ge=1, description="regions whose trips a step predicts, on whole graphs"
+    )
+    learning_rate: float = Field(5e-4, gt=0)
+    weight_decay: float = Field(5e-4, ge=0)
+
+    @model_validator(mode="after")
+    def _divides(self) -> MgfnConfig:
+        if self.width % self.heads:
+            raise ValueError("width must be a multiple of heads")
+        return self
 
 
 class VitConfig(MethodConfig):
@@ -845,6 +876,10 @@ METHODS: dict[str, MethodSpec] = {
         MethodSpec(
             "remvc", "ReMVC", "pretrained", ("flows", "pois"), RemvcConfig, f"{_BASELINES}.remvc",
             "POIs and trips of a region, each against changed copies and against the other.",
+        ),
+        MethodSpec(
+            "mgfn", "MGFN", "pretrained", ("hourly_flows",), MgfnConfig, f"{_BASELINES}.mgfn",
+            "Hours of trips clustered into patterns; attention within a pattern, then between them.",
         ),
         MethodSpec(
             "vit", "ViT from scratch", "supervised", ("imagery",), VitConfig,

@@ -24,6 +24,19 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
+class HourlyFlows:
+    """Trips by the local hour of their start, as quadruples.
+
+    Shapes: origin, destination [F] int; hour [F] int, 0 to 23; count [F] float.
+    """
+
+    origin: NDArray[np.int64]
+    destination: NDArray[np.int64]
+    hour: NDArray[np.int64]
+    count: Floats
+
+
+@dataclass(frozen=True)
 class RegionData:
     """The inputs of a city in region order; a modality that was not asked for is None.
 
@@ -38,6 +51,7 @@ class RegionData:
         poi_descriptions [N] str, what was written of a region from its POIs (empty: nothing);
         flow_origin, flow_destination [F] int and flow_count [F] float: the origin-destination
         matrix as triples, all hours summed;
+        hourly_flows: trips by hour, of a city that gives trips with their times;
         heights [N, H, W] float32 metres (NaN: no height known), height_present [N] bool;
         chip_texts [N] and view_texts [M] captions (empty: none), chip_text_kept [N] and
         view_text_kept [M] bool (False: calibration rejects the caption); chip_first_texts [N] and
@@ -75,6 +89,7 @@ class RegionData:
     flow_origin: NDArray[np.int64] | None = None
     flow_destination: NDArray[np.int64] | None = None
     flow_count: Floats | None = None
+    hourly_flows: HourlyFlows | None = None
     heights: Floats | None = None
     height_present: Mask | None = None
     chip_texts: NDArray[np.str_] | None = None

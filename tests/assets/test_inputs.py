@@ -22,10 +22,11 @@ from assets.inputs import (
 )
 from model_code.errors import DataError
 from model_code.methods.base import RegionData
-from resources.lake import Handle, Lake
+from model_code.tables import contract
+from resources.lake import Handle, Lake, plain_table_writer
 from tests.tiny import Place
 
-TABLES = ("imagery", "street_views", "pois", "poi_texts", "flows", "buildings")
+TABLES = ("imagery", "street_views", "pois", "poi_texts", "flows", "hourly_flows", "buildings")
 
 
 @pytest.fixture
@@ -93,6 +94,30 @@ def test_counts_and_flows_keep_their_totals(
         flows[pair] = flows.get(pair, 0.0) + row.trip_count
     pairs = zip(data.flow_origin.tolist(), data.flow_destination.tolist(), strict=True)
     assert dict(zip(pairs, data.flow_count, strict=True)) == flows
+
+
+def test_hours_of_trips_are_those_of_the_table_and_a_ready_matrix_has_none(
+    handles: Mapping[str, Handle], data: RegionData, tmp_path: Path
+) -> None:
+    place = {region: i for i, region in enumerate(data.region_ids)}
+    table = rows(handles, "flows")
+    assert set(table["source"]) == {"trips"}
+    wanted = {
+        (place[row.origin_id], place[row.destination_id], row.hour): row.trip_count
+        for row in table.itertuples()
+    }
+    ready = table.assign(source="od", hour=pd.array([None] * len(table), "Int8"))
+    ready = ready.drop_duplicates(["origin_id", "destination_id"])
+    lake = Lake(str(tmp_path))
+    for name, both in (("both", pd.concat([ready, table])), ("one", ready)):
+        write = plain_table_writer(contract("flows"), both)
+        lake.commit(lake.stage(name, "flows", {"flows.parquet": write}), fingerprint="")
+        given = {"regions": handles["regions"], "flows": lake.handle(name, "flows")}
+        flows = region_data(given, ["hourly_flows"], 0.5).hourly_flows
+        keys = zip(
+            flows.origin.tolist(), flows.destination.tolist(), flows.hour.tolist(), strict=True
+        )
+        assert dict(zip(keys, flows.count, strict=True)) == (wanted if name == "both" else {})
 
 
 def test_texts_keep_their_region_and_the_category_of_their_poi(

@@ -5,12 +5,14 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from assets import methods
 from assets.stage import Written
 from model_code.methods import METHODS
+from model_code.methods.base import HourlyFlows, RegionData
 from model_code.tables import contract
 from resources.lake import Lake, plain_table_writer
 from tests.tiny import Place
@@ -46,3 +48,18 @@ def test_the_default_is_drawn(draw: Any, lake: Lake) -> None:
 
 def test_without_a_default_the_first_by_name_is_drawn() -> None:
     assert methods._shown({"b", "a"}) == "a"
+
+
+def test_trips_by_hour_reach_the_regions_where_they_start_or_end() -> None:
+    ends = np.array([0, 0, 2]), np.array([2, 0, 1])
+    flows = HourlyFlows(*ends, np.array([7, 8, 9]), np.ones(3))
+    data = RegionData(
+        region_ids=np.array(list("abcd")),
+        lonlat_deg=np.zeros((4, 2)),
+        xy_m=np.zeros((4, 2)),
+        area_km2=np.ones(4),
+        hourly_flows=flows,
+    )
+    assert methods._shares(data) == {"hourly_flows": 0.75}
+    (field,) = methods._FIELDS["hourly_flows"]
+    assert getattr(data, field) is flows

@@ -16,10 +16,12 @@ def city() -> Manhattan:
     rng = np.random.default_rng(0)
     xy = rng.random((60, 2)) * 1e4
     trips = rng.poisson(rng.random((60, 1)) * rng.random(60) * 50).astype(float)
+    patterns = np.stack([trips // 2, trips - trips // 2])
     names = (*manhattan180.TARGETS, *manhattan180.CHOSEN_BY)
     labels = dict.fromkeys(names, trips.sum(axis=1))
     district = (xy[:, 0] // 2500).astype(int)
-    return Manhattan(trips, xy, rng.poisson(5, (60, 6)).astype(float), labels, district)
+    pois = rng.poisson(5, (60, 6)).astype(float)
+    return Manhattan(trips, patterns, xy, pois, labels, district)
 
 
 def test_five_blocks_are_held_out_in_order_and_negatives_are_zero(city: Manhattan) -> None:

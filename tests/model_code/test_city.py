@@ -292,6 +292,12 @@ def test_a_method_without_its_modality(tmp_path):
         "methods.od_pca": "the method needs flows, and this city has no source of it / "
         "add `sources.od` or `sources.trips`, or take the method out"
     }
+    raw = changed("sources.od", {"path": "od.npy"}, changed("methods.mgfn", {}))
+    raw["sources"].pop("trips")
+    assert problems(tmp_path, raw)["methods.mgfn"] == (
+        "the method needs hourly_flows, and this city has no source of it / "
+        "add `sources.trips`, or take the method out"
+    )
 
 
 SMALL = {"satellite_backbone": "small", "street_view_backbone": "small"}

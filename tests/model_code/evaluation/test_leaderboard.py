@@ -72,6 +72,11 @@ def test_what_is_made_from_a_source_may_hold_what_the_source_holds():
     assert by["default"].to_dict() == {"flow": False, "income": False, "land_use": True}
 
 
+def test_trips_by_hour_hold_what_trips_hold():
+    by = board("d", 0.2, ["hourly_flows"]).groupby(["variant", "task"])["target_in_inputs"].first()
+    assert by["default"].to_dict() == {"flow": True, "income": False, "land_use": False}
+
+
 def test_an_indicator_that_is_not_described_is_an_error():
     with pytest.raises(KeyError, match="flow"):
         leaderboard_rows(

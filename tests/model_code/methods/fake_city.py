@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from model_code.methods import UrbanVlpConfig
-from model_code.methods.base import Checkpoint, Parts, RegionData, Targets, Task
+from model_code.methods.base import Checkpoint, HourlyFlows, Parts, RegionData, Targets, Task
 from model_code.methods.urbanvlp import make_towers
 from model_code.training import seeded, state_arrays
 from model_code.vision.clip import model_arguments
@@ -50,6 +50,7 @@ def fake_city(
         flow_origin=origin,
         flow_destination=destination,
         flow_count=trips[origin, destination].astype(float),
+        hourly_flows=_hourly(trips, seed),
         **_pictured(latents, seed),
         **_told(latents, seed),
         **_described(latents, seed),
@@ -69,6 +70,19 @@ def fake_city(
 
 
 WORDS = (("grey", "brown", "red"), ("quiet", "lively", "busy"), ("bare", "leafy", "green"))
+
+
+def _hourly(trips: np.ndarray, seed: int) -> HourlyFlows:
+    """Trips about as many as `trips` [N, N], half of them in four hours each in the morning and in the
+    evening, which go from the first regions to the last and back."""
+    rng = np.random.default_rng((seed, 6))
+    hours = np.array([6, 7, 8, 9, 16, 17, 18, 19])
+    forth = np.triu(np.ones_like(trips)) * 0.15 + 0.05
+    count = rng.poisson(np.where((hours < 12)[:, None, None], forth, 0.25 - forth) * trips)
+    hour, origin, destination = np.nonzero(count)
+    return HourlyFlows(
+        origin, destination, hours[hour], count[hour, origin, destination].astype(float)
+    )
 
 
 def _pictured(latents: np.ndarray, seed: int) -> dict[str, Any]:

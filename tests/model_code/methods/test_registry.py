@@ -47,6 +47,7 @@ SMALL = {
     "hrep": {"width": 8, "heads": 2, "layers": 2, "epochs": 2},
     "mvure": {"width": 8, "heads": 2, "feature_width": 8, "epochs": 2},
     "remvc": {"width": 4, "epochs": 2, "trip_negatives": 5},
+    "mgfn": {"width": 8, "heads": 2, "patterns": 3, "epochs": 2},
     "vit": {"image_px": 16, "patch_px": 8, "width": 8, "heads": 2, "depth": 1, "epochs": 2},
     "urbanvlp": CONTRASTIVE,
     "urbanclip": CONTRASTIVE,
@@ -104,6 +105,8 @@ def scrambled(data: RegionData, rows: np.ndarray) -> RegionData:
         )
 
     touched = rows[data.flow_origin] | rows[data.flow_destination]
+    hourly = data.hourly_flows
+    moved = rows[hourly.origin] | rows[hourly.destination]
     views = rows[data.view_region]
 
     def viewed(values: np.ndarray, new: np.ndarray) -> np.ndarray:
@@ -134,6 +137,9 @@ def scrambled(data: RegionData, rows: np.ndarray) -> RegionData:
             for key, told in data.descriptions.items()
         },
         flow_count=np.where(touched, 1000 * rng.random(len(touched)), data.flow_count),
+        hourly_flows=replace(
+            hourly, count=np.where(moved, 1000 * rng.random(len(moved)), hourly.count)
+        ),
     )
 
 

@@ -118,6 +118,14 @@ def test_a_missing_modality_names_method_city_and_key() -> None:
     assert "imagery" not in str(caught.value)
 
 
+def test_a_city_of_a_ready_matrix_has_no_hours() -> None:
+    for shares, there in (({}, set()), ({"hourly_flows": 0.0}, {"hourly_flows"})):
+        with pytest.raises(CityloomError) as caught:
+            needs_check(METHODS["mgfn"], "nowhere", shares, there, 0.2)
+        for word in ("'mgfn'", "'nowhere'", "hourly_flows", "`sources.trips`", "methods.mgfn"):
+            assert word in str(caught.value)
+
+
 def test_a_thin_modality_is_left_out_and_the_name_says_so() -> None:
     both = {"imagery", "flows"}
     assert needs_check(TWO, "x", {"imagery": 1.0, "flows": 0.2}, both, 0.2) == ()
