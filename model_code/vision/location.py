@@ -34,7 +34,9 @@ def location_features(lonlat_deg: Floats) -> Floats:
 
 @cache
 def _encoder() -> nn.Module:
-    with warnings.catch_warnings():
+    # The weights that it starts from are replaced, and must cost no random numbers: the first fit of a
+    # process would differ from the others.
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch.jit, which the package still uses
         import geoclip.model.location_encoder as package
 

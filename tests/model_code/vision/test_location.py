@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from model_code.vision.location import WIDTH, location_features
+from model_code.vision.location import WIDTH, _encoder, location_features
 
 PLACES = np.array([[-73.99, 40.74], [-73.99, 40.75], [9.18, 48.78]])  # two in New York, Stuttgart
 
@@ -25,3 +26,11 @@ def test_a_place_does_not_depend_on_the_others() -> None:
 def test_a_place_without_coordinates_is_refused() -> None:
     with pytest.raises(ValueError, match="without coordinates"):
         location_features(np.array([[np.nan, 40.0]]))
+
+
+def test_the_first_call_costs_no_random_numbers() -> None:
+    """Else what a process fits first would differ from what it fits later."""
+    _encoder.cache_clear()
+    before = torch.get_rng_state()
+    location_features(np.zeros((1, 2)))
+    assert torch.equal(torch.get_rng_state(), before)
