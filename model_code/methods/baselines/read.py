@@ -36,7 +36,8 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import cast
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ from model_code.vision.segmentation import LAND_COVER_CLASSES
 
 _GRADES = 3
 _CHIPS = 64  # whose tiles are encoded at once outside training
-_SAMPLE = 50_000  # tiles that principal components are of, at most
+_SAMPLE = 50_000  # tiles that principal components and the token are of, at most
 _FLAT = (
     1e-6  # variance of a component in a chip, beside its variance among all, without correlations
 )
@@ -255,17 +256,17 @@ class Read:
             resume=workspace.resume,
             progress=workspace.progress,
         )
-        rows = np.flatnonzero(usable)
-        features, weight = self._seen(student, chips, rows, config)
+        some = np.random.default_rng((seed, 3)).permutation(np.flatnonzero(usable))
+        some = np.sort(some[: max(_SAMPLE // config.tiles**2, _GRADES)])
+        seen = [_seen(student, part, config) for part in _in_parts(chips, some)]
+        features, weight = (torch.cat(parts) for parts in zip(*seen, strict=True))
         flat = features.flatten(0, 1).double().numpy()
-        some = np.random.default_rng(seed).permutation(len(flat))[:_SAMPLE]
-        middle, axes = principal_axes(flat[np.sort(some)], config.components)
-        spread = ((flat[some] - middle) @ axes.T).var(axis=0)
+        middle, axes = principal_axes(flat, config.components)
+        floor = _FLAT * ((flat - middle) @ axes.T).var(axis=0)
         tensors = {f"student.{name}": value for name, value in state_arrays(student).items()}
-        pca = {"middle": middle, "axes": axes, "floor": _FLAT * spread}
-        tensors |= {f"pca.{name}": value.astype(np.float32) for name, value in pca.items()}
-        found = self._statistics(features, weight, tensors)
-        tensors["absent"] = found.mean(axis=0)
+        for name, value in (("middle", middle), ("axes", axes), ("floor", floor)):
+            tensors[f"pca.{name}"] = value.astype(np.float32)
+        tensors["absent"] = _statistics(features, weight, tensors).mean(axis=0)
         record = {
             "loss": history.train,
             "graded": int((grades >= 0).sum()),
@@ -286,34 +287,37 @@ class Read:
         out = np.tile(own["absent"], (len(data), 1))
         if data.chip_present is not None and data.chip_present.any():
             rows = np.flatnonzero(data.chip_present)
-            features, weight = self._seen(student, self._chips(data, config), rows, config)
-            out[rows] = self._statistics(features, weight, own)
+            parts = _in_parts(self._chips(data, config), rows)
+            found = [_statistics(*_seen(student, part, config), own) for part in parts]
+            out[rows] = np.concatenate(found)
         return out
 
     def _chips(self, data: RegionData, config: ReadConfig) -> Tensor:
         assert data.chips is not None
         return resized(data.chips, (config.chip_px, config.chip_px))
 
-    def _seen(
-        self, student: Grader, chips: Tensor, rows: NDArray[np.int64], config: ReadConfig
-    ) -> tuple[Tensor, Tensor]:
-        """Features [S, T, F] of the tiles of the chips `rows` [S], and what each counts [S, T]."""
-        features, weights = [], []
-        with evaluating(student):
-            for part in torch.split(torch.from_numpy(rows), _CHIPS):
-                found = student.backbone(tiles_of(chips[part], config.tiles))
-                chance = student.grades(found).softmax(dim=1)
-                features.append(found.unflatten(0, (len(part), -1)))
-                weights.append((1 - chance[:, 0]).view(len(part), -1))
-        return torch.cat(features), torch.cat(weights)
 
-    def _statistics(self, features: Tensor, weight: Tensor, tensors: dict[str, Floats]) -> Floats:
-        middle, axes, floor = (
-            torch.from_numpy(np.array(tensors[f"pca.{name}"]))
-            for name in ("middle", "axes", "floor")
-        )
-        found: Floats = tile_statistics((features - middle) @ axes.T, weight, floor).numpy()
-        return found
+def _in_parts(chips: Tensor, rows: NDArray[np.int64]) -> Iterator[Tensor]:
+    """The chips `rows` of [N, P, P, 3], some at a time."""
+    for part in torch.split(torch.from_numpy(rows), _CHIPS):
+        yield chips[part]
+
+
+def _seen(student: Grader, chips: Tensor, config: ReadConfig) -> tuple[Tensor, Tensor]:
+    """Features [S, T, F] of the tiles of chips [S, P, P, 3], and what each counts [S, T]: the chance that
+    it is not of the lowest grade."""
+    with evaluating(student):
+        found: Tensor = student.backbone(tiles_of(chips, config.tiles))
+        chance = student.grades(found).softmax(dim=1)
+    return found.view(len(chips), -1, student.width), (1 - chance[:, 0]).view(len(chips), -1)
+
+
+def _statistics(features: Tensor, weight: Tensor, tensors: Mapping[str, Any]) -> Floats:
+    middle, axes, floor = (
+        torch.from_numpy(np.array(tensors[f"pca.{name}"])) for name in ("middle", "axes", "floor")
+    )
+    found: Floats = tile_statistics((features - middle) @ axes.T, weight, floor).numpy()
+    return found
 
 
 METHOD = Read()
