@@ -96,8 +96,8 @@ class StreetRegions(RegionViews):
                 vectors = ImageTower(towers).vectors(sized, torch.arange(len(sized)))
             data.memo[key] = vectors.numpy()
         if kind == "satellite":
-            vectors = np.where(self.chip_present.numpy()[:, None], data.memo[key], np.nan)
-            return Frozen(vectors, seen)
+            there = self.chip_present.numpy()[:, None]
+            return Frozen(np.where(there, data.memo[key], np.nan), seen)
         assert data.view_region is not None
         return Frozen(data.memo[key][self.view_order], seen[data.view_region[self.view_order]])
 
@@ -115,8 +115,8 @@ class StreetRegions(RegionViews):
         """Vectors [B, W] of the chips of the regions `index` [B]; the token where there is none."""
         own = (self.chip_present[index] & ~self.hidden(len(index))).nonzero()[:, 0]
         vectors = self.pictured("satellite", index[own])
-        rows = self.tokens["satellite"].expand(len(index), -1)
-        return rows.index_copy(0, own.to(rows.device), vectors)
+        token: Tensor = self.tokens["satellite"]
+        return token.expand(len(index), -1).index_copy(0, own.to(token.device), vectors)
 
     def streets(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """The street views [V] to read of the regions `index` [B], in the order by region, and whose
