@@ -686,6 +686,104 @@ class AutoencoderConfig(Tuned):
     weight_decay: float = Field(0.0, ge=0)
 
 
+class ReadConfig(Probed):
+    graded: float = Field(0.3, gt=0, le=1, description="share of the regions that has a grade")
+    built: tuple[str, ...] = Field(
+        ("building", "industrial", "road"), description="segmenter's classes that are built on"
+    )
+    classes: tuple[str, ...] | None = Field(
+        None, description="of the satellite segmenter, in order, where it is one of your own"
+    )
+    grade_quantiles: tuple[float, float] = Field(
+        (1 / 3, 2 / 3), description="of the built-up share, between the three grades"
+    )
+    backbone: Backbone = Field("small", description="resnet18 in the paper")
+    weights: WeightsFile | None = Field(None, description="what the backbone starts from")
+    chip_px: int = Field(64, ge=16, description="chips are brought to this size, then cut")
+    tiles: int = Field(4, ge=1, description="of a chip's side: so many tiles in square")
+    augment: bool = Field(True, description="mirror and turn tiles at random in training")
+    dropout: float = Field(0.2, ge=0, lt=1, description="of the features, in training")
+    consistency: float = Field(1.0, ge=0, description="weight of the teacher's word")
+    ramp_steps: int = Field(100, ge=1, description="until that weight is whole")
+    decay: float = Field(0.99, ge=0, lt=1, description="of the teacher's weights, a step")
+    components: int = Field(10, ge=1, description="principal components of a tile's features")
+    epochs: int = Field(20, ge=1)
+    batch: int = Field(64, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _can_see(self) -> ReadConfig:
+        if self.backbone == "towers":
+            raise ValueError("the grades train the whole backbone: name one, such as small")
+        if self.chip_px % self.tiles:
+            raise ValueError("chip_px must be a multiple of tiles")
+        _check_size("chip_px and tiles", self.backbone, self.chip_px // self.tiles)
+        low, high = self.grade_quantiles
+        if not 0 < low < high < 1:
+            raise ValueError("grade_quantiles must ascend between 0 and 1")
+        return self
+
+
+class StreetNetConfig(MethodConfig):
+    """What the baselines share that learn from labels on chips and street views; `satellite` and
+    `street_views` leave either out."""
+
+    satellite: bool = True
+    street_views: bool = True
+    backbone: Backbone = Field("small", description="of each kind of picture; towers rest")
+    satellite_weights: WeightsFile | None = Field(None, description="what the backbone starts from")
+    street_view_weights: WeightsFile | None = None
+    chip_px: int = Field(64, ge=16, description="towers have a size of their own")
+    view_px: tuple[int, int] = Field((72, 96), description="likewise; height and width")
+    width: int = Field(64, ge=2, description="of a picture's vector")
+    views_per_step: int | None = Field(
+        4, ge=1, description="street views of a region in a training step; null: all"
+    )
+    augment: bool = Field(True, description="mirror pictures at random in training; chips turn too")
+    absent_rate: float = Field(
+        0.05, gt=0, lt=1, description="modalities hidden in training: absent-tokens must learn"
+    )
+    hidden: int = Field(128, ge=0, description="width of the heads' hidden layer; 0: linear")
+    epochs: int = Field(40, ge=1)
+    batch: int = Field(64, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    patience: int = Field(8, ge=1, description="epochs without a better validation")
+
+    @model_validator(mode="after")
+    def _can_see(self) -> StreetNetConfig:
+        if not (self.satellite or self.street_views):
+            raise ValueError("at least one of satellite and street_views must be true")
+        _check_size("chip_px", self.backbone, self.chip_px)
+        _check_size("view_px", self.backbone, min(self.view_px))
+        if self.backbone == "towers" and (self.satellite_weights or self.street_view_weights):
+            raise ValueError(
+                "the towers bring their own weights; name a backbone, or take them out"
+            )
+        return self
+
+    def switched_off(self) -> frozenset[Modality]:
+        off: set[Modality] = set() if self.satellite else {"imagery"}
+        off |= set() if self.street_views else {"street_views"}
+        return frozenset(off if self.backbone == "towers" else {*off, "towers"})
+
+
+class VisionLstmConfig(StreetNetConfig):
+    aggregate: Literal["lstm", "mean"] = Field("lstm", description="of a region's street views")
+    shuffle: bool = Field(True, description="street views come in random order in training")
+
+
+class StructuralUrbanConfig(StreetNetConfig):
+    neighbours: int = Field(4, ge=1, description="nearest street views that one is linked to")
+    layers: int = Field(2, ge=1, description="of the graph network")
+    readout: Literal["attention", "mean"] = Field("attention", description="over a region's nodes")
+    near: int = Field(5, ge=1, description="nearest pictures, one of them the positive")
+    projection: int = Field(64, ge=2, description="width of the vectors that are contrasted")
+    temperature: float = Field(0.5, gt=0, description="of the contrast")
+    contrast_epochs: int = Field(10, ge=0, description="of near pictures, before the labels")
+
+
 class HourlyBins(MethodConfig):
     """How the values of an hourly target are put into bins; see `model_code.bins`."""
 
@@ -989,6 +1087,22 @@ METHODS: dict[str, MethodSpec] = {
         MethodSpec(
             "autoencoder", "Autoencoder", "pretrained", ("imagery",), AutoencoderConfig,
             f"{_BASELINES}.autoencoder", "What is left of a satellite chip that is to be drawn again.",
+        ),
+        MethodSpec(
+            "read", "READ", "pretrained", ("imagery", "shares"), ReadConfig, f"{_BASELINES}.read",
+            "Tiles of satellite chips, graded by how built up they are, and their statistics.",
+        ),
+        MethodSpec(
+            "vision_lstm", "Vision-LSTM", "supervised", ("imagery", "street_views", "towers"),
+            VisionLstmConfig, f"{_BASELINES}.vision_lstm",
+            "A sequence of street views beside the satellite chip, trained on the labels alone.",
+            optional=("imagery",),
+        ),
+        MethodSpec(
+            "structural_urban", "StructuralUrban", "supervised", ("imagery", "street_views", "towers"),
+            StructuralUrbanConfig, f"{_BASELINES}.structural_urban",
+            "A graph of the street views of a region, each fused with its satellite chip.",
+            optional=("imagery",),
         ),
         MethodSpec(
             "clip_probe", "CLIP", "pretrained", ("imagery", "street_views", "towers"),

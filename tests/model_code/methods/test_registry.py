@@ -43,6 +43,7 @@ LMEMR = {
 HOURLY = {"image_px": 16, "tower": TOWER, "components": 4}
 HOURLY_NET = {**HOURLY, "hidden": 8, "epochs": 2}
 CHIPS = {"chip_px": 16, "width": 8, "epochs": 1, "batch": 32}
+STREETS = {**CHIPS, "view_px": (16, 24), "hidden": 8}
 SMALL = {
     "hrep": {"width": 8, "heads": 2, "layers": 2, "epochs": 2},
     "mvure": {"width": 8, "heads": 2, "feature_width": 8, "epochs": 2},
@@ -71,6 +72,12 @@ SMALL = {
         "backbone": "small", "view_px": (16, 24), "width": 8, "epochs": 1, "word_epochs": 1, "word_min_count": 1,
     },
     "autoencoder": {**CHIPS, "channels": 4},
+    "read": {
+        "chip_px": 32, "tiles": 2, "components": 3, "epochs": 1, "batch": 32, "built": ("house",),
+        "classes": ("house", "park", "lake"),
+    },
+    "vision_lstm": STREETS,
+    "structural_urban": {**STREETS, "projection": 8, "contrast_epochs": 1},
     "musecl": {
         "chip_px": 16, "view_px": (16, 24), "width": 8, "epochs": 1, "align_epochs": 1, "word_epochs": 1,
         "satellite_backbone": "small", "street_view_backbone": "small",
