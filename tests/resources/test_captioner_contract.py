@@ -578,6 +578,32 @@ def test_an_engine_without_room_starts_with_less_in_flight(monkeypatch: pytest.M
     assert captioner.notes == {"batch": 16, "out_of_memory": 2}
 
 
+class EngineDeadError(Exception):
+    """As vLLM calls it."""
+
+
+def test_an_engine_that_an_ask_kills_is_started_anew_for_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engines = Engines(monkeypatch, 64, FULL)
+    asked = [Ask("satellite", picture, prompt=f"{i}") for i, picture in enumerate(pictures(8))]
+    chat = engines.chat
+
+    def dies(conversations: list[Any], sampling: list[Any], use_tqdm: bool) -> list[Any]:
+        if any(message["content"][-1]["text"] == "5" for (message,) in conversations):
+            raise EngineDeadError("EngineCore encountered an issue. See stack trace (above).")
+        return chat(conversations, sampling, use_tqdm)
+
+    monkeypatch.setattr(engines, "chat", dies)
+    captioner = opened(VLLM.model_dump() | {"batch": 8})
+    found = captioner.caption(asked)
+    assert [i for i, answer in enumerate(found) if answer.error] == [5] and found[5].final
+    assert [answer.text for answer in found if not answer.error] == ["A street."] * 7
+    assert engines.tried == [8, 4, 2, 1, 8] and captioner.notes["engine_died"] == 1
+    again = opened(VLLM.model_dump() | {"batch": 8}).caption(asked[5:6])  # the next run
+    assert [answer.error for answer in again] == [found[5].error]
+
+
 @pytest.mark.parametrize(("said", "stands"), [(None, "1"), ("0", "0")])
 def test_vllm_sends_no_usage_statistics_unless_it_is_told_to(said: str | None, stands: str) -> None:
     env = {key: value for key, value in os.environ.items() if key != "VLLM_NO_USAGE_STATS"}
