@@ -301,6 +301,27 @@ def test_a_server_that_is_not_there_stops_the_run() -> None:
     assert [bool(answer.error) for answer in gone.caption(asks(3))] == [True] * 3
 
 
+@pytest.mark.parametrize(
+    ("ended", "told", "anew"),
+    [("abort", "the server did not finish the answer (abort)", False),
+     ("error", "the server did not finish the answer (error)", False),
+     ("repetition", "the answer repeats itself", True)],
+)  # fmt: skip
+def test_what_a_server_did_not_finish_is_no_answer(ended: str, told: str, anew: bool) -> None:
+    """Words of it may look like one. It is asked for again: as it was, or where it repeats itself by
+    another seed."""
+    for bad in (1, 3):
+        with serving(lambda number, body, bad=bad: ended if number < bad else "") as server:
+            (answer,) = captioner(server.url, max_tries=3).caption(asks(1))
+        seeds = [body["seed"] for _, body, _ in server.requests]
+        assert seeds == [i * anew for i in range(min(bad + 1, 3))]
+        assert answer.requests == len(seeds) and answer.tokens_in == 100 * len(seeds)
+        if bad == 1:
+            assert number_of(answer) == anew and not answer.error
+        else:
+            assert (answer.text, answer.error, answer.final) == ("", told, False)
+
+
 class EngineDeadError(Exception):
     """As vLLM calls it."""
 
