@@ -356,6 +356,11 @@ class Forecast:
         left_s = self.missing * self.seconds if self.missing else 0.0
         known = not math.isnan(left_s)
         told.append(f"  time: {clock(left_s) if known else 'not known before a first batch'}")
+        if not known and self.max_tries:
+            told.append(
+                "    (to measure it, run with a small captions.captioner.budget, which stops cleanly and "
+                "keeps what it brought, then ask for this again)"
+            )
         if self.prices is None:
             told.append("  cost: no captions.captioner.price_per_million_tokens is given")
         else:

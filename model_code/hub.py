@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from model_code.errors import DataError
 
 _SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
+_TOLD = 300  # characters of a library's error
 
 
 class Named(Protocol):
@@ -80,6 +81,23 @@ def stamp(folder: Path) -> str:
 def fetching(name: str, revision: str | None) -> str:
     """The command that fetches all of a commit."""
     return f"hf download {name} --revision {revision}"
+
+
+def not_loaded(choice: Named, key: str, error: Exception, otherwise: str) -> DataError:
+    """A model that a library did not load: of the hub it may not have been reached.
+
+    Args:
+        key: of the config, that the error names.
+        otherwise: what to change where the files are there.
+    """
+    said = " ".join(str(error).split())[:_TOLD] or type(error).__name__
+    fix = otherwise
+    if not Path(choice.model).expanduser().is_absolute():
+        fix = (
+            f"where the hub is not reached, fetch it beforehand (`{fetching(choice.model, choice.revision)}`) "
+            f"into HF_HOME, or give an absolute folder in {key}; else {otherwise}"
+        )
+    return DataError(f"{key}: {name_of(choice)} cannot be loaded ({said})", fix=fix)
 
 
 def snapshot(

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from model_code.backends import Identity
 from model_code.errors import DataError
 from model_code.extras import load
-from model_code.hub import name_of, place_of, revision_of, source_of
+from model_code.hub import name_of, not_loaded, place_of, revision_of, source_of
 from model_code.methods.base import Floats
 from model_code.vision.loading import Loaded, Memory, device, dtype_of, quiet
 from model_code.vision.model_choices import SentenceTransformers
@@ -49,9 +49,11 @@ class SentenceModel:
                     **source_of(self._choice),
                 )
         except (OSError, ValueError) as error:
-            raise DataError(
-                f"captions.text_embedding.model: {self.identity.model} cannot be loaded ({error})",
-                fix="give a model whose code is in sentence-transformers and transformers: code that comes "
+            raise not_loaded(
+                self._choice,
+                "captions.text_embedding.model",
+                error,
+                "give a model whose code is in sentence-transformers and transformers: code that comes "
                 "with a model is not run",
             ) from error
         own, width = _width(model), self._choice.width

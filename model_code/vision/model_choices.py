@@ -216,6 +216,9 @@ class OpenClip(Choice):
     kind: Literal["open_clip"]
     model: Union[str, dict[str, Any]]
     pretrained: str | None = Field(None, description="a tag of `open_clip.list_pretrained()`")
+    pretrained_sha256: str | None = Field(
+        None, pattern=SHA256, description="of the tag's file, which can change under its name"
+    )
     weights: WeightsAt | None = None
     text_revision: str | None = Field(
         None, pattern=COMMIT, description="of the tokenizer or text tower on the hub, in full"
@@ -231,6 +234,8 @@ class OpenClip(Choice):
     def _has_weights(self) -> OpenClip:
         if (self.pretrained is None) == (self.weights is None):
             raise ValueError("give either `pretrained: TAG` or `weights: {path, sha256}`")
+        if self.pretrained is None and self.pretrained_sha256 is not None:
+            raise ValueError("`pretrained_sha256` goes with `pretrained`")
         if (self.mean is None) != (self.std is None):
             raise ValueError("give both `mean` and `std`, or neither")
         if self.pretrained is not None and not isinstance(self.model, str):

@@ -11,6 +11,7 @@ import copy
 import difflib
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -21,6 +22,7 @@ from typing import Any, cast
 import numpy as np
 import open_clip
 import torch
+from httpx import HTTPError
 from numpy.typing import NDArray
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
@@ -29,6 +31,7 @@ from torch.nn import functional as F
 
 from model_code.backends import Identity, Picture
 from model_code.errors import DataError
+from model_code.fingerprint import file_digest
 from model_code.hub import snapshot, stamp
 from model_code.methods.base import Checkpoint, Floats
 from model_code.vision import features
@@ -37,6 +40,7 @@ from model_code.vision.model_choices import OpenClip
 
 OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _KEY = "captions.clip"
+_TOLD = 300  # characters of a library's error
 _TEXT_FILES = ("*.json", "*.txt", "*.model")  # of a tokenizer, and configs: no weights
 _HF_SETTINGS = ("clean", "strip_sep_token", "language", "tokenizer_mode")
 _OWN_SETTINGS = ("clean", "reduction_mask")
@@ -198,7 +202,7 @@ def pretrained_checkpoint(
     if choice.weights is not None:
         path = checked(choice.weights, f"{_KEY}.weights")
     else:
-        path = Path(download_pretrained(known))
+        path = _fetched(choice, known)
     _take(model, path)
     mean, std = colours(choice, known)
     about = {
@@ -239,6 +243,35 @@ def pretrained_checkpoint(
             "held_out": b,
         }
     return checkpoint
+
+
+def _fetched(choice: OpenClip, known: dict[str, Any]) -> Path:
+    """The file of a tag: where it is not in open_clip's cache, it is fetched. `pretrained_sha256` of the
+    config, if it is given, must be its digest.
+
+    Raises:
+        DataError: it cannot be fetched, or is another.
+    """
+    tag = f"{_KEY}.pretrained: the weights {choice.pretrained} of {choice.model}"
+    try:
+        path = Path(download_pretrained(known))
+    except (OSError, ValueError, RuntimeError, HTTPError) as error:
+        said = " ".join(str(error).split())[:_TOLD] or type(error).__name__
+        name = os.path.split(known.get("hf_hub") or "")[0]  # as open_clip reads it
+        how = f"`hf download {name}`, into HF_HOME" if name else str(known.get("url"))
+        raise DataError(
+            f"{tag} are not in the cache, and cannot be fetched ({said})",
+            fix=f"fetch them beforehand on a machine with a network ({how}) and bring them along, or give "
+            f"a file in {_KEY}.weights ({{path, sha256}}) instead of the tag",
+        ) from error
+    wanted = choice.pretrained_sha256
+    if wanted is not None and (found := file_digest(path)) != wanted:
+        raise DataError(
+            f"{tag} are not those that are meant: their SHA-256 is {found}",
+            fix=f"give that as {_KEY}.pretrained_sha256 if these are wanted, or keep the file of before "
+            f"in {_KEY}.weights",
+        )
+    return path
 
 
 def _take(model: nn.Module, path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from httpx import HTTPError
 from PIL import Image
 from torch import Tensor
 
@@ -23,7 +24,7 @@ from model_code.backends import Identity, Picture
 from model_code.calibration import sentences
 from model_code.errors import DataError
 from model_code.extras import load
-from model_code.hub import name_of, place_of, revision_of, source_of
+from model_code.hub import name_of, not_loaded, place_of, revision_of, source_of
 from model_code.vision.loading import Loaded, Memory, device, dtype_of, quiet
 from model_code.vision.model_choices import Sdxl
 
@@ -59,8 +60,16 @@ class SdxlPainter:
         self._pipeline: Loaded[Any] = Loaded(name, self._load, memory or Memory(), _networks)
 
     def _load(self) -> Any:
-        with quiet():
-            return self._opened()
+        try:
+            with quiet():
+                return self._opened()
+        except (OSError, ValueError, HTTPError) as error:
+            raise not_loaded(
+                self._choice,
+                "captions.painter.model",
+                error,
+                "name an SDXL whose weights are safetensors, with the `variant` that it has",
+            ) from error
 
     def _opened(self) -> Any:
         choice: Sdxl = self._choice

@@ -22,7 +22,7 @@ from model_code.backends import Identity, Picture, Segmentation
 from model_code.errors import DataError
 from model_code.extras import load
 from model_code.fingerprint import digest
-from model_code.hub import name_of, place_of, revision_of, source_of
+from model_code.hub import name_of, not_loaded, place_of, revision_of, source_of
 from model_code.methods.base import Floats
 from model_code.vision import mmcv_ext
 from model_code.vision.loading import Loaded, Memory, checked, device, dtype_of, quiet
@@ -108,10 +108,11 @@ class TransformersSegmenter(_Labelling):
             with quiet():
                 return self._opened()
         except (OSError, ValueError) as error:
-            raise DataError(
-                f"the segmenter {self.identity.model} cannot be loaded: {error}",
-                fix="name a model in `captions.segmenter` whose weights are safetensors and whose code "
-                "is in transformers",
+            raise not_loaded(
+                self._choice,
+                "captions.segmenter.VIEW.model",
+                error,
+                "name a model whose weights are safetensors and whose code is in transformers",
             ) from error
 
     def _opened(self) -> _Network:

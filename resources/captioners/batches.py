@@ -30,46 +30,67 @@ T = TypeVar("T", bound=_Counted)
 
 class Halving:
     """Does asks in batches of at most `size`; a batch that memory does not hold is done in halves,
-    as are all after it.
+    as are all after it. So is one at which vLLM's engine dies, which seldom says why. Where it dies with
+    an ask alone, that ask is at fault and no batch was too large: what comes after is done as before.
 
     Attributes:
         size: of a batch now.
         halved: how often it was.
+        died: asks with which alone an engine died.
     """
 
     def __init__(self, size: int) -> None:
-        self.size, self.halved = size, 0
+        self.size, self.halved, self.died = size, 0, 0
+        self._row = 0  # asks that an engine died with alone, since it last answered
 
     def run(
         self, asks: Sequence[Ask], do: Do, smaller: Callable[[int], None] = lambda size: None
     ) -> list[Answer]:
-        """One answer an ask, in order; one that alone is too large is an error.
+        """One answer an ask, in order; one that alone is too large, or kills the engine, is an error.
 
         Args:
             do: answers a batch.
             smaller: is told the new size before the batch is tried again.
 
         Raises:
-            CaptionerStopped: `do` says so; it holds the answers of all batches.
+            CaptionerStopped: `do` says so, or cannot go on after it has answered a part; it holds the
+                answers of all batches.
         """
         found: list[Answer] = []
+        before: tuple[int, int] | None = (
+            None  # size and halvings, before an engine died in this call
+        )
         while len(found) < len(asks):
             batch = asks[len(found) : len(found) + self.size]
             try:
-                found += do(batch)
+                new = do(batch)
             except CaptionerStopped as stopped:
                 stopped.answers = [*found, *stopped.answers]
                 raise
             except Exception as error:
-                full = out_of_memory(error) or (len(batch) > 1 and engine_died(error))
-                if not full or isinstance(error, CityloomError):
-                    raise
-                if len(batch) == 1:
-                    found.append(Answer(error="out of memory with this ask alone", final=True))
-                else:
+                full, died = out_of_memory(error), engine_died(error)
+                if isinstance(error, CityloomError) or not (full or died):
+                    if not found:
+                        raise
+                    raise _after_a_part(error, found) from error
+                if len(batch) > 1:
+                    if not full:
+                        before = before or (self.size, self.halved)
                     # `do` may have made it smaller since the batch was cut.
                     self.halve(min(self.size, len(batch)))
+                elif full:
+                    found.append(Answer(error="out of memory with this ask alone", final=True))
+                else:
+                    found.append(Answer(error="vLLM's engine dies with this ask alone", final=True))
+                    self.died, self._row = self.died + 1, self._row + 1
+                    if self._row >= _ROW:
+                        raise _dies_always(error, found) from error
+                    self.size, self.halved = before or (self.size, self.halved)
+                    before = None
             else:
+                found += new
+                if any(answer.requests for answer in new):
+                    self._row = 0
                 continue
             from model_code.vision.loading import release
 
@@ -84,7 +105,33 @@ class Halving:
 
     def notes(self) -> dict[str, Any]:
         """For an asset's metadata."""
-        return {"batch": self.size, "out_of_memory": self.halved}
+        notes = {"batch": self.size, "out_of_memory": self.halved}
+        return notes | ({"engine_died": self.died} if self.died else {})
+
+
+def _dies_always(error: Exception, found: Sequence[Answer]) -> CaptionerStopped:
+    return CaptionerStopped(
+        f"vLLM's engine died with {_ROW} asks in a row, each alone ({_line(error)})",
+        fix="look at what vLLM says above this line; lower captions.captioner.max_model_len or "
+        "gpu_memory_utilization, or name another model, then run again: what has an answer is kept",
+        answers=found,
+    )
+
+
+def _after_a_part(error: Exception, found: Sequence[Answer]) -> CaptionerStopped:
+    """An error that would take along what was answered before it."""
+    if isinstance(error, CityloomError):
+        return CaptionerStopped(error.what, fix=error.fix, answers=found)
+    return CaptionerStopped(
+        f"the captioner is gone ({_line(error)})",
+        fix="look at what captions.captioner rests on, then run again: what has an answer is kept",
+        answers=found,
+    )
+
+
+def _line(error: Exception) -> str:
+    """An error on one short line."""
+    return " ".join(keepable(f"{type(error).__name__}: {error}").split())[:_TOLD]
 
 
 @dataclass(frozen=True)

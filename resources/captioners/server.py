@@ -27,6 +27,8 @@ _TOLD = 300  # characters of an error that a row keeps
 _ALL_FAIL = 4
 # 403 is said of a key, and of one picture by a filter in front of the server: see `_refusal`.
 _REFUSED, _FORBIDDEN, _UNKNOWN, _AGAIN = (401, 402), 403, (404,), (408, 409, 425, 429)
+# How `vllm serve` ends what it did not finish: another time it may, or, where it repeats itself, by another seed.
+_UNFINISHED, _REPEATS = ("abort", "error"), "repetition"
 _WARMER = 0.2  # by which each further try of a malformed answer is warmer
 
 
@@ -306,6 +308,11 @@ def _read(ask: Ask, response: Any) -> _Reply:
     why, again = answers.problem(ask, text), True
     if choice.finish_reason == "content_filter":
         why, again = "the server's filter held the answer back", False
+    elif choice.finish_reason in _UNFINISHED:
+        why = f"the server did not finish the answer ({choice.finish_reason})"
+        return _Reply("", why, True, tokens_in=tokens_in, tokens_out=tokens_out)
+    elif choice.finish_reason == _REPEATS:
+        why = "the answer repeats itself"
     elif why and cut:
         why = f"{why}: cut at captions.captioner.max_tokens"
     return _Reply(text, why, bool(why) and again, None, bool(why), tokens_in, tokens_out)

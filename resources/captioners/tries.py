@@ -15,8 +15,8 @@ _WARMER = 0.2  # by which each further try is warmer
 
 @dataclass(frozen=True)
 class Said:
-    """What a model said in answer to one ask; `cut`: it had not finished. An error is final unless it is
-    `passing`."""
+    """What a model said in answer to one ask; `cut`: it had not finished. `unfit` says why a text is of no
+    use, whatever it holds, though another try may be. An error is final unless it is `passing`."""
 
     text: str = ""
     cut: bool = False
@@ -25,6 +25,7 @@ class Said:
     seconds: float = 0.0
     error: str = ""
     passing: bool = False
+    unfit: str = ""
 
 
 Say = Callable[[Sequence[Ask]], list[Said]]
@@ -57,7 +58,7 @@ def answered(asks: Sequence[Ask], say: Say, max_tries: int, apart: Apart) -> lis
             stopped = error
         for (i, ask), said in zip(waiting, replies, strict=stopped is None):
             text = answers.tidy(ask, said.text, cut=said.cut)
-            why = said.error or answers.problem(ask, text)
+            why = said.error or said.unfit or answers.problem(ask, text)
             if why and said.cut and not said.error:
                 why = f"{why}: cut at captions.captioner.max_tokens"
             before = found[i] if number > 1 else Answer(seconds=0.0)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -111,16 +112,7 @@ class VllmCaptioner:
         )
         # Sequences of a batch overlap: each is charged its share of the time.
         seconds = (time.monotonic() - began) / max(len(asks), 1)
-        return [
-            Said(
-                output.outputs[0].text,
-                output.outputs[0].finish_reason == "length",
-                len(output.prompt_token_ids or ()),
-                len(output.outputs[0].token_ids),
-                seconds,
-            )
-            for output in outputs
-        ]
+        return [_said(output, seconds) for output in outputs]
 
     def _sampling(self, vllm: Any, ask: Ask) -> Any:
         arguments = sampling_arguments(self._choice, ask)
@@ -132,9 +124,37 @@ class VllmCaptioner:
         return vllm.SamplingParams(**arguments)
 
 
+def _said(output: Any, seconds: float) -> Said:
+    """Of one request's output. What ended in another way than at its end, or at the most tokens, is no
+    answer, whatever text there is."""
+    one = output.outputs[0]
+    ended, error, unfit = one.finish_reason, "", ""
+    if ended == "repetition":
+        unfit = "the answer repeats itself"
+    elif ended not in ("stop", "length"):
+        error = f"vLLM did not finish the answer ({ended})"
+    return Said(
+        one.text,
+        ended == "length",
+        len(output.prompt_token_ids or ()),
+        len(one.token_ids),
+        seconds,
+        error,
+        bool(error),
+        unfit,
+    )
+
+
 def _not_started(choice: VllmChoice, error: Exception) -> DataError:
     """What to change, by the words of vLLM's own error where it names a key."""
     said = " ".join(f"{type(error).__name__}: {error}".split())
+    if _no_device(said):
+        return DataError(
+            f"captions.captioner.kind: vLLM needs a GPU, and finds none here ({said[:_TOLD]})",
+            fix="set captions.captioner.kind to openai (a server that runs on another machine, such as "
+            "`vllm serve`) or transformers (runs on a CPU, too), or leave the captioner out for the "
+            "embedded one",
+        )
     words = said.lower().replace("_", " ")
     named = [key for key, word in _KEYS.items() if word in words] or list(_KEYS)
     return DataError(
@@ -142,6 +162,13 @@ def _not_started(choice: VllmChoice, error: Exception) -> DataError:
         fix=f"change captions.captioner.{', '.join(named)}, or name another model; where nothing more is "
         "said, vLLM's own lines above this one tell the cause",
     )
+
+
+def _no_device(said: str) -> bool:
+    """Whether vLLM has found nothing to run on; its error, `said`, speaks of a device's name then."""
+    platform = getattr(sys.modules.get("vllm.platforms"), "current_platform", None)
+    none = platform is not None and not platform.device_type
+    return none or "device string must not be empty" in said.lower()
 
 
 def engine(name: str, start: Callable[[], Any], memory: Memory, share: float) -> Loaded[Any]:

@@ -219,6 +219,7 @@ def test_a_forecast_asks_nothing_and_says_what_it_rests_on(tmp_path: Path) -> No
     assert "at most" not in nothing and "0 to ask" in nothing and "time: 0:00" in nothing
     lines = "\n".join(looked.lines())
     assert "an estimate" in lines and "not known before a first batch" in lines
+    assert "run with a small captions.captioner.budget" in lines
     assert f"cost: {1000 * looked.tokens_in * 1e-6 + 0.5:.2f}" in lines
 
 

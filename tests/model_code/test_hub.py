@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from model_code.errors import DataError
-from model_code.hub import name_of, place_of, revision_of, source_of, stamp
+from model_code.hub import name_of, not_loaded, place_of, revision_of, source_of, stamp
 from model_code.vision.model_choices import Pinned
 from tests.model_code.hub_server import COMMIT, run, serving
 
@@ -67,3 +67,48 @@ def test_a_choice_is_known_by_its_commit_or_by_its_folder(tmp_path: Path) -> Non
     local = Pinned(model=str(tmp_path))
     assert (name_of(local), revision_of(local)) == (tmp_path.name, stamp(tmp_path))
     assert place_of(local) == str(tmp_path) and source_of(local) == {"local_files_only": True}
+
+
+NOT_REACHED = """
+import os
+os.environ["HF_HUB_OFFLINE"] = "1"
+from model_code.errors import DataError
+from model_code.text.sentence_model import SentenceModel
+from model_code.vision.model_choices import OpenClip, Sdxl, SentenceTransformers, Transformers
+from model_code.vision.open_clip_models import _fetched, arguments_of
+from model_code.vision.sdxl import SdxlPainter
+from model_code.vision.segmenters import TransformersSegmenter
+
+pinned = {"model": "some/model", "revision": "c" * 40}
+clip = OpenClip(kind="open_clip", model="ViT-B-32", pretrained="laion2b_s34b_b79k")
+for load in (
+    SdxlPainter(Sdxl(kind="sdxl", **pinned), (32, 32))._load,
+    TransformersSegmenter(Transformers(kind="transformers", classes="ade20k", **pinned))._load,
+    SentenceModel(SentenceTransformers(kind="sentence_transformers", **pinned))._load,
+    lambda: _fetched(clip, arguments_of(clip)[1]),
+):
+    try:
+        load()
+    except DataError as error:
+        print(" ".join(str(error).split()))
+"""
+
+
+def test_a_hub_that_is_not_reached_is_told_by_each_model_with_its_key(tmp_path: Path) -> None:
+    told = run(tmp_path, "http://127.0.0.1:9", NOT_REACHED)
+    keys = ("painter.model", "segmenter.VIEW.model", "text_embedding.model", "clip.pretrained")
+    assert len(told) == len(keys)
+    for key, line in zip(keys, told, strict=True):
+        assert line.startswith(f"captions.{key}: ") and "HF_HOME" in line
+    for line in told[:3]:
+        assert f"`hf download some/model --revision {COMMIT}`" in line
+    assert "`hf download laion/CLIP-ViT-B-32-laion2B-s34B-b79K`" in told[3]
+    assert "captions.clip.weights" in told[3]
+
+
+def test_a_folder_that_is_not_loaded_speaks_of_no_hub(tmp_path: Path) -> None:
+    local = Pinned(model=str(tmp_path))
+    error = not_loaded(local, "some.key", OSError("no\nweights"), "mend them")
+    assert (
+        str(error) == f"some.key: {tmp_path.name} cannot be loaded (no weights)\n  fix: mend them"
+    )

@@ -114,6 +114,15 @@ class _Handler(BaseHTTPRequestHandler):
     def _truncated(self, body: dict[str, Any]) -> None:
         self._send(200, self._said("A street")[:60])
 
+    def _abort(self, body: dict[str, Any]) -> None:
+        self._send(200, self._said("A street with trees. And hou", "abort"))
+
+    def _error(self, body: dict[str, Any]) -> None:
+        self._send(200, self._said("A street with trees. And hou", "error"))
+
+    def _repetition(self, body: dict[str, Any]) -> None:
+        self._send(200, self._said("A street, a street, a street.", "repetition"))
+
     def _no_protocol(self, body: dict[str, Any]) -> None:
         self._send(200, b'{"hello": "world"}')
 

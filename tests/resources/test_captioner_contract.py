@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import socket
@@ -32,7 +33,7 @@ from model_code.vision import loading
 from model_code.vision.loading import Loaded, Memory
 from resources import backends
 from resources.captioners import vllm_engine
-from resources.captioners.batches import Apart, Halving, out_of_memory, passing
+from resources.captioners.batches import Apart, Halving, engine_died, out_of_memory, passing
 from resources.captioners.hugging_face import TransformersCaptioner
 from resources.captioners.tries import Said, answered, rises
 from tests.resources.captioners_server import serving
@@ -70,17 +71,36 @@ def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_qwen(tmp_path_factory.mktemp("models") / "qwen")
 
 
-KINDS = ["template", "openai", "llava", "blip2", "qwen", "custom"]
+def real_vllm(folder: Path, memory: Memory) -> Any:
+    """Of random weights; in full precision, so that others in a batch change no answer."""
+    choice = {"kind": "vllm", "model": str(folder), "dummy_weights": True, "max_model_len": 512,
+              "gpu_memory_utilization": 0.3, "max_tokens": 24, "batch": 4,
+              "dtype": "float32"}  # fmt: skip
+    return backends.captioner(Captions.model_validate({"captioner": choice}), memory)
+
+
+WITH_GPU = pytest.mark.skipif(
+    not (extras.installed("vllm") and torch.cuda.is_available()),
+    reason="vllm is not installed, or there is no GPU",
+)
+KINDS = ["template", "openai", "llava", "blip2", "qwen", "custom",
+         pytest.param("vllm", marks=WITH_GPU)]  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def captioner(request: pytest.FixtureRequest) -> Iterator[Captioner]:
+def captioner(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Captioner]:
     kind = request.param
     if kind == "openai":
         with serving() as server:
             yield opened({"kind": kind, "base_url": server.url, "model": "m", "revision": "r"})
     elif kind in ("llava", "blip2", "qwen"):
         yield transformers(request.getfixturevalue(kind))
+    elif kind == "vllm":
+        folder = tmp_path_factory.mktemp("models") / "qwen"
+        with backends.memory() as memory:
+            yield real_vllm(save_qwen(folder, width=128), memory)
     elif kind == "custom":
         yield opened({"kind": kind, "object": "tests.assets.test_asking:TenLines"})
     else:
@@ -526,7 +546,7 @@ class Engines:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, most: int, error: Exception) -> None:
         self.most, self.error, self.tried = most, error, list[int]()
-        self.released = 0
+        self.released, self.ended = 0, "stop"
         monkeypatch.setattr(loading, "release", self.release)
         monkeypatch.setattr(extras, "load", lambda extra: self)
         monkeypatch.setattr(vllm_engine.hub, "folder", lambda choice: Path("/cache/snapshot"))
@@ -545,7 +565,7 @@ class Engines:
         """Nothing of it is looked at."""
 
     def chat(self, asked: list[Any], sampling: list[Any], use_tqdm: bool) -> list[Any]:
-        one = SimpleNamespace(text="A street.", finish_reason="stop", token_ids=[1, 2])
+        one = SimpleNamespace(text="A street.", finish_reason=self.ended, token_ids=[1, 2])
         return [SimpleNamespace(outputs=[one], prompt_token_ids=[1])] * len(asked)
 
 
@@ -576,6 +596,73 @@ def test_an_engine_without_room_starts_with_less_in_flight(monkeypatch: pytest.M
     found = captioner.caption([Ask("satellite", picture) for picture in pictures(40)])
     assert engines.tried == [64, 32, 16] and [a.text for a in found] == ["A street."] * 40
     assert captioner.notes == {"batch": 16, "out_of_memory": 2}
+
+
+@pytest.mark.parametrize(
+    ("ended", "told", "requests", "final"),
+    [("stop", "", 1, False), ("length", "", 1, False),
+     ("abort", "vLLM did not finish the answer (abort)", 1, False),
+     ("error", "vLLM did not finish the answer (error)", 1, False),
+     ("repetition", "the answer repeats itself", 3, False)],
+)  # fmt: skip
+def test_what_vllm_did_not_finish_is_no_answer(
+    ended: str, told: str, requests: int, final: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines = Engines(monkeypatch, 64, FULL)
+    engines.ended = ended
+    captioner = opened(VLLM.model_dump() | {"batch": 8, "max_tries": 3})
+    (answer,) = captioner.caption([Ask("satellite", pictures(1)[0])])
+    assert answer.error == told and answer.text == ("" if told else "A street.")
+    assert (answer.requests, answer.final, answer.tokens_out) == (requests, final, 2 * requests)
+
+
+NO_DEVICE = RuntimeError("Device string must not be empty")
+
+
+@pytest.mark.parametrize(
+    ("error", "device"), [(NO_DEVICE, None), (ValueError("no backend"), ""), (TOO_LONG, "cuda")]
+)
+def test_vllm_without_a_gpu_says_so_and_what_else_there_is(
+    error: Exception, device: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines = Engines(monkeypatch, 0, error)
+    if device is None:
+        monkeypatch.delitem(sys.modules, "vllm.platforms", raising=False)
+    else:
+        platforms = SimpleNamespace(current_platform=SimpleNamespace(device_type=device))
+        monkeypatch.setitem(sys.modules, "vllm.platforms", platforms)
+    with pytest.raises(DataError) as caught:
+        opened(VLLM.model_dump() | {"batch": 64}).ready()
+    assert engines.tried == [64]
+    none = device != "cuda"
+    assert caught.value.what.startswith("captions.captioner.kind: vLLM needs a GPU") == none
+    assert all((kind in caught.value.fix) == none for kind in ("openai", "transformers"))
+
+
+class EngineDeadError(Exception):
+    """As vLLM calls it."""
+
+
+def test_an_engine_that_an_ask_kills_is_started_anew_for_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engines = Engines(monkeypatch, 64, FULL)
+    asked = [Ask("satellite", picture, prompt=f"{i}") for i, picture in enumerate(pictures(8))]
+    chat = engines.chat
+
+    def dies(conversations: list[Any], sampling: list[Any], use_tqdm: bool) -> list[Any]:
+        if any(message["content"][-1]["text"] == "5" for (message,) in conversations):
+            raise EngineDeadError("EngineCore encountered an issue. See stack trace (above).")
+        return chat(conversations, sampling, use_tqdm)
+
+    monkeypatch.setattr(engines, "chat", dies)
+    captioner = opened(VLLM.model_dump() | {"batch": 8})
+    found = captioner.caption(asked)
+    assert [i for i, answer in enumerate(found) if answer.error] == [5] and found[5].final
+    assert [answer.text for answer in found if not answer.error] == ["A street."] * 7
+    assert engines.tried == [8, 4, 2, 1, 8] and captioner.notes["engine_died"] == 1
+    again = opened(VLLM.model_dump() | {"batch": 8}).caption(asked[5:6])  # the next run
+    assert [answer.error for answer in again] == [found[5].error]
 
 
 @pytest.mark.parametrize(("said", "stands"), [(None, "1"), ("0", "0")])
@@ -669,10 +756,11 @@ def test_an_engine_that_died_costs_no_more_than_its_batch(caplog: pytest.LogCapt
     assert "vllm m did not shut down as it should: the engine's process is gone" in caplog.text
 
 
-@pytest.mark.skipif(not extras.installed("vllm"), reason="vllm is not installed")
-def test_vllm_knows_what_it_is_given() -> None:
-    import inspect
+needs_vllm = pytest.mark.skipif(not extras.installed("vllm"), reason="vllm is not installed")
 
+
+@needs_vllm
+def test_vllm_knows_what_it_is_given() -> None:
     vllm = extras.load("vllm")
     from vllm.engine.arg_utils import EngineArgs
     from vllm.usage.usage_lib import is_usage_stats_enabled
@@ -680,6 +768,64 @@ def test_vllm_knows_what_it_is_given() -> None:
     assert not is_usage_stats_enabled()
 
     known = set(inspect.signature(EngineArgs).parameters)
-    assert set(vllm_engine.engine_arguments(VLLM, Path("/cache"), 8)) <= known
-    ask = Ask("satellite", pictures(1)[0], prompt="what?")
-    vllm.SamplingParams(**vllm_engine.sampling_arguments(VLLM, ask))
+    dummy = VLLM.model_copy(update={"dummy_weights": True})
+    assert set(vllm_engine.engine_arguments(dummy, Path("/cache"), 8)) <= known
+    ask = Ask("satellite", pictures(1)[0], prompt="what?", seed=2**31 - 1, temperature=0.3)
+    given = opened(VLLM.model_dump())._sampling(vllm, ask)
+    assert (given.max_tokens, given.temperature, given.seed) == (512, 0.3, 2**31 - 1)
+    assert given.structured_outputs is None
+    # Conversations first, then their settings, one for each.
+    taken = inspect.signature(vllm.LLM.chat).bind(None, [[]], [given], use_tqdm=False).arguments
+    assert list(taken) == ["self", "messages", "sampling_params", "use_tqdm"]
+
+
+@needs_vllm
+def test_vllm_can_be_held_to_the_levels() -> None:
+    """Its own compiler of schemas takes ours, without a part that it would leave out."""
+    vllm = extras.load("vllm")
+    import xgrammar
+    from vllm.v1.structured_output.backend_xgrammar import has_xgrammar_unsupported_json_features
+
+    ask = Ask("satellite", pictures(1)[0], form="levels")
+    schema = opened(VLLM.model_dump())._sampling(vllm, ask).structured_outputs.json
+    assert schema == json.loads(levels.schema())
+    assert not has_xgrammar_unsupported_json_features(schema)
+    assert xgrammar.Grammar.from_json_schema(json.dumps(schema))
+
+
+@needs_vllm
+def test_what_vllm_answers_is_read() -> None:
+    from vllm.outputs import CompletionOutput, RequestOutput
+    from vllm.v1.engine import FinishReason
+
+    def answer(ended: str) -> Said:
+        given = {"index": 0, "text": "A street.", "token_ids": [5, 6], "cumulative_logprob": None,
+                 "logprobs": None, "finish_reason": ended}  # fmt: skip
+        output = RequestOutput("0", "what?", [1, 2, 3], None, [CompletionOutput(**given)], True)
+        return vllm_engine._said(output, 0.5)
+
+    assert answer("stop") == Said("A street.", False, 3, 2, 0.5)
+    assert answer("length") == Said("A street.", True, 3, 2, 0.5)
+    ends = {str(reason): answer(str(reason)) for reason in FinishReason}
+    assert {end for end, said in ends.items() if said.error and said.passing} == {"abort", "error"}
+    assert {end for end, said in ends.items() if said.unfit} == {"repetition"}
+
+
+@needs_vllm
+def test_an_engine_of_vllm_ends_and_dies_as_it_is_known_to() -> None:
+    from vllm.v1.engine.core_client import EngineCoreClient, InprocClient, SyncMPClient
+    from vllm.v1.engine.exceptions import EngineDeadError as Dead
+    from vllm.v1.engine.llm_engine import LLMEngine
+
+    assert engine_died(Dead()) and not engine_died(ValueError("too long"))
+    for client in (EngineCoreClient, InprocClient, SyncMPClient):
+        inspect.signature(client.shutdown).bind(None)
+    assert "self.engine_core = EngineCoreClient" in inspect.getsource(LLMEngine.__init__)
+
+
+@needs_vllm
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_the_real_vllm_without_a_gpu_says_so(qwen: Path) -> None:
+    choice = {"kind": "vllm", "model": str(qwen), "dummy_weights": True, "max_model_len": 512}
+    with pytest.raises(DataError, match=r"captions\.captioner\.kind: vLLM needs a GPU"):
+        opened(choice).ready()

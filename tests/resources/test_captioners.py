@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from model_code.backends import Answer, Ask, CaptionerStopped
+from model_code.errors import DataError
 from model_code.text import levels
 from model_code.text.captioner_config import OpenAiChoice
 from resources.captioners.batches import Halving
@@ -300,17 +301,110 @@ def test_a_server_that_is_not_there_stops_the_run() -> None:
     assert [bool(answer.error) for answer in gone.caption(asks(3))] == [True] * 3
 
 
-def test_an_engine_that_died_is_tried_with_half_and_told_when_that_does_not_help() -> None:
-    sizes: list[int] = []
+@pytest.mark.parametrize(
+    ("ended", "told", "anew"),
+    [("abort", "the server did not finish the answer (abort)", False),
+     ("error", "the server did not finish the answer (error)", False),
+     ("repetition", "the answer repeats itself", True)],
+)  # fmt: skip
+def test_what_a_server_did_not_finish_is_no_answer(ended: str, told: str, anew: bool) -> None:
+    """Words of it may look like one. It is asked for again: as it was, or where it repeats itself by
+    another seed."""
+    for bad in (1, 3):
+        with serving(lambda number, body, bad=bad: ended if number < bad else "") as server:
+            (answer,) = captioner(server.url, max_tries=3).caption(asks(1))
+        seeds = [body["seed"] for _, body, _ in server.requests]
+        assert seeds == [i * anew for i in range(min(bad + 1, 3))]
+        assert answer.requests == len(seeds) and answer.tokens_in == 100 * len(seeds)
+        if bad == 1:
+            assert number_of(answer) == anew and not answer.error
+        else:
+            assert (answer.text, answer.error, answer.final) == ("", told, False)
+
+
+class EngineDeadError(Exception):
+    """As vLLM calls it."""
+
+
+class Engine:
+    """Answers asks of the engine of vLLM, and dies at some."""
+
+    def __init__(self, deadly: Sequence[int], most: int = 1000) -> None:
+        self.deadly, self.most = deadly, most
+        self.sizes, self.starts = list[int](), 0
+
+    def do(self, asked: Sequence[Ask]) -> list[Answer]:
+        self.sizes.append(len(asked))
+        if len(asked) > self.most or any(ask.seed in self.deadly for ask in asked):
+            raise EngineDeadError("EngineCore encountered an issue.")
+        return [Answer(f"Street {ask.seed}.") for ask in asked]
+
+    def start(self, size: int) -> None:
+        self.starts += 1
+
+
+def test_a_batch_at_which_an_engine_dies_is_done_in_halves() -> None:
+    engine, halving = Engine((), most=2), Halving(8)
+    assert len(halving.run(asks(8), engine.do, engine.start)) == 8
+    assert engine.sizes == [8, 4, 2, 2, 2, 2] and engine.starts == 2
+    assert halving.notes() == {"batch": 2, "out_of_memory": 2}
+
+
+def test_an_ask_that_kills_an_engine_is_an_error_and_the_others_are_answered() -> None:
+    engine, halving = Engine((5,)), Halving(8)
+    found = halving.run(asks(24), engine.do, engine.start)
+    assert [i for i, answer in enumerate(found) if answer.error] == [5]
+    assert found[5].final and found[5].error == "vLLM's engine dies with this ask alone"
+    texts = [answer.text for answer in found]
+    assert texts == [f"Street {i}." * (i != 5) for i in range(24)]
+    # After it the batches are as large as before: it was not for want of memory.
+    assert engine.sizes == [8, 4, 4, 2, 1, 1, 8, 8, 2] and engine.starts == 4
+    assert halving.notes() == {"batch": 8, "out_of_memory": 0, "engine_died": 1}
+
+
+@pytest.mark.parametrize("deadly", [[0], [0, 1, 2]])
+def test_asks_that_kill_an_engine_do_not_stop_a_run_that_asks_them_alone(deadly: list[int]) -> None:
+    """As the next run does: what was answered is not asked again, so nothing else is in the call."""
+    engine = Engine(deadly)
+    found = Halving(8).run(asks(len(deadly)), engine.do, engine.start)
+    assert [answer.final and "dies with this ask" in answer.error for answer in found] == [
+        True
+    ] * len(deadly)
+
+
+def test_an_engine_that_dies_with_whatever_it_is_asked_stops_and_keeps_what_it_said() -> None:
+    engine, halving = Engine(range(4, 100)), Halving(4)
+    with pytest.raises(CaptionerStopped, match="died with 4 asks in a row, each alone") as caught:
+        halving.run(asks(16), engine.do, engine.start)
+    kept = caught.value.answers
+    assert [a.text for a in kept if a] == [f"Street {i}." for i in range(4)] + [""] * 4
+    assert isinstance(caught.value.__cause__, EngineDeadError)
+    assert "EngineCore encountered an issue" in str(caught.value)
+    # An answer between them says that the engine lives.
+    engine = Engine([i for i in range(8) if i % 3])
+    found = Halving(4).run(asks(8), engine.do, engine.start)
+    assert [i for i, answer in enumerate(found) if answer.text] == list(range(0, 8, 3))
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(DataError("captions.captioner.model: no start", fix="mend it"), "no start\n  fix: mend it"),
+     (RuntimeError("CUDA error: device-side assert triggered"), "is gone .RuntimeError: CUDA error")],
+)  # fmt: skip
+def test_what_stops_a_captioner_keeps_what_the_same_call_had_answered(
+    error: Exception, told: str
+) -> None:
+    """Such as an engine that does not start again after it died."""
 
     def do(asked: Sequence[Ask]) -> list[Answer]:
-        sizes.append(len(asked))
-        if len(asked) > least:
-            raise RuntimeError("Engine core initialization failed. See root cause above.")
+        if len(asked) > 2:
+            raise EngineDeadError
+        if asked[0].seed >= 2:
+            raise error
         return [Answer("A street.") for _ in asked]
 
-    least = 2
-    assert len(Halving(8).run(asks(8), do)) == 8 and sizes == [8, 4, 2, 2, 2, 2]
-    least = 0
-    with pytest.raises(RuntimeError, match="Engine core"):
-        Halving(2).run(asks(2), do)
+    with pytest.raises(CaptionerStopped, match=told) as caught:
+        Halving(4).run(asks(4), do)
+    assert [answer.text for answer in caught.value.answers if answer] == ["A street."] * 2
+    with pytest.raises(type(error)):
+        Halving(2).run(asks(4)[2:], do)

@@ -73,9 +73,9 @@ def save_llava(folder: Path) -> Path:
     return folder
 
 
-def save_qwen(folder: Path) -> Path:
+def save_qwen(folder: Path, width: int = 16) -> Path:
     """A Qwen2.5-VL: pictures of any size, of which each 28 x 28 pixels are a token; places in three
-    dimensions; it chats, with or without a picture."""
+    dimensions; it chats, with or without a picture. A GPU's kernels want heads of 64, so a `width` of 128."""
     import torch
     from transformers import (
         Qwen2_5_VLConfig,
@@ -88,13 +88,13 @@ def save_qwen(folder: Path) -> Path:
     tokenizer = _tokenizer(QWEN)
     ids = dict(zip(QWEN, tokenizer.convert_tokens_to_ids(list(QWEN)), strict=True))
     text = {
-        "vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2,
+        "vocab_size": len(tokenizer), "hidden_size": width, "intermediate_size": width, "num_hidden_layers": 2,
         "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 2048,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]},
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [width // 8, width // 16, width // 16]},
         "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.3,
     }  # fmt: skip
     vision = {
-        "depth": 2, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16,
+        "depth": 2, "hidden_size": width, "intermediate_size": width, "num_heads": 2, "out_hidden_size": width,
         "fullatt_block_indexes": [1], "window_size": 56, "initializer_range": 0.3,
     }  # fmt: skip
     config = Qwen2_5_VLConfig(

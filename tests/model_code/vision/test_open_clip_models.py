@@ -190,6 +190,16 @@ def test_a_pretrained_tag_brings_its_settings(
     record = pretrained_checkpoint(own, pictures(), TEXTS).record
     assert asked and record["model"]["mean"] == [0.1] * 3 and record["name"] == "ViT-B-32 openai"
 
+    pinned = own.model_copy(update={"pretrained_sha256": weights["sha256"]})
+    assert pretrained_checkpoint(pinned, pictures(), TEXTS).record == record
+    other = own.model_copy(update={"pretrained_sha256": "0" * 64})
+    with pytest.raises(DataError, match=r"captions\.clip\.pretrained: .* not those") as caught:
+        pretrained_checkpoint(other, pictures(), TEXTS)
+    assert weights["sha256"] in caught.value.what
+    with pytest.raises(ValueError, match="goes with `pretrained`"):
+        OpenClip.model_validate({**choice(tmp_path / "own.pt").model_dump(),
+                                 "pretrained_sha256": "0" * 64})  # fmt: skip
+
 
 def test_what_cannot_be_is_told_with_the_way_out(tmp_path: Path) -> None:
     for model, tag, message in (
