@@ -466,7 +466,11 @@ def _losses(spec: MethodSpec, ctx: Context, written: Written) -> bytes | None:
     ]
     rows += [  # a second training, on a panel of its own
         {**fit, "variant": f"{fit['variant']} {name}", "loss": loss, "validation": []}
-        for key, name in (("align_loss", "alignment"), ("word_loss", "words"))
+        for key, name in (
+            ("align_loss", "alignment"),
+            ("word_loss", "words"),
+            ("contrast_loss", "contrast"),
+        )
         for fit, loss in ((record["fit"], record.get(key)) for record in records)
         if loss
     ]
