@@ -322,11 +322,12 @@ def _flows(handle: Handle, ids: np.ndarray) -> dict[str, Any]:
 def _hourly_flows(handle: Handle, ids: np.ndarray) -> dict[str, Any]:
     """The trips by hour; a ready matrix has none."""
     import numpy as np
+    import pyarrow.compute as pc
 
     from model_code.methods.base import HourlyFlows
 
-    table = handle.frame()
-    table = table[table["source"] == "trips"]
+    rows = handle.arrow()
+    table = rows.filter(pc.equal(rows["source"], "trips")).to_pandas()
     flows = HourlyFlows(
         _index(ids, table["origin_id"]),
         _index(ids, table["destination_id"]),

@@ -225,13 +225,13 @@ def _target_map(ctx: Context, written: Written) -> bytes:
 
 def _target_inputs(city: City) -> tuple[str, ...]:
     counts = {getattr(indicator.source, "count", "") for indicator in city.indicators.values()}
-    pois = ("region_pois",) if counts & {"pois", "comments"} else ()
-    pois += ("pois",) if "comments" in counts else ()
+    pois = ("poi_counts",) if "pois" in counts else ()
+    pois += ("pois", "region_pois") if "comments" in counts else ()
     flows = ("mobility",) if counts & {"trips_out", "trips_in", "hourly_outflow"} else ()
     return ("regions", *pois, *flows)
 
 
-@stage(group="targets", kinds=("rasterio",), inputs=("regions", "pois", "region_pois", "mobility"),
+@stage(group="targets", kinds=("rasterio",), inputs=("regions", "pois", "region_pois", "poi_counts", "mobility"),
        reads=_target_inputs, config=(*_PARTITION, "indicators"), raw=("indicators", "partition"),
        picture=_target_map)  # fmt: skip
 def targets(ctx: Context) -> Product:

@@ -465,7 +465,9 @@ def embeddings(city: Manhattan) -> dict[str, Callable[[int], Floats]]:
         "HREP (`hrep`)": lambda seed: registered(city, "hrep", seed),
         "MVURE (`mvure`)": lambda seed: registered(city, "mvure", seed),
         "ReMVC (`remvc`)": lambda seed: registered(city, "remvc", seed),
-        "MGFN (`mgfn`, its authors' patterns)": lambda seed: registered(city, "mgfn", seed),
+        "MGFN (`mgfn`, its authors' patterns)": lambda seed: registered(
+            city, "mgfn", seed, neighbours=None
+        ),
         "graph half, decoder as printed": lambda seed: as_printed(city, seed),
         "the same, decoder with scale and bias": lambda seed: as_printed(city, seed, "scaled"),
         "views alone, on nodes of trips and POIs": joined(graphs=True),

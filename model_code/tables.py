@@ -535,8 +535,8 @@ _ALL = (
         Column("source", "string", "file or table that it comes from"),
         Column("row", "int64", "position in that source", low=0),
         Column("reason", "string", "short reason, the same for all rows of its sort"),
-        Column("detail", "string", "what was found; of a reason's rows in one source, with the first "
-               "10,000"),
+        Column("detail", "string", "what was found; empty after the first 10,000 rows of one reason in one "
+               "source"),
         Column("items", "float64", "items that the row stands for; fractions where zones are shared by "
                "area, 0 for a note without a loss", low=0),
     ),

@@ -101,7 +101,7 @@ def region_pois(
 
 
 def count_pois(region_pois_path: str) -> pa.Table:
-    """POIs by region and category (contract `poi_counts`), as a stream.
+    """POIs by region and category (contract `poi_counts`).
 
     Args:
         region_pois_path: Parquet with the contract `region_pois`.

@@ -52,6 +52,7 @@ class Setting:
     root: str
     pois: pd.DataFrame | None
     region_pois: pd.DataFrame | None
+    poi_counts: pd.DataFrame | None
     mobility: pd.DataFrame | None
     rejections: Rejections
 
@@ -68,6 +69,7 @@ def make_targets(
     *,
     pois: pd.DataFrame | None = None,
     region_pois: pd.DataFrame | None = None,
+    poi_counts: pd.DataFrame | None = None,
     mobility: pd.DataFrame | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame, Rejections]:
     """The tables `targets` and `indicators`, and what was rejected.
@@ -78,13 +80,14 @@ def make_targets(
         locator: `locate(x_m, y_m)` gives the position of a region in `regions`, or -1.
         root: data root.
         pois: the table `pois`, where an indicator counts comments.
-        region_pois: the table `region_pois`, where an indicator counts POIs or comments.
+        region_pois: the table `region_pois`, likewise.
+        poi_counts: the table `poi_counts`, where an indicator counts POIs.
         mobility: the table `mobility`, where an indicator counts trips.
 
     Raises:
         DataError: naming `indicators.<name>.source.<key>`, what is wrong and what the file has.
     """
-    setting = Setting(regions, locator, root, pois, region_pois, mobility, Rejections())
+    setting = Setting(regions, locator, root, pois, region_pois, poi_counts, mobility, Rejections())
     tables, rows = [], []
     for name in sorted(indicators):
         indicator = indicators[name]
@@ -348,22 +351,7 @@ def _city(source: CityValue, key: str, setting: Setting) -> Found:
     n = len(setting.regions)
     ids = setting.regions["region_id"].to_numpy()
     if source.count in ("pois", "comments"):
-        if setting.region_pois is None:
-            raise DataError(
-                f"{key}.count: {source.count} needs POIs", fix="add a file to sources.pois"
-            )
-        located = setting.region_pois.assign(items=1.0)
-        if source.count == "comments":
-            assert setting.pois is not None
-            located = located.merge(setting.pois[["poi_id", "comments"]], on="poi_id")
-            located["items"] = located["comments"].str.len()
-            if setting.pois["comments"].isna().all():
-                raise DataError(
-                    f"{key}.count: no POI source has comments",
-                    fix="name the column in sources.pois.<n>.columns.comments, "
-                    "or remove the indicator",
-                )
-        found = located.groupby("region_id")["items"].sum()
+        found = _comments(key, setting) if source.count == "comments" else _pois(key, setting)
         return found.reindex(ids, fill_value=0.0).to_numpy(float), np.ones(n)
     if setting.mobility is None:
         raise DataError(
@@ -379,6 +367,28 @@ def _city(source: CityValue, key: str, setting: Setting) -> Found:
     column = {"trips_out": "outflow", "trips_in": "inflow"}[source.count]
     total = one_source(setting.mobility).groupby("region_id")[column].sum()
     return total.reindex(ids, fill_value=0.0).to_numpy(float), np.ones(n)
+
+
+def _pois(key: str, setting: Setting) -> pd.Series:
+    """POIs by region, of those that have any."""
+    if setting.poi_counts is None:
+        raise DataError(f"{key}.count: pois needs POIs", fix="add a file to sources.pois")
+    return setting.poi_counts.groupby("region_id")["poi_count"].sum()
+
+
+def _comments(key: str, setting: Setting) -> pd.Series:
+    """Comments by region, of those that have POIs; NaN where none of these comes from a source with
+    comments."""
+    if setting.pois is None or setting.region_pois is None:
+        raise DataError(f"{key}.count: comments needs POIs", fix="add a file to sources.pois")
+    if setting.pois["comments"].isna().all():
+        raise DataError(
+            f"{key}.count: no POI source has comments",
+            fix="name the column in sources.pois.<n>.columns.comments, or remove the indicator",
+        )
+    said = setting.pois[["poi_id"]].assign(items=setting.pois["comments"].str.len())
+    located = setting.region_pois[["poi_id", "region_id"]].merge(said, on="poi_id")
+    return located.groupby("region_id")["items"].sum(min_count=1)
 
 
 _READERS: dict[type, Callable[[Any, str, Setting], Found]] = {

@@ -211,9 +211,10 @@ class RemvcConfig(Probed):
 class MgfnConfig(Probed):
     patterns: int = Field(7, ge=1, description="that the hours are clustered into, at most")
     neighbours: int | None = Field(
-        None,
+        64,
         ge=1,
-        description="that a region hears in a pattern and direction, by their trips; null: all",
+        description="that a region hears in a pattern and direction, by their trips; null: all that it has "
+        "trips with, which are too many where trips are dense",
     )
     width: int = Field(96, ge=1, description="of a region in a pattern, and of the embedding")
     layers: int = Field(1, ge=1, description="of messages within a pattern; 3 in the authors' code")

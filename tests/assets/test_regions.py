@@ -130,10 +130,10 @@ def test_contact_sheets_show_rows_from_the_whole_table(lake: Lake) -> None:
 
 def test_targets_read_only_the_tables_that_are_counted(built: Place) -> None:
     city = load_city(built.yaml)
-    assert set(regions._target_inputs(city)) == {"regions", "region_pois", "mobility"}
+    assert set(regions._target_inputs(city)) == {"regions", "poi_counts", "mobility"}
     comments = Indicator.model_validate({"source": {"kind": "city", "count": "comments"}})
     told = city.model_copy(update={"indicators": {"comments": comments}})
-    assert regions._target_inputs(told) == ("regions", "region_pois", "pois")
+    assert regions._target_inputs(told) == ("regions", "pois", "region_pois")
     others = {n: i for n, i in city.indicators.items() if not getattr(i.source, "count", "")}
     assert others and len(others) < len(city.indicators)
     plain = city.model_copy(update={"indicators": others})

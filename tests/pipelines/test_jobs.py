@@ -50,6 +50,12 @@ def test_the_sensor_asks_for_what_changed_files_touch_and_once(here: Place) -> N
     assert requests()[0].run_key != first.run_key
 
 
+def test_the_sensor_warns_of_a_bad_yaml(here: Place, capfd: pytest.CaptureFixture[str]) -> None:
+    (here.root / "cities" / "worse.yaml").write_text("name: worse\n")
+    assert requests() == []
+    assert "worse is no partition" in capfd.readouterr().err
+
+
 def test_a_damaged_record_stops_no_city_and_is_made_again_once(here: Place) -> None:
     config = here.config() | {"name": "early", "simulator": None}
     (here.root / "cities" / "early.yaml").write_text(yaml.safe_dump(config))

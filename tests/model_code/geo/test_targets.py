@@ -283,11 +283,15 @@ def test_polygon_sums_are_kept(tmp_path_factory, seed):
 
 POIS = pd.DataFrame(
     {
-        "poi_id": [0, 2, 3, 7],
-        "comments": [["a", "b"], None, np.array(["c"], object), ["d"]],
+        "poi_id": [0, 2, 3, 7, 8],
+        "comments": [["a", "b"], None, np.array(["c"], object), ["d"], None],
     }
 )
-REGION_POIS = pd.DataFrame({"poi_id": [0, 2, 3], "region_id": ["r000", "r000", "r001"]})
+REGION_POIS = pd.DataFrame({"poi_id": [0, 2, 3, 8], "region_id": ["r000", "r000", "r001", "r002"]})
+POI_COUNTS = pd.DataFrame(
+    {"region_id": ["r000", "r000", "r001", "r002"], "category": ["a", "b", "a", "a"],
+     "poi_count": 1}
+)  # fmt: skip
 MOBILITY = pd.DataFrame(
     {
         "source": ["od", "od", "trips", "trips", "trips"],
@@ -310,11 +314,11 @@ def test_counts_of_the_citys_own_tables(tmp_path):
         "out": count("trips_out"),
         "in": count("trips_in"),
     }
-    values, catalogue, _ = make(
-        tmp_path, indicators, pois=POIS, region_pois=REGION_POIS, mobility=MOBILITY
-    )
-    assert values["pois"] == {"r000": 2, "r001": 1, "r002": 0, "r003": 0}
-    assert values["comments"] == {"r000": 2, "r001": 1, "r002": 0, "r003": 0}
+    tables = {"pois": POIS, "region_pois": REGION_POIS, "poi_counts": POI_COUNTS}
+    values, catalogue, _ = make(tmp_path, indicators, **tables, mobility=MOBILITY)
+    assert values["pois"] == {"r000": 2, "r001": 1, "r002": 1, "r003": 0}
+    # The one POI of r002 comes from a source without comments, so nobody knows; r003 has no POI.
+    assert values["comments"] == {"r000": 2, "r001": 1, "r003": 0}
     assert values["out"] == {"r000": 50, "r001": 0, "r002": 0, "r003": 0}  # the ready matrix wins
     assert values["in"] == {"r000": 8, "r001": 3, "r002": 0, "r003": 0}
     assert catalogue.loc["out", "contained_in"] == ["flows"]
@@ -407,6 +411,6 @@ def test_errors_name_the_key(tmp_path, indicator, words):
 
 
 def test_no_comments_is_not_zero_comments(tmp_path):
-    pois = POIS.assign(comments=pd.Series([None] * 4, dtype=object))
+    pois = POIS.assign(comments=pd.Series([None] * 5, dtype=object))
     with pytest.raises(DataError, match=r"indicators\.c\.source\.count: no POI source has comm"):
         make(tmp_path, {"c": count("comments")}, pois=pois, region_pois=REGION_POIS)
