@@ -691,9 +691,6 @@ class ReadConfig(Probed):
     built: tuple[str, ...] = Field(
         ("building", "industrial", "road"), description="segmenter's classes that are built on"
     )
-    classes: tuple[str, ...] | None = Field(
-        None, description="of the satellite segmenter, in order, where it is one of your own"
-    )
     grade_quantiles: tuple[float, float] = Field(
         (1 / 3, 2 / 3), description="of the built-up share, between the three grades"
     )

@@ -53,8 +53,6 @@ from model_code.pca import principal_axes
 from model_code.training import Settings, evaluating, fit, load_arrays, seeded, state_arrays
 from model_code.vision.backbones import ImageEncoder
 from model_code.vision.pictures import resized
-from model_code.vision.segment_classes import class_list
-from model_code.vision.segmentation import LAND_COVER_CLASSES
 
 _GRADES = 3
 _CHIPS = 64  # whose tiles are encoded at once outside training
@@ -71,7 +69,7 @@ def built_share(data: RegionData, config: ReadConfig) -> Floats:
     """Share [N] of each chip's pixels that is built on; NaN where the segmenter has not judged.
 
     Raises:
-        DataError: chips have no shares, or their classes are not known.
+        DataError: chips have no shares, or no class is one of `built`.
     """
     if data.chip_shares is None:
         raise DataError(
@@ -79,19 +77,11 @@ def built_share(data: RegionData, config: ReadConfig) -> Floats:
             fix="give the city a segmenter of the view satellite (see `captions`), or remove "
             "`methods.read`",
         )
-    count = data.chip_shares.shape[1]
-    known = (LAND_COVER_CLASSES, class_list("loveda").names)
-    names = config.classes or next((own for own in known if len(own) == count), ())
-    if len(names) != count:
-        raise DataError(
-            f"read: the satellite segmenter tells {count} classes apart, and {len(names)} are named",
-            fix="set methods.read.config.classes to their names, in order",
-        )
-    built = [k for k, name in enumerate(names) if name in config.built]
+    built = [k for k, name in enumerate(data.chip_classes) if name in config.built]
     if not built:
         raise DataError(
             f"read: none of {', '.join(config.built)} is a class of the satellite segmenter",
-            fix=f"set methods.read.config.built to some of {', '.join(names)}",
+            fix=f"set methods.read.config.built to some of {', '.join(data.chip_classes)}",
         )
     found: Floats = np.asarray(data.chip_shares[:, built], np.float64).sum(axis=1)
     return found

@@ -28,7 +28,7 @@ from tests.model_code.methods.fake_city import equal, fake_city, r2
 
 CONFIG = ReadConfig(
     chip_px=32, tiles=2, components=3, epochs=2, batch=13, augment=False, dropout=0.0,
-    built=("house",), classes=("house", "park", "lake"), ramp_steps=4,
+    built=("house",), ramp_steps=4,
 )  # fmt: skip
 EVERYONE = np.ones(40, bool)
 
@@ -186,16 +186,19 @@ def test_grades_are_thirds_of_the_built_up_share_of_the_drawn(data: RegionData) 
     assert (few != drawn_grades(share, usable, config(graded=0.4), 1)[0]).any()
 
 
-def test_classes_of_known_segmenters_need_no_names(data: RegionData) -> None:
-    for count, built in ((8, [1, 2, 3]), (7, [1, 2])):
-        shares = np.random.default_rng(0).random((40, count)).astype(np.float32)
-        found = built_share(replace(data, chip_shares=shares), ReadConfig())
-        np.testing.assert_allclose(found, shares[:, built].sum(axis=1), rtol=1e-6)
+def test_classes_are_those_that_the_segmenter_names_however_many(data: RegionData) -> None:
+    shares = np.random.default_rng(0).random((40, 7)).astype(np.float32)
+    names = ("urban", "agriculture", "range", "forest", "water", "barren", "unknown")
+    land = replace(data, chip_shares=shares, chip_classes=names)  # as many as LoveDA has
+    for built, columns in (("urban",), [0]), (("barren", "urban"), [0, 5]):
+        found = built_share(land, config(built=built))
+        np.testing.assert_allclose(found, shares[:, columns].sum(axis=1), rtol=1e-6)
+    with pytest.raises(DataError, match="none of building, industrial, road"):
+        built_share(land, ReadConfig())
 
 
 def test_what_cannot_work_is_refused(data: RegionData) -> None:
     for changes, cut, words in (
-        ({"classes": None}, {}, r"3 classes apart[\s\S]*methods\.read\.config\.classes"),
         ({"built": ("mill",)}, {}, r"none of mill[\s\S]*house, park, lake"),
         ({}, {"chip_shares": None}, r"no satellite chip was segmented[\s\S]*`captions`"),
         ({}, {"chip_shares": np.full((40, 3), 0.2)}, r"equally built up[\s\S]*grade_quantiles"),
