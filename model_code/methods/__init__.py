@@ -701,7 +701,7 @@ class ReadConfig(Probed):
     augment: bool = Field(True, description="mirror and turn tiles at random in training")
     dropout: float = Field(0.2, ge=0, lt=1, description="of the features, in training")
     consistency: float = Field(1.0, ge=0, description="weight of the teacher's word")
-    ramp_steps: int = Field(100, ge=1, description="until that weight is whole")
+    ramp_share: float = Field(0.3, gt=0, le=1, description="of the steps until it is whole")
     decay: float = Field(0.99, ge=0, lt=1, description="of the teacher's weights, a step")
     components: int = Field(10, ge=1, description="principal components of a tile's features")
     epochs: int = Field(20, ge=1)
