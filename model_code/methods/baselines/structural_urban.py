@@ -136,11 +136,13 @@ class GraphRegions(StreetRegions):
         real = (view >= 0).nonzero()[:, 0]
         view = view[real]
         if self.training:
-            nearest = nearest_within(self.places[view], owner[real].numpy(), self.neighbours)
+            nearest = nearest_within(
+                self.places[view.numpy()], owner[real].numpy(), self.neighbours
+            )
             place = real
         else:
             nearest = self.nearest[view]
-            place = torch.empty(len(self.nearest), dtype=torch.int64).index_copy(0, view, real)
+            place = torch.full((len(self.nearest),), -1).index_copy(0, view, real)
         links = torch.full((len(owner), nearest.shape[1]), -1)
         links[real] = torch.where(nearest >= 0, place[nearest], -1)
         return links

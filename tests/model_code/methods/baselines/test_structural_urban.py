@@ -145,6 +145,9 @@ def test_in_training_the_nearest_of_those_that_are_shown_are_linked(data: Region
     view, owner = torch.cat([everyone, torch.tensor([-1])]), torch.cat([owner, torch.tensor([40])])
     found = regions.links(view, owner)
     assert found.tolist() == [*map(twin, range(len(everyone))), [-1, -1]]
+    alone = torch.tensor([3]), torch.tensor([0])
+    assert (regions.links(*alone) < 0).all() and (regions.train().links(*alone) < 0).all()
+    regions.eval()
     nobody = torch.tensor([-1, -1]), torch.tensor([0, 1])
     assert (regions.links(*nobody) < 0).all() and (regions.train().links(*nobody) < 0).all()
 
