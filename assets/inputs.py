@@ -73,7 +73,7 @@ def region_data(
         "chip_captions": lambda table: _chip_captions(table, ids),
         "view_captions": lambda table: _view_captions(table, _view_ids(handles)),
         "view_locations": lambda table: _locations(table, _view_ids(handles)),
-        "shares": lambda table: _of_pictures(table, "shares", ids),
+        "shares": lambda table: _image_shares(table, ids),
         "image_features": lambda table: _of_pictures(table, "feature", ids),
         "descriptions": lambda table: _descriptions(table, ids),
         "adjacency": lambda table: _neighbours(table, ids),
@@ -219,16 +219,10 @@ def measured_shares(handle: Handle, view: str, ids: np.ndarray) -> tuple[list[st
     import numpy as np
     import pandas as pd
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
     if not handle.fingerprint:
         return [], np.empty((len(ids), 0), np.float32)
-    classes: list[str] = []
-    with pq.ParquetFile(handle.path()) as file:  # the same of all pictures of a view
-        for batch in file.iter_batches(1024, columns=["view", "classes"]):
-            if (at := pc.index(batch.column("view"), view).as_py()) >= 0:
-                classes = batch.column("classes")[at].as_py()
-                break
+    classes = _classes(handle, view)
     table = handle.arrow(["view", "image_id", "shares"])
     table = table.filter(pc.equal(table.column("view"), view))
     lists = table.column("shares").combine_chunks()
@@ -243,6 +237,19 @@ def measured_shares(handle: Handle, view: str, ids: np.ndarray) -> tuple[list[st
         there = row[place] >= 0
         shares[there] = lists.flatten().to_numpy().reshape(len(judged), -1)[row[place][there]]
     return classes, shares
+
+
+def _classes(handle: Handle, view: str) -> list[str]:
+    """Classes of `image_shares`, which are the same of all pictures of a view."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(handle.path()) as file:
+        for batch in file.iter_batches(1024, columns=["view", "classes"]):
+            if (at := pc.index(batch.column("view"), view).as_py()) >= 0:
+                classes: list[str] = batch.column("classes")[at].as_py()
+                return classes
+    return []
 
 
 def _chips(handle: Handle, ids: np.ndarray, min_valid_share: float) -> dict[str, Any]:
@@ -408,6 +415,13 @@ def _of_pictures(handle: Handle, column: str, ids: np.ndarray) -> dict[str, Any]
         found["view_region"] = _index(ids, views["region_id"])
         views = views.set_index("image_id")
         found[f"view_{named}"] = _vectors(views, column, views.index.to_numpy())
+    return found
+
+
+def _image_shares(handle: Handle, ids: np.ndarray) -> dict[str, Any]:
+    found = _of_pictures(handle, "shares", ids)
+    if "chip_shares" in found:
+        found["chip_classes"] = tuple(_classes(handle, "satellite"))
     return found
 
 

@@ -692,9 +692,6 @@ class ReadConfig(Probed):
     built: tuple[str, ...] = Field(
         ("building", "industrial", "road"), description="segmenter's classes that are built on"
     )
-    classes: tuple[str, ...] | None = Field(
-        None, description="of the satellite segmenter, in order, where it is one of your own"
-    )
     grade_quantiles: tuple[float, float] = Field(
         (1 / 3, 2 / 3), description="of the built-up share, between the three grades"
     )
@@ -705,7 +702,7 @@ class ReadConfig(Probed):
     augment: bool = Field(True, description="mirror and turn tiles at random in training")
     dropout: float = Field(0.2, ge=0, lt=1, description="of the features, in training")
     consistency: float = Field(1.0, ge=0, description="weight of the teacher's word")
-    ramp_steps: int = Field(100, ge=1, description="until that weight is whole")
+    ramp_share: float = Field(0.3, gt=0, le=1, description="of the steps until it is whole")
     decay: float = Field(0.99, ge=0, lt=1, description="of the teacher's weights, a step")
     components: int = Field(10, ge=1, description="principal components of a tile's features")
     epochs: int = Field(20, ge=1)

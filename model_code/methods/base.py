@@ -57,7 +57,7 @@ class RegionData:
         view_text_kept [M] bool (False: calibration rejects the caption); chip_first_texts [N] and
         view_first_texts [M] the captions as they were before calibration;
         chip_shares [N, K1] and view_shares [M, K2] float32 pixel shares of segmentation classes (a
-        row of NaN: not applicable);
+        row of NaN: not applicable), with chip_classes [K1] as the satellite segmenter names them;
         chip_features [N, D] and view_features [M, D] float32 of a frozen encoder (a row of NaN: no
         picture);
         view_location_features [M, 512] float32 of the places of the views, by GeoCLIP;
@@ -99,6 +99,7 @@ class RegionData:
     view_text_kept: Mask | None = None
     view_first_texts: NDArray[np.str_] | None = None
     chip_shares: Floats | None = None
+    chip_classes: tuple[str, ...] = ()
     view_shares: Floats | None = None
     chip_features: Floats | None = None
     view_features: Floats | None = None

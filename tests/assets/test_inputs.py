@@ -169,6 +169,9 @@ class Table:
     def arrow(self, columns: list[str]) -> pa.Table:
         return pq.read_table(self.file, columns=columns)
 
+    def frame(self, columns: list[str]) -> pd.DataFrame:
+        return self.arrow(columns).to_pandas()
+
 
 def grey_chips(path: Path, height_px: int = 8) -> tuple[Table, np.ndarray]:
     """Ten chips of one band in groups of four rows, of which every other is hidden by clouds."""
@@ -255,6 +258,25 @@ def test_a_table_of_other_regions_is_an_error_that_says_what_to_run() -> None:
     check_regions(ids, ids)
     with pytest.raises(DataError):
         check_regions(ids, ids[:2])
+
+
+def test_shares_of_chips_come_with_the_classes_of_their_own_segmenter(tmp_path: Path) -> None:
+    measured = {
+        "view": ["street_view", "satellite", "satellite"],
+        "image_id": ["v", "r0", "r1"],
+        "region_id": ["r0", "r0", "r1"],
+        "classes": [["sky", "road"], ["urban", "water"], ["urban", "water"]],
+        "shares": pa.array([[0.5, 0.5], [], [0.75, 0.25]], pa.list_(pa.float32())),
+    }
+    table = Table(tmp_path / "image_shares.parquet", measured, 2)
+    found = inputs._image_shares(table, np.array(["r0", "r1"]))
+    assert found["chip_classes"] == ("urban", "water")
+    np.testing.assert_array_equal(found["chip_shares"], [[np.nan, np.nan], [0.75, 0.25]])
+    streets = Table(tmp_path / "streets.parquet", {n: c[:1] for n, c in measured.items()}, 2)
+    assert set(inputs._image_shares(streets, np.array(["r0", "r1"]))) == {
+        "view_region",
+        "view_shares",
+    }
 
 
 def test_pictures_of_one_table_have_one_size() -> None:

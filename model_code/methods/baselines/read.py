@@ -25,6 +25,8 @@ What departs:
   of its tiles, so the mean of the tiles' logits is compared with it. The consistency is by tile.
 - Tiles of the lowest grade are not thrown out, for a region may have no other: a tile counts by the chance
   that it is of a higher one.
+- The teacher's word counts in full after a share of the steps (`ramp_share`), so that a city of few chips
+  has it, too.
 - The backbone is small and starts from chance; `resnet18` with a local file is the paper's.
 - What the student sees when training is over is the embedding, as it is the lightweight one.
 - A region without a chip stands at the mean of the others.
@@ -53,15 +55,12 @@ from model_code.pca import principal_axes
 from model_code.training import Settings, evaluating, fit, load_arrays, seeded, state_arrays
 from model_code.vision.backbones import ImageEncoder
 from model_code.vision.pictures import resized
-from model_code.vision.segment_classes import class_list
-from model_code.vision.segmentation import LAND_COVER_CLASSES
 
 _GRADES = 3
 _CHIPS = 64  # whose tiles are encoded at once outside training
 _SAMPLE = 50_000  # tiles that principal components and the token are of, at most
-_FLAT = (
-    1e-6  # variance of a component in a chip, beside its variance among all, without correlations
-)
+# Variance of a component in a chip, beside its variance among all, without correlations.
+_FLAT = 1e-6
 
 
 # --- grades --------------------------------------------------------------------------------------
@@ -71,27 +70,20 @@ def built_share(data: RegionData, config: ReadConfig) -> Floats:
     """Share [N] of each chip's pixels that is built on; NaN where the segmenter has not judged.
 
     Raises:
-        DataError: chips have no shares, or their classes are not known.
+        DataError: chips have no shares, or no class is one of `built`.
     """
     if data.chip_shares is None:
         raise DataError(
-            "read: no satellite chip was segmented, so none has a grade",
-            fix="give the city a segmenter of the view satellite (see `captions`), or remove "
-            "`methods.read`",
+            "read: no satellite chip has shares of what it shows, so none has a grade: none was "
+            "segmented, or too few were",
+            fix="give the city a segmenter of the view satellite (see `captions`), lower "
+            "`min_modality_share`, or remove `methods.read`",
         )
-    count = data.chip_shares.shape[1]
-    known = (LAND_COVER_CLASSES, class_list("loveda").names)
-    names = config.classes or next((own for own in known if len(own) == count), ())
-    if len(names) != count:
-        raise DataError(
-            f"read: the satellite segmenter tells {count} classes apart, and {len(names)} are named",
-            fix="set methods.read.config.classes to their names, in order",
-        )
-    built = [k for k, name in enumerate(names) if name in config.built]
+    built = [k for k, name in enumerate(data.chip_classes) if name in config.built]
     if not built:
         raise DataError(
             f"read: none of {', '.join(config.built)} is a class of the satellite segmenter",
-            fix=f"set methods.read.config.built to some of {', '.join(names)}",
+            fix=f"set methods.read.config.built to some of {', '.join(data.chip_classes)}",
         )
     found: Floats = np.asarray(data.chip_shares[:, built], np.float64).sum(axis=1)
     return found
@@ -158,14 +150,20 @@ class MeanTeacher(nn.Module):
     step: Tensor
 
     def __init__(
-        self, student: Grader, chips: Tensor, grades: NDArray[np.int64], config: ReadConfig
+        self,
+        student: Grader,
+        chips: Tensor,
+        grades: NDArray[np.int64],
+        config: ReadConfig,
+        steps: int,
     ) -> None:
-        """Of chips uint8 [N, P, P, 3] with `grades` [N], -1 where a chip has none."""
+        """Of chips uint8 [N, P, P, 3] with `grades` [N], -1 where a chip has none; trained for so many
+        `steps`."""
         super().__init__()
         self.student, self.teacher = student, copy.deepcopy(student).requires_grad_(False)
         self.chips, self.grades = chips, torch.from_numpy(grades)
         self.tiles, self.consistency = config.tiles, config.consistency
-        self.ramp_steps, self.decay = config.ramp_steps, config.decay
+        self.ramp_steps, self.decay = config.ramp_share * steps, config.decay
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     def loss(self, index: Tensor) -> Tensor:
@@ -205,11 +203,14 @@ class MeanTeacher(nn.Module):
 
 def tile_statistics(parts: Tensor, weight: Tensor, floor: Tensor) -> Tensor:
     """Statistics [B, 1 + 2 K + K (K - 1) / 2] of components [B, T, K] of tiles that count by `weight`
-    [B, T]: the sum of the weights; means; deviations; correlations of each pair of components.
+    [B, T], all alike where none counts: the sum of the weights; means; deviations; correlations of each
+    pair of components.
     `floor` [K] is added to the variances in the correlations, so that tiles that are all alike have
     none."""
     total = weight.sum(dim=1)  # [B]
-    share = (weight / total[:, None].clamp(min=1e-6))[:, :, None]
+    some = (total > 0)[:, None]
+    share = weight / total[:, None].where(some, 1)
+    share = share.where(some, 1 / weight.shape[1])[:, :, None]
     mean = (share * parts).sum(dim=1)  # [B, K]
     apart = parts - mean[:, None]
     both = (share * apart).transpose(1, 2) @ apart  # [B, K, K]
@@ -217,9 +218,7 @@ def tile_statistics(parts: Tensor, weight: Tensor, floor: Tensor) -> Tensor:
     scale = (variance + floor).sqrt()
     alike = both / (scale[:, :, None] * scale[:, None, :])
     one, other = torch.triu_indices(parts.shape[2], parts.shape[2], 1)
-    return torch.cat(
-        [total[:, None], mean, variance.clamp(min=0).sqrt(), alike[:, one, other]], dim=1
-    )
+    return torch.cat([total[:, None], mean, variance.sqrt(), alike[:, one, other]], dim=1)
 
 
 class Read:
@@ -242,7 +241,8 @@ class Read:
             student = Grader(config)
             if config.weights is not None:
                 student.backbone.load_file(config.weights.path, config.weights.sha256)
-            training = MeanTeacher(student, chips, grades, config)
+            steps = config.epochs * math.ceil(usable.sum() / config.batch)
+            training = MeanTeacher(student, chips, grades, config, steps)
         history = fit(
             training,
             np.flatnonzero(usable),
@@ -309,7 +309,8 @@ def _seen(student: Grader, chips: Tensor, config: ReadConfig) -> tuple[Tensor, T
     with evaluating(student):
         found: Tensor = student.backbone(tiles_of(chips, config.tiles))
         chance = student.grades(found).softmax(dim=1)
-    return found.view(len(chips), -1, student.width), (1 - chance[:, 0]).view(len(chips), -1)
+    higher = chance[:, 1:].sum(dim=1)  # 1 less the lowest's would round to 0
+    return found.view(len(chips), -1, student.width), higher.view(len(chips), -1)
 
 
 def _statistics(features: Tensor, weight: Tensor, tensors: Mapping[str, Any]) -> Floats:

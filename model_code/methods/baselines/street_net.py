@@ -165,7 +165,7 @@ class StreetMethod:
         workspace: Workspace = NOWHERE,
     ) -> Checkpoint:
         assert isinstance(config, StreetNetConfig)
-        with seeded(seed):
+        with seeded(seed, 2):  # other numbers than those that the heads start from
             encoder = self.encoder(data, config, parts.train)
         files = {"satellite": config.satellite_weights, "street_view": config.street_view_weights}
         for kind, file in files.items():
@@ -175,7 +175,7 @@ class StreetMethod:
         seen = parts.train | parts.val
         record = self.prepare(encoder, data, config, seen, seed=seed, workspace=workspace)
         net = tune(
-            lambda: self.encoder(data, config, parts.train),
+            lambda: encoder,  # which holds the pictures, so that there is one
             targets,
             parts,
             Settings(

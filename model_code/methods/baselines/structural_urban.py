@@ -26,7 +26,7 @@ What departs:
   draws one of the nearest pictures as the positive of a picture.
 - Backbones as in `vision_lstm`: small ones from chance, or the city's towers, which rest.
 - A region without street views is one node with a learned token in their place; so is a chip that a region
-  has not. In training a region shows a few of its street views, with the links between them.
+  has not. In training a region shows a few of its street views, and each is linked to the nearest of these.
 
 M street views, B regions in a batch, V nodes, K neighbours, W width, T pairs.
 """
@@ -92,13 +92,12 @@ class GraphRegions(StreetRegions):
 
     def __init__(self, data: RegionData, config: StructuralUrbanConfig, seen: Mask) -> None:
         super().__init__(data, config, seen)
-        self.width = config.width
-        self.nearest = torch.empty(0, 0, dtype=torch.int64)
+        self.width, self.neighbours = config.width, config.neighbours
         if "street_view" in self.kinds:
             assert data.view_lonlat is not None and data.view_region is not None
-            places = on_sphere(data.view_lonlat[self.view_order])
+            self.places = on_sphere(data.view_lonlat[self.view_order])
             owner = data.view_region[self.view_order]
-            self.nearest = nearest_within(places, owner, config.neighbours)
+            self.nearest = nearest_within(self.places, owner, config.neighbours)
             self.layers = nn.ModuleList([GraphLayer(config.width) for _ in range(config.layers)])
             self.readout = Aggregate(config.readout, config.width, 0)
         self.fusion = Fusion("attention", 2, config.width) if len(self.kinds) == 2 else None
@@ -121,19 +120,32 @@ class GraphRegions(StreetRegions):
         where = owner.to(nodes.device)
         if self.fusion is not None:
             nodes = self.fusion([nodes, self.chips(index)[where]])
-        links = self.links(view).to(nodes.device)
+        links = self.links(view, owner).to(nodes.device)
         for layer in self.layers:
             nodes = layer(nodes, links)
         return cast(Tensor, self.readout(nodes, where, len(index)))
 
-    def links(self, view: Tensor) -> Tensor:
-        """Of nodes that show the street views `view` [V] (-1: none), the nodes [V, K] that show their
-        nearest ones; -1 where that is not among them."""
-        place = torch.full((len(self.nearest) + 1,), -1)  # the last stands for -1
-        real = view >= 0
-        place[view[real]] = torch.arange(len(view))[real]
-        nearest = self.nearest[view.clamp(min=0)].masked_fill(~real[:, None], -1)
-        return place[nearest]
+    def links(self, view: Tensor, owner: Tensor) -> Tensor:
+        """Of nodes that show the street views `view` [V] (-1: none) of the regions `owner` [V], the nodes
+        [V, K] that show the nearest ones of the same region; -1 where there are fewer.
+
+        In training these are the nearest of those that are shown: of many street views few are shown,
+        and hardly ever the nearest of all. Else all are shown, and equally near ones must be the same
+        in any batch.
+        """
+        real = (view >= 0).nonzero()[:, 0]
+        view = view[real]
+        if self.training:
+            nearest = nearest_within(
+                self.places[view.numpy()], owner[real].numpy(), self.neighbours
+            )
+            place = real
+        else:
+            nearest = self.nearest[view]
+            place = torch.full((len(self.nearest),), -1).index_copy(0, view, real)
+        links = torch.full((len(owner), nearest.shape[1]), -1)
+        links[real] = torch.where(nearest >= 0, place[nearest], -1)
+        return links
 
 
 class NearPictures(nn.Module):

@@ -19,9 +19,10 @@ What departs:
   rest; `resnet18` with a local file is the paper's.
 - A linear map stands between a backbone and the LSTM, so that its width is free.
 - In training a region shows a few of its street views, in random order: the order in which a city's files
-  come says nothing of a street. Outside training it shows all, in that order.
+  come says nothing of a street. Outside training it shows all, in the order of their ids: the last state
+  is of all, but leans on the last of them, so that an embedding depends on how street views are named.
 - The published code reads a space at a time and takes pictures that are all zeros for padding. Here all
-  sequences of a batch are packed, and there is no padding to be read.
+  sequences of a batch are packed, without any padding.
 - A chip, or street views, that a region has not are a learned token each.
 
 `aggregate: mean` is the paper's comparison without an LSTM.
@@ -33,7 +34,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch.nn.utils.rnn import PackedSequence
 
 from model_code.fusion import Aggregate
 from model_code.methods import MethodConfig, VisionLstmConfig
@@ -57,21 +58,16 @@ class LastState(nn.Module):
             regions: B.
         """
         count = torch.bincount(owner, minlength=regions)
-        some = count.nonzero()[:, 0]  # [S]
+        some = count.nonzero()[:, 0]  # [S], whose sequences are not empty
         out = vectors.new_zeros(regions, vectors.shape[1])
         if not len(some):
             return out
-        longest = int(count.max())
+        # First all first vectors, then all second ones; the longest sequences come first in each.
+        some = some[torch.argsort(count[some], descending=True, stable=True)]
+        place = torch.empty_like(count).index_copy(0, some, torch.arange(len(some)))
         rank = torch.arange(len(owner)) - (count.cumsum(0) - count)[owner]
-        place = ((count > 0).cumsum(0) - 1)[owner] * longest + rank
-        padded = vectors.new_zeros(len(some) * longest, vectors.shape[1])
-        padded = padded.index_copy(0, place.to(vectors.device), vectors)
-        packed = pack_padded_sequence(
-            padded.view(len(some), longest, -1),
-            count[some],
-            batch_first=True,
-            enforce_sorted=False,
-        )
+        order = torch.argsort(rank * len(some) + place[owner])
+        packed = PackedSequence(vectors[order.to(vectors.device)], torch.bincount(rank))
         _, (last, _) = self.lstm(packed)  # [1, S, W], in the order of `some`
         return out.index_copy(0, some.to(vectors.device), last[0])
 
@@ -95,7 +91,7 @@ class SequenceRegions(StreetRegions):
             view, owner = self.streets(index)
             if self.training and self.shuffle:
                 chance = torch.rand(len(view), dtype=torch.float64)
-                view = view[torch.argsort(owner + chance)]  # which is still by owner
+                view = view[torch.argsort(owner + chance / 2)]  # which is still by owner
             vectors = self.pictured("street_view", view)
             where = owner if isinstance(self.sequence, LastState) else owner.to(vectors.device)
             states = self.sequence(vectors, where, len(index))

@@ -116,6 +116,7 @@ def _pictured(latents: np.ndarray, seed: int) -> dict[str, Any]:
         "view_text_kept": view_kept,
         "view_first_texts": np.where(view_kept, view_texts, "a first try"),
         "chip_shares": (latents / latents.sum(axis=1, keepdims=True)).astype(np.float32),
+        "chip_classes": ("house", "park", "lake"),
         "view_shares": (seen / seen.sum(axis=1, keepdims=True)).astype(np.float32),
         "chip_features": np.sin(latents @ mixed).astype(np.float32),
         "view_features": np.sin(seen @ mixed).astype(np.float32),

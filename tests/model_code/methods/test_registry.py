@@ -74,7 +74,6 @@ SMALL = {
     "autoencoder": {**CHIPS, "channels": 4},
     "read": {
         "chip_px": 32, "tiles": 2, "components": 3, "epochs": 1, "batch": 32, "built": ("house",),
-        "classes": ("house", "park", "lake"),
     },
     "vision_lstm": STREETS,
     "structural_urban": {**STREETS, "projection": 8, "contrast_epochs": 1},

@@ -12,10 +12,12 @@ from torch import Tensor
 from model_code.errors import DataError
 from model_code.methods import METHODS, ReadConfig
 from model_code.methods.base import Checkpoint, RegionData
+from model_code.methods.baselines import read
 from model_code.methods.baselines.read import (
     METHOD,
     Grader,
     MeanTeacher,
+    _seen,
     built_share,
     drawn_grades,
     tile_statistics,
@@ -28,7 +30,7 @@ from tests.model_code.methods.fake_city import equal, fake_city, r2
 
 CONFIG = ReadConfig(
     chip_px=32, tiles=2, components=3, epochs=2, batch=13, augment=False, dropout=0.0,
-    built=("house",), classes=("house", "park", "lake"), ramp_steps=4,
+    built=("house",), ramp_share=0.4,
 )  # fmt: skip
 EVERYONE = np.ones(40, bool)
 
@@ -59,7 +61,7 @@ def pretrained(data: RegionData, changed: ReadConfig = CONFIG, **kwargs: object)
 def training(data: RegionData, changed: ReadConfig = CONFIG) -> MeanTeacher:
     grades, _ = drawn_grades(built_share(data, changed), data.chip_present, changed, 0)
     with seeded(1):
-        return MeanTeacher(Grader(changed), METHOD._chips(data, changed), grades, changed)
+        return MeanTeacher(Grader(changed), METHOD._chips(data, changed), grades, changed, steps=10)
 
 
 def test_tiles_are_cut_in_rows() -> None:
@@ -110,6 +112,42 @@ def test_statistics_of_tiles_that_are_alike_are_finite() -> None:
     parts = torch.ones(2, 4, 3)
     found = tile_statistics(parts, torch.zeros(2, 4), torch.full((3,), 1e-6))
     assert found.isfinite().all() and (found[:, 7:] == 0).all()
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e-9, 1e-30])
+def test_tiles_that_hardly_count_are_told_apart_as_well(scale: float) -> None:
+    with seeded(0):
+        parts, weight, floor = torch.randn(3, 4, 3), torch.rand(3, 4), torch.full((3,), 1e-6)
+    found, small = (tile_statistics(parts, w, floor)[:, 1:] for w in (weight, scale * weight))
+    torch.testing.assert_close(small, found)
+    none, alike = (
+        tile_statistics(parts, w, floor)[:, 1:] for w in (torch.zeros(3, 4), torch.ones(3, 4))
+    )
+    torch.testing.assert_close(none, alike)
+
+
+def test_a_tile_counts_by_the_chance_of_a_higher_grade_however_small(data: RegionData) -> None:
+    student = Grader(CONFIG)
+    with torch.no_grad():
+        student.grades.weight.zero_()
+        student.grades.bias.copy_(torch.tensor([30.0, 0.0, 1.0]))
+    _, weight = _seen(student, METHOD._chips(data, CONFIG)[:2], CONFIG)
+    expected = (1 + np.e) * np.exp(-30)
+    np.testing.assert_allclose(weight, np.full((2, 4), expected), rtol=1e-4)
+
+
+def test_the_teacher_s_word_counts_in_full_after_a_share_of_all_steps(
+    data: RegionData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained, fit = [], read.fit
+    monkeypatch.setattr(read, "fit", lambda *a, **k: trained.append(a[0]) or fit(*a, **k))
+    pretrained(data)
+    (module,) = trained
+    steps = int(module.step)
+    assert steps == 2 * np.ceil(data.chip_present.sum() / 13) > 2
+    assert module.ramp_steps == pytest.approx(0.4 * steps) and module.ramp() == 1
+    module.step.zero_()
+    assert module.ramp() == pytest.approx(np.exp(-5))
 
 
 def test_the_loss_is_that_of_the_paper_tile_by_tile(data: RegionData) -> None:
@@ -186,18 +224,25 @@ def test_grades_are_thirds_of_the_built_up_share_of_the_drawn(data: RegionData) 
     assert (few != drawn_grades(share, usable, config(graded=0.4), 1)[0]).any()
 
 
-def test_classes_of_known_segmenters_need_no_names(data: RegionData) -> None:
-    for count, built in ((8, [1, 2, 3]), (7, [1, 2])):
-        shares = np.random.default_rng(0).random((40, count)).astype(np.float32)
-        found = built_share(replace(data, chip_shares=shares), ReadConfig())
-        np.testing.assert_allclose(found, shares[:, built].sum(axis=1), rtol=1e-6)
+def test_classes_are_those_that_the_segmenter_names_however_many(data: RegionData) -> None:
+    shares = np.random.default_rng(0).random((40, 7)).astype(np.float32)
+    names = ("urban", "agriculture", "range", "forest", "water", "barren", "unknown")
+    land = replace(data, chip_shares=shares, chip_classes=names)  # as many as LoveDA has
+    for built, columns in (("urban",), [0]), (("barren", "urban"), [0, 5]):
+        found = built_share(land, config(built=built))
+        np.testing.assert_allclose(found, shares[:, columns].sum(axis=1), rtol=1e-6)
+    with pytest.raises(DataError, match="none of building, industrial, road"):
+        built_share(land, ReadConfig())
 
 
 def test_what_cannot_work_is_refused(data: RegionData) -> None:
     for changes, cut, words in (
-        ({"classes": None}, {}, r"3 classes apart[\s\S]*methods\.read\.config\.classes"),
         ({"built": ("mill",)}, {}, r"none of mill[\s\S]*house, park, lake"),
-        ({}, {"chip_shares": None}, r"no satellite chip was segmented[\s\S]*`captions`"),
+        (
+            {},
+            {"chip_shares": None},
+            r"no satellite chip has shares[\s\S]*`captions`[\s\S]*`min_modality_share`",
+        ),
         ({}, {"chip_shares": np.full((40, 3), 0.2)}, r"equally built up[\s\S]*grade_quantiles"),
         ({}, {"chip_shares": np.full((40, 3), np.nan)}, r"of the 0 visible chips"),
         ({}, {"chip_present": ~EVERYONE}, r"fewer than 3 visible regions have a chip"),

@@ -122,14 +122,34 @@ def test_a_row_does_not_depend_on_its_batch(data: RegionData, changes: dict) -> 
     rows_do_not_depend_on_the_batch(regions, 40, [int(np.flatnonzero(silent(data))[0]), 7, 39])
 
 
-def test_links_of_street_views_that_are_shown_alone(data: RegionData) -> None:
-    regions = regions_of(METHOD, data, config(neighbours=2))
-    view = torch.tensor([4, -1, 9, 2])
-    found = regions.links(view)
-    for node, shown in enumerate(view.tolist()):
-        nearest = regions.nearest[shown].tolist() if shown >= 0 else [-1, -1]
-        shown_at = {v: k for k, v in enumerate(view.tolist()) if v >= 0}
-        assert found[node].tolist() == [shown_at.get(other, -1) for other in nearest]
+def test_in_training_the_nearest_of_those_that_are_shown_are_linked(data: RegionData) -> None:
+    few = np.flatnonzero(~silent(data))[:2]
+    in_two = few[np.arange(len(data.view_region)) % 2]  # some 30 street views each
+    crowded = replace(data, view_region=in_two)
+    changed = config(neighbours=2, views_per_step=4, absent_rate=1e-9)
+    regions = regions_of(METHOD, crowded, changed).train()
+    with seeded(0):
+        shown, owner = regions.streets(torch.from_numpy(few))
+    assert torch.bincount(owner).tolist() == [4, 4]
+    view, owner = torch.cat([shown, torch.tensor([-1])]), torch.cat([owner, torch.tensor([2])])
+    places = on_sphere(data.view_lonlat[regions.view_order])
+
+    def twin(node: int) -> list[int]:
+        others = [k for k in range(len(view) - 1) if k != node and owner[k] == owner[node]]
+        apart = [np.linalg.norm(places[view[k]] - places[view[node]]) for k in others]
+        return [others[k] for k in np.argsort(apart)[:2]]
+
+    found = regions.links(view, owner)
+    assert found.tolist() == [*map(twin, range(8)), [-1, -1]]
+    everyone, owner = regions.eval().streets(torch.arange(40))
+    view, owner = torch.cat([everyone, torch.tensor([-1])]), torch.cat([owner, torch.tensor([40])])
+    found = regions.links(view, owner)
+    assert found.tolist() == [*map(twin, range(len(everyone))), [-1, -1]]
+    alone = torch.tensor([3]), torch.tensor([0])
+    assert (regions.links(*alone) < 0).all() and (regions.train().links(*alone) < 0).all()
+    regions.eval()
+    nobody = torch.tensor([-1, -1]), torch.tensor([0, 1])
+    assert (regions.links(*nobody) < 0).all() and (regions.train().links(*nobody) < 0).all()
 
 
 @pytest.mark.parametrize("changes", [{}, {"satellite": False}, {"street_views": False}], ids=str)

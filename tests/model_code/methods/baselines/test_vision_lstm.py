@@ -61,6 +61,20 @@ def test_packed_sequences_end_as_each_does_alone(counts: list[int]) -> None:
             torch.testing.assert_close(one, other)
 
 
+def test_one_long_sequence_makes_nobody_else_s_longer() -> None:
+    with seeded(0):
+        module = LastState(8)
+        counts = torch.ones(200_000, dtype=torch.int64)
+        counts[3] = 4_000  # padded to it, all would take 26 GB
+        vectors = torch.randn(int(counts.sum()), 8)
+    owner = torch.repeat_interleave(torch.arange(len(counts)), counts)
+    with torch.no_grad():
+        found = module(vectors, owner, len(counts))
+        for region in (0, 3, 4):
+            alone = module.lstm(vectors[owner == region][None])[1][0][0, 0]
+            torch.testing.assert_close(found[region], alone)
+
+
 @pytest.mark.parametrize("aggregate", ["lstm", "mean"])
 def test_a_row_is_that_of_its_pictures_and_of_nobody_else(data: RegionData, aggregate: str) -> None:
     regions = regions_of(METHOD, data, config(aggregate=aggregate))
@@ -118,6 +132,13 @@ def test_learns_from_labels(aggregate: str) -> None:
     found, checkpoint = score("vision_lstm", changed, fake_city(100))
     assert found > 0.3
     assert checkpoint.record["loss"][-1] < 0.7 * checkpoint.record["loss"][0]
+
+
+def test_a_fit_holds_its_pictures_once(city: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, encoder = [], METHOD.encoder
+    monkeypatch.setattr(METHOD, "encoder", lambda *args: made.append(args) or encoder(*args))
+    METHOD.fit(*city, config(epochs=1), seed=0)
+    assert len(made) == 1
 
 
 def test_goes_on_after_a_kill(city: tuple, tmp_path) -> None:
