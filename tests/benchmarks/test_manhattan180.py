@@ -52,7 +52,7 @@ def test_every_embedding_is_made_and_scored(city: Manhattan, monkeypatch) -> Non
     full = manhattan180.trained
     monkeypatch.setattr(manhattan180, "trained", lambda *a, **k: full(*a, **{**k, "epochs": 2}))
     whole = manhattan180.registered
-    monkeypatch.setattr(manhattan180, "registered", lambda *a: whole(*a, epochs=2))
+    monkeypatch.setattr(manhattan180, "registered", lambda *a, **k: whole(*a, epochs=2, **k))
     for name, embedding in manhattan180.simple(city).items():
         assert embedding.shape[0] == 60 and np.isfinite(embedding).all(), name
     for name, make in manhattan180.embeddings(city).items():
