@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from model_code.methods import MethodConfig
 from model_code.methods.base import Checkpoint, Pretrained, RegionData, Workspace
+from model_code.training import seeded
 from tests.model_code.methods.fake_city import equal
 
 
@@ -18,6 +20,21 @@ def fit_embed(
     """Embeddings of a city, or of another one, by a method that saw all regions of the first."""
     checkpoint = method.pretrain(data, config, seed=0, visible=np.ones(len(data), bool))
     return method.embed(checkpoint, other or data, config)
+
+
+def all_learn(training: torch.nn.Module, index: torch.Tensor, learning_rate: float) -> None:
+    """After some steps on the regions `index` each parameter has more of a gradient than rounding."""
+    optimizer = torch.optim.Adam(training.parameters(), lr=learning_rate)
+    with seeded(0):
+        for _ in range(20):
+            optimizer.zero_grad()
+            loss = training.loss(index)
+            loss.backward()
+            optimizer.step()
+    largest = {name: p.grad.abs().max().item() for name, p in training.named_parameters()}
+    assert loss.isfinite() and np.isfinite(list(largest.values())).all()
+    floor = 1e-4 * max(largest.values())
+    assert [name for name, value in largest.items() if value < floor] == []
 
 
 def goes_on_after_a_kill(

@@ -14,8 +14,8 @@ import torch
 from model_code.errors import DataError
 from model_code.methods.base import RegionData, Workspace
 from model_code.methods.baselines.relation_net import RelationMethod
-from model_code.training import seeded
 from tests.model_code.graphs.places import places
+from tests.model_code.methods.baselines.embedding import all_learn
 from tests.model_code.methods.fake_city import equal
 
 REGIONS = 40
@@ -61,17 +61,7 @@ class RelationContract:
         training, _ = self.method.training(data, self.config, EVERYONE, 0)
         index = torch.tensor([2, 3, 5, 7, 11, 13, 17])  # an uneven batch
         # At the start all relations look alike, and what weighs them would get only rounding.
-        optimizer = torch.optim.Adam(training.parameters(), lr=0.03)
-        with seeded(0):
-            for _ in range(20):
-                optimizer.zero_grad()
-                loss = training.loss(index)
-                loss.backward()
-                optimizer.step()
-        largest = {name: p.grad.abs().max().item() for name, p in training.named_parameters()}
-        assert loss.isfinite() and np.isfinite(list(largest.values())).all()
-        floor = 1e-4 * max(largest.values())
-        assert [name for name, value in largest.items() if value < floor] == []
+        all_learn(training, index, 0.03)
 
     def test_the_loss_is_the_weighted_sum_of_its_parts(self, data: RegionData) -> None:
         index = torch.arange(REGIONS)

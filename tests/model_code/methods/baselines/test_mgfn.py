@@ -14,6 +14,7 @@ from model_code.methods import MgfnConfig
 from model_code.methods.base import Checkpoint, Floats, HourlyFlows, RegionData, Workspace
 from model_code.methods.baselines.mgfn import METHOD, MgfnNet, PatternGraphs
 from model_code.training import seeded
+from tests.model_code.methods.baselines.embedding import all_learn
 from tests.model_code.methods.baselines.relation import EVERYONE, REGIONS, relation_city
 from tests.model_code.methods.fake_city import equal
 
@@ -161,17 +162,7 @@ def test_everything_learns(data: RegionData, hours: tuple[int, ...]) -> None:
     training, pattern = METHOD.training(city, CONFIG, EVERYONE, 0)
     assert pattern.max() + 1 == min(len(hours), CONFIG.patterns)
     index = torch.tensor([2, 3, 5, 7, 11, 13, 17])  # an uneven batch
-    optimizer = torch.optim.Adam(training.parameters(), lr=0.01)
-    with seeded(0):
-        for _ in range(20):
-            optimizer.zero_grad()
-            loss = training.loss(index)
-            loss.backward()
-            optimizer.step()
-    largest = {name: p.grad.abs().max().item() for name, p in training.named_parameters()}
-    assert loss.isfinite() and np.isfinite(list(largest.values())).all()
-    floor = 1e-4 * max(largest.values())
-    assert [name for name, value in largest.items() if value < floor] == []
+    all_learn(training, index, 0.01)
 
 
 def test_steps_on_some_regions_are_on_the_mean_a_step_on_all(data: RegionData) -> None:
