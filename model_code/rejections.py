@@ -67,13 +67,13 @@ class Rejections:
             items: how many things a row stands for (fractions where things are shared by area; 0
                 for a note without a loss).
         """
-        # A copy: a view would keep all that it is a part of.
+        # Copies: a view would keep all that it is a part of.
         positions = np.array(list(rows) if not isinstance(rows, np.ndarray) else rows, np.int64)
         if not len(positions):
             return
         if not isinstance(detail, str) and len(detail) != len(positions):
             raise ValueError(f"{len(detail)} details for {len(positions)} rows of {source}")
-        counts = np.broadcast_to(np.asarray(items, np.float64), positions.shape)
+        counts = np.broadcast_to(np.array(items, np.float64), positions.shape)
         self._sort(source, reason).take(positions, detail, counts)
 
     def extend(self, other: Rejections) -> None:
