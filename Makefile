@@ -69,7 +69,10 @@ sizes: setup ## what the lake holds, by city
 clean: setup ## delete a city from the lake: make clean CITY=demo
 	@$(RUN) cityloom clean $(CITY)
 
-experiments: setup ## build the cities of docs/results and write it (hours; not in CI)
+experiments: setup ## build the cities of docs/results and write it (hours; SYSTEM=urbanvlp: what concerns one system)
+ifdef SYSTEM
+	$(RUN) python -m benchmarks.system $(SYSTEM)
+else
 	@$(MAKE) --no-print-directory results CITY=demo_large
 	$(RUN) python benchmarks/calibration.py
 	$(RUN) python benchmarks/transfer.py
@@ -78,6 +81,7 @@ experiments: setup ## build the cities of docs/results and write it (hours; not 
 	  $(MAKE) --no-print-directory results CITY=manhattan && \
 	  $(MAKE) --no-print-directory results CITY=manhattan_zones; \
 	else echo "Manhattan is left out: its files are not in $${CITYLOOM_DATA:-data}/nyc"; fi
+endif
 
 results: setup ## build one city and write its page of docs/results: make results CITY=manhattan
 	@$(MAKE) --no-print-directory run CITY=$(CITY)

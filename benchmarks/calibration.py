@@ -8,17 +8,14 @@ Writes docs/results/calibration.md. The city itself must have been built.
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
 
 import pandas as pd
-import yaml
 
-from model_code.city import data_root
 from model_code.evaluation.caption_proof import MISSTATED, misstatement
 from model_code.evaluation.compare import ALL_TASKS, compare
 from pipelines.cli import ROOT, execute
+from pipelines.derived_cities import given, put
 from resources.lake import read
 
 METHOD, WRONG_SHARE = "urbanvlp", 1 / 3
@@ -27,12 +24,11 @@ UNCALIBRATED, NO_TEXT = "without_calibration", "without_text"
 
 def config(city: str, name: str) -> dict[str, object]:
     """The city's YAML with bad captions, and with UrbanVLP alone."""
-    text = (ROOT / "cities" / f"{city}.yaml").read_text(encoding="utf-8")
-    known = yaml.safe_load(text)
+    known = given(city)
     known["captions"] = known["captions"] | {"wrong_share": round(WRONG_SHARE, 4)}
     variants = {UNCALIBRATED: known["methods"][METHOD]["variants"][UNCALIBRATED]}
     known["methods"] = {METHOD: known["methods"][METHOD] | {"variants": variants}}
-    known.pop("schedule")
+    known.pop("schedule", None)
     return known | {"name": name, "title": f"{known['title']}, a third of the captions wrong"}
 
 
@@ -124,11 +120,7 @@ def page(city: str, name: str) -> str:
 def main(city: str) -> None:
     """Build the city with bad captions, and write the page."""
     name = f"{city}_third_wrong"
-    folder = Path(data_root()) / "calibration_cities"
-    folder.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(config(city, name), sort_keys=False, allow_unicode=True)
-    (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
-    os.environ["CITYLOOM_CITIES"] = str(folder)
+    put({name: config(city, name)})
     execute("whole_city", name)
     results = ROOT / "docs" / "results"
     results.mkdir(parents=True, exist_ok=True)

@@ -165,8 +165,8 @@ def ablations(comparisons: pd.DataFrame, method: str, split: str) -> pd.DataFram
     return table.reindex(order).rename_axis(columns=None).reset_index()
 
 
-def page(city: str) -> Iterator[str]:
-    """The lines of the results' page."""
+def page(city: str, command: str) -> Iterator[str]:
+    """The lines of the results' page; `command` is what makes it."""
     board, comparisons = read("leaderboard", city=city), read("comparisons", city=city)
     catalogue = read("indicators", city=city)
     reached = read("reachable", city=city) if Lake().handle(city, "reachable").exists else None
@@ -185,7 +185,7 @@ def page(city: str) -> Iterator[str]:
     yield f"# Results: {about.title}"
     yield ""
     yield (
-        f"Made by `make run CITY={city}` and `python benchmarks/experiments.py {city}`: seeds {list(about.seeds)}, all folds. R² on the transformed "
+        f"Made by `{command}`: seeds {list(about.seeds)}, all folds. R² on the transformed "
         "scale, macro F1 for classes: mean ± standard deviation over folds and seeds. Gains are "
         "differences over all test regions with the 95 % interval of a paired bootstrap (of whole "
         "blocks on the spatial split); an interval that holds 0 is a tie. Every figure: "
@@ -258,14 +258,16 @@ def _when(timings: pd.DataFrame) -> str:
     return f", made {days.min()}" + (f" to {days.max()}" if days.min() < days.max() else "")
 
 
-def main(city: str) -> None:
-    """Write the page and its files."""
+def main(city: str, command: str = "") -> None:
+    """Write the page and its files; `command` is what makes them, if not `make results`."""
     board = summary(read("leaderboard", city=city))
     RESULTS.mkdir(parents=True, exist_ok=True)
     board.to_csv(RESULTS / f"{city}.csv", index=False, lineterminator="\n", float_format="%.6g")
     (RESULTS / f"{city}.png").write_bytes(figures.leaderboard_heatmap(board))
     name = "README.md" if city == "demo_large" else f"{city}.md"
-    (RESULTS / name).write_text("\n".join(page(city)), encoding="utf-8")
+    (RESULTS / name).write_text(
+        "\n".join(page(city, command or f"make results CITY={city}")), encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ come, which no city has pretrained.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from model_code.demo.city_yaml import city_yaml
 from model_code.evaluation.leaderboard import HEADLINE
 from model_code.report.markdown import markdown
 from pipelines.cli import ROOT, execute
+from pipelines.derived_cities import given, put
 from resources.lake import read
 
 SIMULATED = {"transfer_a": 21, "transfer_b": 22, "transfer_c": 23}  # seed of the simulator
@@ -48,7 +48,7 @@ def configs(regions: int, seeds: Sequence[int], mode: str) -> dict[str, dict[str
     for place, (name, seed) in enumerate(SIMULATED.items()):
         text = city_yaml(name, regions=regions, seed=seed, captions=True, north_km=APART_KM * place)
         found[name] = yaml.safe_load(text) | {"title": f"Embedded city of seed {seed}"}
-    manhattan = yaml.safe_load((ROOT / "cities" / "manhattan.yaml").read_text(encoding="utf-8"))
+    manhattan = given("manhattan")
     if (Path(data_root()) / manhattan["boundary"]["path"]).exists():
         found[REAL] = manhattan | {"name": REAL}
     methods = {name: {"config": {"mode": mode}} | choice for name, choice in METHODS.items()}
@@ -168,13 +168,8 @@ def main() -> None:
     parser.add_argument("--mode", default="probe", help="`mode` of the methods")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results")
     chosen = parser.parse_args()
-    folder = Path(data_root()) / "transfer_cities"
-    folder.mkdir(parents=True, exist_ok=True)
-    os.environ["CITYLOOM_CITIES"] = str(folder)
     cities = configs(chosen.regions, chosen.seeds, chosen.mode)
-    for name, config in cities.items():
-        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+    put(cities)
     started = time.perf_counter()
     for job in ("whole_city", "transfer_encoders"):
         for name in cities:
