@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model_code.errors import DataError
 from model_code.methods import MethodConfig
 
 if TYPE_CHECKING:
@@ -148,6 +150,27 @@ class Checkpoint:
 
     tensors: dict[str, NDArray[Any]]
     record: dict[str, Any] = field(default_factory=dict)
+
+
+def of_regions(data: RegionData) -> dict[str, Any]:
+    """What the record of a checkpoint says of a city whose regions it knows one by one."""
+    ids = "\n".join(map(str, data.region_ids)).encode()
+    return {"regions": len(data), "region_ids_sha256": sha256(ids).hexdigest()}
+
+
+def must_be_of_regions(checkpoint: Checkpoint, data: RegionData, method: str, why: str) -> None:
+    """Raises:
+    DataError: the checkpoint of the method, which knows regions one by one because of `why`, was
+        fitted on others than these.
+    """
+    fitted, now = checkpoint.record, of_regions(data)
+    if any(fitted[key] != value for key, value in now.items()):
+        others = " others" if fitted["regions"] == len(data) else ""
+        raise DataError(
+            f"{method} was fitted on {fitted['regions']} regions and cannot embed {len(data)}{others}: "
+            f"{why}",
+            fix="fit it on the city that it embeds",
+        )
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,16 @@ from model_code.graphs.multiview import GraphSettings, GraphViews, ViewGraph
 from model_code.graphs.views import Graph, distance_graph, function_graph, mobility_graph
 from model_code.losses import Temperature, info_nce
 from model_code.methods import MethodConfig, UrbanMmclConfig, UrbanVlpConfig
-from model_code.methods.base import NOWHERE, Checkpoint, Floats, Mask, RegionData, Workspace
+from model_code.methods.base import (
+    NOWHERE,
+    Checkpoint,
+    Floats,
+    Mask,
+    RegionData,
+    Workspace,
+    must_be_of_regions,
+    of_regions,
+)
 from model_code.methods.resting import CityTower, weights_digest
 from model_code.methods.urbanvlp import (
     ImageTower,
@@ -505,13 +514,19 @@ class UrbanMmcl:
             regions = MmclRegions(data, config, towers, visible)
             texts = _region_texts(data, config, towers) if config.text and config.alpha else {}
             training = Pretraining(regions, texts, config)
-        return self._train(training, config, seed, workspace)
+        return self._train(training, data, config, seed, workspace)
 
     def _train(
-        self, training: Pretraining, config: UrbanMmclConfig, seed: int, workspace: Workspace
+        self,
+        training: Pretraining,
+        data: RegionData,
+        config: UrbanMmclConfig,
+        seed: int,
+        workspace: Workspace,
     ) -> Checkpoint:
         regions = training.regions
         record: dict[str, Any] = {
+            **of_regions(data),
             "features": list(regions.projections),
             "graphs": list(regions.views.views),
             "loss": [],
@@ -568,16 +583,11 @@ class UrbanMmcl:
             part.requires_grad_(False)
         with seeded(seed):
             training = Pretraining(regions, {}, config.model_copy(update={"alpha": 0.0}))
-        return self._train(training, config, seed, workspace)
+        return self._train(training, data, config, seed, workspace)
 
     def embed(self, checkpoint: Checkpoint, data: RegionData, config: MethodConfig) -> Floats:
-        fitted = len(checkpoint.tensors["visible"])
-        if fitted != len(data):
-            raise DataError(
-                f"urbanmmcl was fitted on {fitted} regions and cannot embed {len(data)}: its graphs are "
-                "those of one city",
-                fix="fit it on the city that it embeds, or name both cities in `transfer`",
-            )
+        why = "its graphs are those of one city (those named in `transfer` start them anew)"
+        must_be_of_regions(checkpoint, data, "urbanmmcl", why)
         with seeded(0):  # the weights are about to be replaced
             regions = self.encoder(data, config)
         load_arrays(regions, checkpoint.tensors)

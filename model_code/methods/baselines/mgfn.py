@@ -51,6 +51,8 @@ from model_code.methods.base import (
     Mask,
     RegionData,
     Workspace,
+    must_be_of_regions,
+    of_regions,
 )
 from model_code.training import Settings, evaluating, fit, load_arrays, seeded, state_arrays
 
@@ -237,18 +239,14 @@ class Mgfn:
         )
         fitted = {"pattern": pattern, "visible": np.array(visible)}
         hours = [np.flatnonzero(pattern == k).tolist() for k in range(training.graphs.patterns)]
-        about = {"regions": len(data), "patterns": hours, "loss": history.train}
+        about = {**of_regions(data), "patterns": hours, "loss": history.train}
         return Checkpoint({**state_arrays(training.net), **fitted}, about)
 
     def embed(self, checkpoint: Checkpoint, data: RegionData, config: MethodConfig) -> Floats:
         assert isinstance(config, MgfnConfig)
-        tensors, record = dict(checkpoint.tensors), checkpoint.record
-        if record["regions"] != len(data):
-            raise DataError(
-                f"mgfn was fitted on {record['regions']} regions and cannot embed {len(data)}: it knows "
-                "trips by the regions where they start and end",
-                fix="fit it on the city that it embeds",
-            )
+        why = "it knows trips by the regions where they start and end"
+        must_be_of_regions(checkpoint, data, "mgfn", why)
+        tensors = dict(checkpoint.tensors)
         pattern, visible = tensors.pop("pattern"), tensors.pop("visible")
         graphs = PatternGraphs(_flows(data), pattern, visible, config.neighbours)
         with seeded(0):  # the weights are about to be replaced

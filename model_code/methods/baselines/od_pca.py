@@ -8,10 +8,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_code.errors import DataError
 from model_code.graphs.views import trip_matrix, trips_of
 from model_code.methods import MethodConfig, OdPcaConfig
-from model_code.methods.base import NOWHERE, Checkpoint, Floats, Mask, RegionData, Workspace
+from model_code.methods.base import (
+    NOWHERE,
+    Checkpoint,
+    Floats,
+    Mask,
+    RegionData,
+    Workspace,
+    must_be_of_regions,
+    of_regions,
+)
 from model_code.pca import principal_axes
 
 
@@ -45,16 +53,12 @@ class OdPca:
                 "mean_volumes": np.where(volumes > 0, volumes, 1.0),
                 "partners": partners,
             },
-            {"regions": len(data)},
+            of_regions(data),
         )
 
     def embed(self, checkpoint: Checkpoint, data: RegionData, config: MethodConfig) -> Floats:
-        if checkpoint.record["regions"] != len(data):
-            raise DataError(
-                f"od_pca was fitted on {checkpoint.record['regions']} regions and cannot embed "
-                f"{len(data)}: its columns are the regions of one city",
-                fix="fit it on the city that it embeds",
-            )
+        why = "its columns are the regions of one city"
+        must_be_of_regions(checkpoint, data, "od_pca", why)
         fitted = checkpoint.tensors
         trips = _trips(data, fitted["partners"])
         scores = trips.log1p() @ fitted["axes"].T - fitted["mean"] @ fitted["axes"].T

@@ -36,7 +36,16 @@ from model_code.graphs.views import (
     trips_of,
 )
 from model_code.methods import MethodConfig, RelationConfig
-from model_code.methods.base import NOWHERE, Checkpoint, Floats, Mask, RegionData, Workspace
+from model_code.methods.base import (
+    NOWHERE,
+    Checkpoint,
+    Floats,
+    Mask,
+    RegionData,
+    Workspace,
+    must_be_of_regions,
+    of_regions,
+)
 from model_code.training import Settings, evaluating, fit, load_arrays, seeded, state_arrays
 
 
@@ -200,18 +209,13 @@ class RelationMethod:
             progress=workspace.progress,
         )
         fitted = {"features": features.numpy(), "visible": np.array(visible)}
-        about = {"regions": len(data), "relations": list(training.relations), "loss": history.train}
+        about = {**of_regions(data), "relations": list(training.relations), "loss": history.train}
         return Checkpoint({**state_arrays(training.net), **fitted}, about)
 
     def embed(self, checkpoint: Checkpoint, data: RegionData, config: MethodConfig) -> Floats:
         assert isinstance(config, RelationConfig)
+        must_be_of_regions(checkpoint, data, self.name, "its graphs are those of one city")
         tensors, record = dict(checkpoint.tensors), checkpoint.record
-        if record["regions"] != len(data):
-            raise DataError(
-                f"{self.name} was fitted on {record['regions']} regions and cannot embed "
-                f"{len(data)}: its graphs are those of one city",
-                fix="fit it on the city that it embeds",
-            )
         features, visible = torch.from_numpy(tensors.pop("features")), tensors.pop("visible")
         graphs = self._relations(data, config, visible)
         if list(graphs) != record["relations"]:

@@ -35,7 +35,16 @@ from torch.nn import functional as F
 from model_code.errors import DataError
 from model_code.graphs.views import trip_matrix, trips_of
 from model_code.methods import MethodConfig, RemvcConfig
-from model_code.methods.base import NOWHERE, Checkpoint, Floats, Mask, RegionData, Workspace
+from model_code.methods.base import (
+    NOWHERE,
+    Checkpoint,
+    Floats,
+    Mask,
+    RegionData,
+    Workspace,
+    must_be_of_regions,
+    of_regions,
+)
 from model_code.training import Settings, evaluating, fit, load_arrays, seeded, state_arrays
 
 _ROWS = 2**12  # regions that are embedded at once
@@ -342,7 +351,7 @@ class Remvc:
             progress=workspace.progress,
         )
         about = {
-            "regions": len(data),
+            **of_regions(data),
             "categories": list(data.poi_categories) if "poi" in regions.views else [],
             "views": list(regions.views),
             "loss": history.train,
@@ -351,14 +360,10 @@ class Remvc:
 
     def embed(self, checkpoint: Checkpoint, data: RegionData, config: MethodConfig) -> Floats:
         assert isinstance(config, RemvcConfig)
+        why = "it knows trips by the regions where they end"
+        must_be_of_regions(checkpoint, data, "remvc", why)
         tensors, record = dict(checkpoint.tensors), checkpoint.record
         visible = tensors.pop("visible")
-        if record["regions"] != len(data):
-            raise DataError(
-                f"remvc was fitted on {record['regions']} regions and cannot embed {len(data)}: it knows "
-                "trips by the regions where they end",
-                fix="fit it on the city that it embeds",
-            )
         with seeded(0):  # the weights are about to be replaced
             regions = RemvcRegions(data, config, visible)
         categories = list(data.poi_categories) if "poi" in regions.views else []

@@ -5,7 +5,17 @@ from dataclasses import FrozenInstanceError, replace
 import numpy as np
 import pytest
 
-from model_code.methods.base import Checkpoint, Parts, Pretrained, RegionData, Supervised, Tunable
+from model_code.errors import DataError
+from model_code.methods.base import (
+    Checkpoint,
+    Parts,
+    Pretrained,
+    RegionData,
+    Supervised,
+    Tunable,
+    must_be_of_regions,
+    of_regions,
+)
 from tests.model_code.methods.fake_city import fake_city
 
 
@@ -47,3 +57,14 @@ def test_a_method_is_of_the_kind_that_its_functions_make_it() -> None:
 
     assert not isinstance(Half(), Pretrained) and isinstance(Whole(), Pretrained)
     assert not isinstance(Whole(), Tunable) and not isinstance(Whole(), Supervised)
+
+
+def test_a_checkpoint_that_knows_regions_one_by_one_is_of_these_alone(data: RegionData) -> None:
+    """Another city of as many regions is another city."""
+    checkpoint = Checkpoint({}, {**of_regions(data), "loss": []})
+    must_be_of_regions(checkpoint, replace(data, chips=None), "trips", "why")
+    fewer, others = data.region_ids[:5], np.roll(data.region_ids, 1)
+    with pytest.raises(DataError, match="trips was fitted on 12 regions and cannot embed 5: why"):
+        must_be_of_regions(checkpoint, replace(data, region_ids=fewer), "trips", "why")
+    with pytest.raises(DataError, match="fitted on 12 regions and cannot embed 12 others: why"):
+        must_be_of_regions(checkpoint, replace(data, region_ids=others), "trips", "why")
