@@ -35,6 +35,7 @@ from model_code.vision.clip_config import ClipConfig
 from model_code.vision.model_choices import (
     COMMIT,
     SHA256,
+    VIEWS,
     ClipChoice,
     Embedded,
     Hashed,
@@ -993,6 +994,14 @@ def _needs(name: str, chosen: Any) -> list[Modality]:
     return [need for need in spec.needs if not all(need in off for off in unread)]
 
 
+def _segmented(raw: Any, view: str) -> bool:
+    """Whether a segmenter is named for a view: one word or choice for all, or one a view."""
+    choice = _section(raw, "captions").get("segmenter", "embedded")
+    if isinstance(choice, Mapping) and "kind" not in choice:
+        choice = choice.get(view, "none")
+    return (choice.get("kind") if isinstance(choice, Mapping) else choice) != "none"
+
+
 def _source_problems(raw: Any) -> Iterator[Problem]:
     """Methods and indicators that need a source which this city does not have."""
     given = {name for name, source in _section(raw, "sources").items() if source}
@@ -1005,6 +1014,15 @@ def _source_problems(raw: Any) -> Iterator[Problem]:
                 "city has no captions",
                 "add `captions: {}`, or take the method out",
             )
+        if raw.get("captions") is not None and "shares" in needs:
+            views = VIEWS[:1] if "imagery" in needs else VIEWS
+            if not any(_segmented(raw, view) for view in views):
+                yield Problem(
+                    f"methods.{name}",
+                    "the method needs what a segmenter measures in pictures of the view "
+                    f"{' or '.join(views)}, and there is none",
+                    "name one in `captions.segmenter`, or take the method out",
+                )
         if raw.get("image_encoder") is None and "image_features" in needs:
             yield Problem(
                 f"methods.{name}",

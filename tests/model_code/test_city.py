@@ -322,6 +322,30 @@ def test_a_method_needs_what_its_settings_read(tmp_path, chosen, fits):
 
 
 @pytest.mark.parametrize(
+    ("segmenter", "read", "shares"),
+    [
+        ("embedded", True, True), ({"kind": "embedded"}, True, True), ("none", False, False),
+        ({"satellite": "embedded"}, True, True), ({"street_view": "embedded"}, False, True),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_method_that_reads_shares_needs_a_segmenter_of_its_views(
+    tmp_path, segmenter, read, shares
+):
+    raw = changed(
+        "captions", {"segmenter": segmenter}, changed("methods", {"read": {}, "shares": {}})
+    )
+    unmet = {f"methods.{name}" for name, met in {"read": read, "shares": shares}.items() if not met}
+    if not unmet:
+        assert load_city(write(tmp_path, raw))
+        return
+    told = problems(tmp_path, raw)
+    assert set(told) == unmet
+    assert all("captions.segmenter" in advice for advice in told.values())
+    assert "pictures of the view satellite, and there is none" in told["methods.read"]
+
+
+@pytest.mark.parametrize(
     ("count", "source", "fits"),
     [
         ("pois", "pois", True), ("comments", "pois", True), ("trips_out", "trips", True),
