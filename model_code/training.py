@@ -32,6 +32,19 @@ class Trainable(Protocol):
         """Scalar loss of the regions `index` [B], int64 on the CPU."""
 
 
+class TrainingConfig(Protocol):
+    """A config that says how its method trains."""
+
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def batch(self) -> int | None: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+
+
 @dataclass(frozen=True)
 class Settings:
     """How to train. `batch` None takes all regions in every step. `rates` gives parameters whose
@@ -47,6 +60,23 @@ class Settings:
     clip_norm: float | None = 1.0
     patience: int | None = None
     drop_last: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        config: TrainingConfig,
+        schedule: Literal["constant", "cosine"] = "constant",
+        patience: int | None = None,
+    ) -> Settings:
+        """With what a method's config says of its training."""
+        return cls(
+            epochs=config.epochs,
+            batch=config.batch,
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            schedule=schedule,
+            patience=patience,
+        )
 
 
 @dataclass

@@ -416,14 +416,7 @@ class Lmemr(ReadsModalities):
         history = fit(
             net,
             np.flatnonzero(parts.train & labelled),
-            Settings(
-                epochs=config.epochs,
-                batch=config.batch,
-                learning_rate=config.learning_rate,
-                weight_decay=config.weight_decay,
-                schedule="cosine",
-                patience=config.patience,
-            ),
+            Settings.of(config, schedule="cosine", patience=config.patience),
             seed=seed,
             validate=(lambda: net.validation(judges)) if len(judges) else None,
             resume=workspace.resume,

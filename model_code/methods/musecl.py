@@ -541,12 +541,7 @@ class MuseCl:
         regions = started(data, config, visible, seed)
         record: dict[str, Any] = {"features": list(regions.joint.heads), "loss": []}
         drawn = samplers(data, config, visible)
-        settings = Settings(
-            epochs=config.epochs,
-            batch=config.batch,
-            learning_rate=config.learning_rate,
-            weight_decay=config.weight_decay,
-        )
+        settings = Settings.of(config)
         if drawn:
             usable = np.unique(np.concatenate([s.regions.numpy() for s in drawn.values()]))
             record["triplets"] = {view: len(sampler.regions) for view, sampler in drawn.items()}

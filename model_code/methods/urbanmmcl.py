@@ -532,13 +532,7 @@ class UrbanMmcl:
             "loss": [],
         }
         if training.terms or training.graphs:
-            settings = Settings(
-                epochs=config.epochs,
-                batch=config.batch,
-                learning_rate=config.learning_rate,
-                weight_decay=config.weight_decay,
-                schedule="cosine",
-            )
+            settings = Settings.of(config, schedule="cosine")
             record["loss"] = fit(
                 training,
                 np.flatnonzero(regions.visible.numpy()),

@@ -287,13 +287,7 @@ class UrbanVlp:
                     fix="look at the captions, or set the method's `calibrated: false` or "
                     "`text: false`",
                 )
-            settings = Settings(
-                epochs=config.epochs,
-                batch=config.batch,
-                learning_rate=config.learning_rate,
-                weight_decay=config.weight_decay,
-                schedule="cosine",
-            )
+            settings = Settings.of(config, schedule="cosine")
             history = fit(
                 alignment,
                 index,

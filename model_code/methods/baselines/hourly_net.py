@@ -102,14 +102,7 @@ class HourlyNet(ReadsModalities):
         features = self.features(data, config)
         tensors = fit_encoding(features, parts.train, config.components)
         rows = encode(features, tensors)
-        settings = Settings(
-            epochs=config.epochs,
-            batch=config.batch,
-            learning_rate=config.learning_rate,
-            weight_decay=config.weight_decay,
-            schedule="cosine",
-            patience=config.patience,
-        )
+        settings = Settings.of(config, schedule="cosine", patience=config.patience)
         net = tune(
             lambda: self.encoder(rows, data, config),
             targets,

@@ -227,12 +227,7 @@ class Mgfn:
         history = fit(
             training,
             np.arange(int(visible.sum())),
-            Settings(
-                epochs=config.epochs,
-                batch=config.batch,
-                learning_rate=config.learning_rate,
-                weight_decay=config.weight_decay,
-            ),
+            Settings.of(config),
             seed=seed,
             resume=workspace.resume,
             progress=workspace.progress,

@@ -246,12 +246,7 @@ class Read:
         history = fit(
             training,
             np.flatnonzero(usable),
-            Settings(
-                epochs=config.epochs,
-                batch=config.batch,
-                learning_rate=config.learning_rate,
-                weight_decay=config.weight_decay,
-            ),
+            Settings.of(config),
             seed=seed,
             resume=workspace.resume,
             progress=workspace.progress,

@@ -198,12 +198,7 @@ class RelationMethod:
         history = fit(
             training,
             np.arange(int(visible.sum())),
-            Settings(
-                epochs=config.epochs,
-                batch=config.batch,
-                learning_rate=config.learning_rate,
-                weight_decay=config.weight_decay,
-            ),
+            Settings.of(config),
             seed=seed,
             resume=workspace.resume,
             progress=workspace.progress,

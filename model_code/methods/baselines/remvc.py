@@ -340,12 +340,7 @@ class Remvc:
         history = fit(
             training,
             np.flatnonzero(visible),
-            Settings(
-                epochs=config.epochs,
-                batch=config.batch,
-                learning_rate=config.learning_rate,
-                weight_decay=config.weight_decay,
-            ),
+            Settings.of(config),
             seed=seed,
             resume=workspace.resume,
             progress=workspace.progress,

@@ -178,14 +178,7 @@ class StreetMethod:
             lambda: encoder,  # which holds the pictures, so that there is one
             targets,
             parts,
-            Settings(
-                epochs=config.epochs,
-                batch=config.batch,
-                learning_rate=config.learning_rate,
-                weight_decay=config.weight_decay,
-                schedule="cosine",
-                patience=config.patience,
-            ),
+            Settings.of(config, schedule="cosine", patience=config.patience),
             mode="end_to_end",
             seed=seed,
             pretrained=state_arrays(encoder),

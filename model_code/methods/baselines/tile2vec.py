@@ -110,12 +110,7 @@ class Tile2Vec:
                 norm_weight=config.norm_weight,
             ),
             np.flatnonzero(usable),
-            Settings(
-                epochs=config.epochs,
-                batch=config.batch,
-                learning_rate=config.learning_rate,
-                weight_decay=config.weight_decay,
-            ),
+            Settings.of(config),
             seed=seed,
             resume=workspace.resume,
             progress=workspace.progress,

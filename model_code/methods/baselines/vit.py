@@ -111,14 +111,7 @@ class Vit:
         workspace: Workspace = NOWHERE,
     ) -> Checkpoint:
         assert isinstance(config, VitConfig)
-        settings = Settings(
-            epochs=config.epochs,
-            batch=config.batch,
-            learning_rate=config.learning_rate,
-            weight_decay=config.weight_decay,
-            schedule="cosine",
-            patience=config.patience,
-        )
+        settings = Settings.of(config, schedule="cosine", patience=config.patience)
         return tune(
             lambda: ChipEncoder(data, config),
             targets,

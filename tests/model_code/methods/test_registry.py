@@ -23,6 +23,7 @@ from model_code.methods import (
 from model_code.methods import run as shared
 from model_code.methods.base import Checkpoint, Floats, Pretrained, RegionData, Supervised, Tunable
 from model_code.methods.run import Fit, fit_checkpoint, prediction_rows
+from model_code.training import Settings
 from tests.model_code.methods.fake_city import fake_city
 
 TOWER = {
@@ -178,12 +179,15 @@ def test_every_config_key_is_read(name: str) -> None:
     spec = METHODS[name]
     modules = {c.__module__ for c in type(spec.load()).__mro__} - {"builtins"}
     source = "".join(inspect.getsource(sys.modules[m]) for m in (*modules, shared.__name__))
+    if "Settings.of(config" in source:
+        source += inspect.getsource(Settings.of)
     unread = [key for key in spec.config.model_fields if f"config.{key}" not in source]
     assert unread == []
 
 
 def test_every_tuning_key_is_read() -> None:
-    source = inspect.getsource(shared)
+    source = inspect.getsource(shared) + inspect.getsource(Settings.of).replace("config", "tuning")
+    assert "Settings.of(tuning" in source
     assert [key for key in Tuning.model_fields if f"tuning.{key}" not in source] == []
     assert set(Probed.model_fields) - {"inductive"} <= HEAD_KEYS
     assert set(Tuned.model_fields) - {"inductive"} == HEAD_KEYS
