@@ -321,10 +321,16 @@ def _again(ask: Ask, attempt: int, warmer: float) -> Ask:
 
 
 def _best(tries: pd.DataFrame, config: CalibrationConfig) -> pd.DataFrame:
-    """Highest score first, the earlier of equals; a caption without a score before none at all."""
-    order = tries.assign(missing=tries["text"] == "").sort_values(
-        ["position", "missing", "perception_score", "attempt"],
-        ascending=[True, True, False, True],
+    """What passes first, then what is kept, then the highest score, the earlier of equals; a caption without
+    a score before none at all. Scores with and without a cycle have limits of their own, which alone
+    compare them."""
+    limits = ((config.threshold, config.clip_threshold), (config.floor, config.clip_floor))
+    reached = sum(
+        (tries["perception_score"] >= _limit(tries, *each)).astype(int) for each in limits
+    )
+    order = tries.assign(missing=tries["text"] == "", reached=reached).sort_values(
+        ["position", "missing", "reached", "perception_score", "attempt"],
+        ascending=[True, True, False, False, True],
         na_position="last",
         kind="stable",
     )

@@ -269,8 +269,8 @@ def ranked(view: View, pairs: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     def share(part: pd.DataFrame, name: str) -> float:
-        difference = part[f"{name}_true"] - part[f"{name}_wrong"]
-        return float((difference > 0).mean()) if difference.notna().any() else float("nan")
+        difference = (part[f"{name}_true"] - part[f"{name}_wrong"]).dropna()
+        return float((difference > 0).mean()) if len(difference) else float("nan")
 
     together = {"all": KINDS, "own": OWN}
     parts = [(name, pairs[pairs["kind"].isin(kinds)]) for name, kinds in together.items()]

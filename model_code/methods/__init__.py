@@ -327,12 +327,24 @@ class UrbanVlpConfig(ContrastiveConfig):
     def _has_pictures(self) -> UrbanVlpConfig:
         if not (self.satellite or self.street_views or self.location):
             raise ValueError("at least one of satellite, street_views and location must be true")
+        pictured = self.satellite or self.street_views
+        if self.text and pictured and self.switched_off() >= {"chip_captions", "view_captions"}:
+            raise ValueError(
+                "text: true leaves nothing to contrast captions with: alpha needs satellite or "
+                "street_views, beta street_views; give one a weight, or set text: false"
+            )
         return self
 
     def switched_off(self) -> frozenset[Modality]:
-        off: set[Modality] = set() if self.text else {"chip_captions", "view_captions"}
-        off |= set() if self.satellite else {"imagery", "chip_captions"}
-        off |= set() if self.street_views else {"street_views", "view_captions"}
+        chips = self.text and self.satellite and self.alpha
+        # Street views' captions have a contrast of their own, and the regions' where no chip has one.
+        views = (
+            self.text and self.street_views and (self.beta or (self.alpha and not self.satellite))
+        )
+        off: set[Modality] = set() if chips else {"chip_captions"}
+        off |= set() if views else {"view_captions"}
+        off |= set() if self.satellite else {"imagery"}
+        off |= set() if self.street_views else {"street_views"}
         return frozenset(off if self.location else {*off, "view_locations"})
 
 

@@ -18,6 +18,7 @@ from model_code.calibration import (
     CalibrationConfig,
     CalibrationConfigs,
     StreetCalibration,
+    _best,
     calibrate,
     clip_scores,
     cycle_scores,
@@ -379,6 +380,40 @@ def test_each_view_has_limits_of_its_own():
         CalibrationConfigs.model_validate({"satellite": {"clip_floor": 0.9}})
     with pytest.raises(ValueError, match="threshold: say it by view, below `satellite`"):
         CalibrationConfigs.model_validate({"threshold": 0.5})
+
+
+def test_scores_with_and_without_a_cycle_are_compared_by_their_own_limits():
+    """A try that passes by CLIPScore alone goes before a higher score that fails as a mixed one."""
+
+    def scored(positions, texts, seeds):
+        table = judge(positions, texts, seeds)
+        mixed = (
+            np.arange(len(table)) % 2 == 0
+            if len(scored.rounds) == 0
+            else np.zeros(len(table), bool)
+        )
+        scored.rounds.append(len(table))
+        points = np.where(mixed, 0.65, 0.62)
+        return table.assign(cycle_score=np.where(mixed, 0.7, np.nan), perception_score=points)
+
+    class Sure(Guesser):
+        @staticmethod
+        def one(ask):
+            return Answer(text=f"all {COLOURS[ask.seed % 3]}")
+
+    scored.rounds = []
+    config = CalibrationConfig(
+        threshold=0.7, floor=0.7, clip_threshold=0.5, clip_floor=0.35, retries=2
+    )
+    tries, best = calibrate(ASKS, Sure(), scored, config)
+    assert scored.rounds == [B, B // 2]
+    assert best.kept.all() and best.attempt.tolist() == [1, 0] * (B // 2)
+    kept_low = CalibrationConfig(
+        threshold=0.7, floor=0.6, clip_threshold=0.5, clip_floor=0.35, retries=1
+    )
+    assert _best(tries, kept_low).attempt.tolist() == best.attempt.tolist()
+    none_pass = CalibrationConfig(threshold=0.7, floor=0.7, clip_threshold=0.7, clip_floor=0.7)
+    assert _best(tries, none_pass).attempt.tolist() == [0] * B
 
 
 def test_clip_score_alone_has_limits_of_its_own():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from model_code.backends import Identity, Segmentation
@@ -178,6 +179,16 @@ def test_every_wording_is_scored_once_and_ranked(made):
             assert found.loc[kind, name] == pytest.approx(right / n)
     # It prefers length, so it sees drops and hardly an addition (which may replace a denial).
     assert found.loc["drop", "clip_score"] > 0.9 and found.loc["add", "clip_score"] < 0.2
+
+
+def test_pairs_without_a_score_are_in_no_share(made):
+    view, pictures, twins = made
+    pairs = judged(pictures, twins, Greens(), Hues(), Lengths(), CONFIG, 0)
+    known = np.arange(len(pairs)) % 3 > 0
+    declined = pairs.assign(cycle_score_wrong=pairs["cycle_score_wrong"].where(known))
+    found, expected = (ranked(view, part).set_index("kind") for part in (declined, pairs[known]))
+    pd.testing.assert_series_equal(found["cycle_score"], expected["cycle_score"][found.index])
+    assert (found["pairs"] == ranked(view, pairs).set_index("kind")["pairs"]).all()
 
 
 def test_without_a_segmenter_cycles_have_no_share():

@@ -398,6 +398,58 @@ def test_a_branch_is_off_by_config_or_where_the_city_has_none(
     assert bool(found.record["loss"]) == has_text
 
 
+@pytest.fixture(scope="module")
+def towers(data: RegionData) -> dict[str, Checkpoint]:
+    return pretrained_towers(data)
+
+
+CAPTIONS = {"chip_captions", "view_captions"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "read"),
+    [
+        ({}, CAPTIONS),
+        ({"beta": 0}, {"chip_captions"}),
+        ({"alpha": 0}, {"view_captions"}),
+        ({"satellite": False}, {"view_captions"}),
+        ({"satellite": False, "beta": 0}, {"view_captions"}),
+        ({"satellite": False, "alpha": 0}, {"view_captions"}),
+        ({"street_views": False}, {"chip_captions"}),
+        ({"text": False}, set()),
+        ({"text": False, "alpha": 0, "beta": 0}, set()),
+        ({"satellite": False, "street_views": False}, set()),
+    ],
+    ids=str,
+)
+def test_captions_are_inputs_where_a_contrast_reads_them(
+    data: RegionData, towers: dict[str, Checkpoint], changes: dict, read: set
+) -> None:
+    chosen = config(**changes)
+    assert CAPTIONS - chosen.switched_off() == read
+    # What is read is what pretraining needs: without the others it is the same.
+    unread = {
+        field: None
+        for modality, fields in (
+            ("chip_captions", ("chip_texts", "chip_text_kept")),
+            ("view_captions", ("view_texts", "view_text_kept")),
+        )
+        for field in fields
+        if modality not in read
+    }
+    given = replace(data, towers=towers)
+    whole, less = (pretrained(d, chosen) for d in (given, replace(given, **unread)))
+    assert bool(read) == bool(whole.record["loss"])
+    for name, value in whole.tensors.items():
+        np.testing.assert_array_equal(value, less.tensors[name])
+
+
+@pytest.mark.parametrize("changes", [{"alpha": 0, "beta": 0}, {"alpha": 0, "street_views": False}])
+def test_text_that_nothing_is_contrasted_with_is_refused(changes: dict) -> None:
+    with pytest.raises(ValidationError, match="leaves nothing to contrast captions with"):
+        config(**changes)
+
+
 def test_without_text_the_towers_stay_as_they_come(data: RegionData) -> None:
     towers = pretrained_towers(data)
     found = pretrained(replace(data, towers=towers), config(text=False))
