@@ -75,6 +75,8 @@ ifdef SYSTEM
 else
 	@$(MAKE) --no-print-directory results CITY=demo_large
 	$(RUN) python benchmarks/calibration.py
+	$(RUN) python benchmarks/towers.py demo_large
+	$(RUN) python benchmarks/captions.py
 	$(RUN) python benchmarks/transfer.py
 	@$(MAKE) --no-print-directory results CITY=demo_500m
 	@if [ -d "$${CITYLOOM_DATA:-data}/nyc" ]; then \
@@ -87,8 +89,9 @@ results: setup ## build one city and write its page of docs/results: make result
 	@$(MAKE) --no-print-directory run CITY=$(CITY)
 	$(RUN) python benchmarks/experiments.py $(CITY)
 
-tables: setup ## docs/tables.md from the contracts
+tables: setup ## docs/tables.md from the contracts, docs/methods/settings.md from the methods' configs
 	$(RUN) cityloom tables > docs/tables.md
+	$(RUN) cityloom settings > docs/methods/settings.md
 
 lock: ## resolve the dependencies anew
 	$(UV) lock

@@ -194,5 +194,13 @@ def tables() -> None:
     typer.echo(markdown(), nl=False)
 
 
+@app.command()
+def settings() -> None:
+    """Print docs/methods/settings.md, made from the configs of the methods."""
+    from model_code.methods.reference import page
+
+    typer.echo(page(), nl=False)
+
+
 if __name__ == "__main__":
     app()
