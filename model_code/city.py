@@ -480,6 +480,7 @@ _COUNTED_FROM = {
 
 class Indicator(Model):
     """One target. `transform` is applied before standardising on the training regions;
+    `per_km2` divides a total by the area of the region, before that;
     `min_coverage` is the share of a region that must have data, else its label is missing;
     `contained_in` names input tables (pois, flows, imagery, street_views, buildings) that hold the
     target already, or come from the same source."""
@@ -487,6 +488,7 @@ class Indicator(Model):
     source: IndicatorSource
     kind: Literal["regression", "classification", "hourly"] = "regression"
     transform: Literal["none", "log1p"] = "none"
+    per_km2: bool = False
     unit: str = ""
     description: str = ""
     min_coverage: float = Field(0.5, ge=0, le=1)
@@ -499,6 +501,12 @@ class Indicator(Model):
             raise ValueError("kind: hourly goes with source {kind: city, count: hourly_outflow}")
         if self.kind == "classification" and self.transform != "none":
             raise ValueError("a classification has no transform; remove the key")
+        aggregate = getattr(self.source, "aggregate", "")
+        if self.per_km2 and (self.kind == "classification" or aggregate in ("mean", "median")):
+            what = "class" if self.kind == "classification" else aggregate
+            raise ValueError(
+                f"per_km2 makes a density of a total, and a {what} is none; remove the key"
+            )
         return self
 
     @property

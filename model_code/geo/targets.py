@@ -96,6 +96,8 @@ def make_targets(
         value, coverage = _READERS[type(indicator.source)](indicator.source, key, setting)
         codes, classes = _codes(value) if indicator.kind == "classification" else (value, [])
         codes = _numeric(codes, key)
+        if indicator.per_km2:
+            codes = (codes.T / regions["area_km2"].to_numpy()).T
         labelled = _labelled(codes, coverage, indicator, name, setting)
         if indicator.transform == "log1p" and (codes[labelled] <= -1).any():
             raise DataError(

@@ -10,6 +10,7 @@ import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from model_code.city import Indicator
 from model_code.errors import DataError
@@ -253,6 +254,34 @@ def test_the_part_of_a_total_outside_all_regions_is_told(tmp_path):
     [row] = rejected[rejected["source"] == "indicators.v.source.path"].to_dict("records")
     assert (row["row"], row["reason"]) == (1, "part outside all regions")
     assert (row["detail"], row["items"]) == ("75.00% of its area", pytest.approx(0.75))
+
+
+def test_a_total_becomes_a_density_of_the_region_s_own_area(tmp_path):
+    """Two squares of 0.01 km2, and one of twice that."""
+    wide = regions_of(
+        [*REGIONS.geometry[:2], shapely.union_all(REGIONS.geometry[2:])], ["a", "b", "c"]
+    )
+    pd.DataFrame({"id": ["a", "b", "c"], "homes": [3.0, 0.0, 5.0]}).to_csv(tmp_path / "homes.csv")
+    source = {"kind": "regions", "path": "homes.csv", "id": "id", "value": "homes"}
+    told = {"homes": {"source": source}, "per_km2": {"source": source, "per_km2": True}}
+    values, *_ = make(tmp_path, told, wide.assign(area_km2=wide.area / 1e6))
+    assert values["homes"] == {"a": 3, "b": 0, "c": 5}
+    assert values["per_km2"] == pytest.approx({"a": 300, "b": 0, "c": 250})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"source": {"kind": "raster", "path": "a.tif"}}, "a mean is none"),
+        ({"source": {"kind": "points", "path": "a.csv", "value": "v", "aggregate": "median"}},
+         "a median is none"),
+        ({"source": {"kind": "regions", "path": "a.csv", "id": "i", "value": "v"},
+          "kind": "classification"}, "a class is none"),
+    ],
+)  # fmt: skip
+def test_only_a_total_has_a_density(changes, words):
+    with pytest.raises(ValidationError, match=f"per_km2 makes a density of a total, and {words}"):
+        Indicator(**changes, per_km2=True)
 
 
 def test_polygon_classes(tmp_path):
