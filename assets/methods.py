@@ -19,7 +19,14 @@ from assets.stage import Context, Product, Stage, Written, define, stage
 from model_code.city import City
 from model_code.errors import DataError
 from model_code.fingerprint import digest
-from model_code.methods import HEAD_KEYS, MADE_FROM, METHODS, MethodSpec, Modality
+from model_code.methods import (
+    HEAD_KEYS,
+    MADE_FROM,
+    METHODS,
+    MethodConfig,
+    MethodSpec,
+    Modality,
+)
 from model_code.tables import contract
 from resources.lake import Handle, plain_table_writer
 
@@ -76,30 +83,31 @@ def data_and_left_out(spec: MethodSpec, ctx: Context) -> tuple[RegionData, tuple
     """The method's inputs, and which of its modalities are left out of them."""
     from dataclasses import replace
 
-    from model_code.methods.run import needs_check
+    from model_code.methods.run import needs_check, read_by
 
     here = [m for m in spec.needs if _there(ctx, m) and _there(ctx, MADE_FROM.get(m, m))]
-    read = _read(spec, ctx)
-    if "towers" in read and "towers" not in here:
+    configs = _own_configs(spec, ctx)
+    if "towers" in read_by(spec, configs.values()) and "towers" not in here:
         raise DataError(
             f"method {spec.name!r} starts from the towers of `captions`, which city {ctx.name!r} has "
             "not",
             fix=f"add `captions: {{}}` to its YAML, or take `methods.{spec.name}` out",
         )
     data = region_data(ctx.inputs, here, ctx.city.chips.min_valid_share)
-    thin = needs_check(spec, ctx.name, _shares(data), here, ctx.city.min_modality_share)
-    thin = tuple(modality for modality in thin if modality in read)
+    thin = needs_check(spec, ctx.name, _shares(data), here, ctx.city.min_modality_share, configs)
     gone = {name: None for modality in thin for name in _FIELDS[modality]}
     return (replace(data, **gone) if gone else data), thin
 
 
-def _read(spec: MethodSpec, ctx: Context) -> set[Modality]:
-    """What the method needs by the settings of the stage, of any variant; all where it has none."""
+def _own_configs(spec: MethodSpec, ctx: Context) -> dict[str, MethodConfig]:
+    """By variant, the settings of the stage; those of the city, where the stage has none."""
+    from model_code.methods.run import variant_configs
+
     if not ctx.settings:
-        return set(spec.needs)
+        choice = ctx.city.methods[spec.name]
+        return variant_configs(spec.name, choice.config, choice.variants)
     variants = ctx.settings.get("variants", {"default": ctx.settings})
-    configs = [spec.config.model_validate(own) for own in variants.values()]
-    return {m for m in spec.needs if not all(m in c.switched_off() for c in configs)}
+    return {name: spec.config.model_validate(own) for name, own in variants.items()}
 
 
 def _there(ctx: Context, modality: Modality) -> bool:

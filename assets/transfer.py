@@ -199,7 +199,7 @@ def _branches(
 def _check_alike(ctx: Context, method: str, source: str, left_out: tuple[str, ...]) -> None:
     """An encoder of other settings would not fit these weights, and one that has not seen a modality
     of this city has no branch for it. A branch that this city cannot feed is left behind."""
-    from model_code.methods.run import variant_configs
+    from model_code.methods.run import inputs_of, variant_configs
 
     config = variant_configs(method, ctx.city.methods[method].config, {})["default"]
     manifest = ctx.elsewhere[source, f"{method}_checkpoint"].manifest
@@ -222,7 +222,7 @@ def _check_alike(ctx: Context, method: str, source: str, left_out: tuple[str, ..
             fix="set it to false in both cities; a variant can still be inductive",
         )
     theirs_out = tuple(ctx.elsewhere[source, f"{method}_predictions"].metadata("left_out") or ())
-    if unseen := sorted(set(theirs_out) - set(left_out)):
+    if unseen := sorted(set(theirs_out) & set(inputs_of(METHODS[method], config, left_out))):
         raise DataError(
             f"`methods.{method}` reads {', '.join(unseen)} in {ctx.name!r}, and leaves that out in "
             f"{source!r}",

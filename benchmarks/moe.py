@@ -3,8 +3,8 @@
 Three ways to the same numbers, with the paper's 34 experts a branch (8 a task, 2 a pair, 4 shared)
 and the same weights: batched; a loop that runs each expert once; a loop over the tasks that runs all
 experts of each task, the shared ones again for each. A training step (forward, backward, AdamW) and
-inference, each way in a process of its own: best and median time, parameters, and the peak of memory
-above what the model and its data hold; and, as a floor, the experts' bare matrix products. On the CPU,
+inference, each way in a process of its own: best and median time, parameters, and the peak of its tensors'
+memory above what the model and its data hold (activations, gradients, AdamW's state); and, as a floor, the experts' bare matrix products. On the CPU,
 and on CUDA where there is one. Every way must give the first one's loss and gradient.
 """
 
@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 from model_code.finetuning import LabelledModel
 from model_code.methods import UrbanMoeConfig
@@ -134,9 +136,10 @@ def one_way(way: str, device: str, batch: int, features: int, steps: int) -> dic
         "loss": loss.item(),
         "slope": slope,
     }
-    held = peak_mib(device)
+    del loss
+    optimiser.zero_grad()  # from here on gradients count
+    found["peak_mib"] = peak_mib(step, device)
     found |= timed("train", step, device, steps)
-    found["peak_mib"] = peak_mib(device) - held
     model.eval()
     return found | timed("infer", infer, device, steps)
 
@@ -183,11 +186,24 @@ def timed(name: str, run: Callable[[], None], device: str, steps: int) -> dict[s
     return {f"{name}_best": min(seconds), f"{name}_median": float(np.median(seconds))}
 
 
-def peak_mib(device: str) -> float:
-    """Peak memory of this process so far; on CUDA of its tensors."""
+def peak_mib(run: Callable[[], None], device: str) -> float:
+    """Most memory of tensors above those that are there, in two runs: activations, gradients, and what
+    the optimiser keeps from the first."""
     if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()
+        run()
+        run()
+        return (torch.cuda.max_memory_allocated() - held) / 2**20
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        run()
+        run()
+    with tempfile.TemporaryDirectory() as folder:
+        seen.export_chrome_trace(str(trace := Path(folder) / "trace.json"))
+        events = json.loads(trace.read_text())["traceEvents"]
+    changes = [(e["ts"], e["args"]["Bytes"]) for e in events if e["name"] == "[memory]"]
+    changes.sort(key=lambda change: change[0])
+    return float(np.cumsum([size for _, size in changes]).max()) / 2**20
 
 
 def measured(way: str, device: str, batch: int, features: int, steps: int) -> dict[str, float]:

@@ -7,8 +7,9 @@ Dagster location loads, and that must not import torch.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -82,6 +83,16 @@ class MethodConfig(BaseModel):
     def switched_off(self) -> frozenset[Modality]:
         """Modalities that these settings leave unread."""
         return frozenset()
+
+    def switches(self) -> dict[Modality, str]:
+        """By modality, the key that is false where it is not to be read; for those alone whose absence
+        takes others with it, or may leave nothing."""
+        return {}
+
+    def without(self, left_out: Collection[str]) -> Self:
+        """These settings where a city cannot give `left_out`. Not validated: nothing may be left."""
+        gone = {key: False for modality, key in self.switches().items() if modality in left_out}
+        return self.model_copy(update=gone)
 
 
 # Settings of what comes after an embedding: they touch neither checkpoint nor embedding.
@@ -431,6 +442,9 @@ class FeaturesConfig(Probed):
     pass
 
 
+_TEXTS: dict[str, Modality] = {"names": "poi_texts", "descriptions": "poi_descriptions"}
+
+
 class UrbanMoeConfig(MethodConfig):
     """`image`, `text`, `region` and `poi` switch the paper's ablations, as do the numbers of experts of
     each kind; `single_task` trains a net for each task, with as many experts as the task has among
@@ -483,9 +497,11 @@ class UrbanMoeConfig(MethodConfig):
 
     def switched_off(self) -> frozenset[Modality]:
         off: set[Modality] = set() if self.image else {"imagery"}
-        texts: dict[str, Modality] = {"names": "poi_texts", "descriptions": "poi_descriptions"}
-        off |= {m for source, m in texts.items() if not self.text or source != self.text_from}
+        off |= {m for source, m in _TEXTS.items() if not self.text or source != self.text_from}
         return frozenset(off if self.poi else {*off, "pois"})
+
+    def switches(self) -> dict[Modality, str]:
+        return {"imagery": "image", _TEXTS[self.text_from]: "text", "pois": "poi"}
 
 
 def _backbone(name: str) -> str:
@@ -579,6 +595,9 @@ class MuseClConfig(Tuned):
         seen = [(self.satellite, self.satellite_backbone)]
         seen += [(self.street_views, self.street_view_backbone)]
         return frozenset(off if (True, "towers") in seen else {*off, "towers"})
+
+    def switches(self) -> dict[Modality, str]:
+        return {"imagery": "satellite", "street_views": "street_views", "pois": "pois"}
 
 
 class Tile2VecConfig(Tuned):

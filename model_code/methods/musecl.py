@@ -27,8 +27,8 @@ What the paper leaves open, or prints otherwise:
 - POI vectors are standardised on the regions that pretraining sees: within one city their means are
   nearly one vector, which nothing could tell apart.
 - Pictures without words (`pois: false`): the attention learns from the triplets of both kinds.
-- A token stands for pictures that a region has not; it starts at their mean, and the alignment, which
-  hides a few, trains it.
+- A token stands for pictures, or POIs in the embedding, that a region has not; it starts at their
+  mean. The alignment, which hides a few, trains it; where nothing is aligned it stays there.
 
 N regions, M street views, B regions in a batch, T triplets, K categories of POIs, F width of a
 backbone's features, W width of an embedding.
@@ -129,7 +129,8 @@ class TripletSampler:
 
 
 def mobility(data: RegionData, visible: Mask) -> Floats:
-    """Out- and inflow [N, 2] of each region, counting the trips between visible regions [N]."""
+    """Out- and inflow [N, 2] of each region, counting the trips between visible regions [N]; a trip
+    within a region is one out and one in."""
     assert data.flow_origin is not None and data.flow_destination is not None
     assert data.flow_count is not None
     both = visible[data.flow_origin] & visible[data.flow_destination]
@@ -433,14 +434,14 @@ def _start(
 
 
 def start_tokens(regions: MuseRegions, visible: Mask) -> Values:
-    """What the heads read of all regions, in evaluation. The token of each kind of picture is put
-    where the visible regions [N] that have one are on average."""
+    """What the heads read of all regions, in evaluation. The token of each modality is put where the
+    visible regions [N] that have it are on average."""
     with evaluating(regions):
         index = torch.arange(len(visible))
         values = _joined([regions.values(part) for part in torch.split(index, _CHUNK)])
         seen = torch.from_numpy(visible)
-        for view in regions.encoders:
-            head, (numbers, present) = regions.joint.heads[view], values[view]
+        for name, head in regions.joint.heads.items():
+            numbers, present = values[name]
             if (seen & present).any():
                 mean = cast(Projection, head).linear(numbers[seen & present]).mean(dim=0)
                 cast(Projection, head).absent.copy_(mean)
@@ -583,12 +584,10 @@ class MuseCl:
         workspace: Workspace,
     ) -> list[float]:
         """The third training, in place; its loss by epoch, none where nothing is to be aligned."""
-        if not regions.encoders:
-            return []
         values = start_tokens(regions, visible)
-        seen = torch.from_numpy(visible)
-        if config.fusion == "concat":
+        if config.fusion == "concat" or not regions.encoders:
             return []
+        seen = torch.from_numpy(visible)
         anyone = seen & torch.stack([p for _, p in values.values()]).any(dim=0)
         teacher = None
         if words is not None:

@@ -3,12 +3,13 @@ are there, and the way from tables to masks, labels and predictions. N regions."
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from model_code.errors import CityloomError, DataError
 from model_code.heads import check_labels, fit_head, predict_head
@@ -72,9 +73,15 @@ def modalities_read(methods: Mapping[str, MethodChoice]) -> set[Modality]:
     return {
         need
         for name, choice in methods.items()
-        for config in variant_configs(name, choice.config, choice.variants).values()
-        for need in set(METHODS[name].needs) - config.switched_off()
+        for need in read_by(
+            METHODS[name], variant_configs(name, choice.config, choice.variants).values()
+        )
     }
+
+
+def read_by(spec: MethodSpec, configs: Iterable[MethodConfig]) -> set[Modality]:
+    """What a method needs by any of the settings."""
+    return {need for config in configs for need in set(spec.needs) - config.switched_off()}
 
 
 def folds(splits: pd.DataFrame) -> list[tuple[str, int]]:
@@ -115,15 +122,20 @@ def needs_check(
     coverage: Mapping[str, float],
     available: Collection[str],
     floor: float,
+    configs: Mapping[str, MethodConfig] | None = None,
 ) -> tuple[Modality, ...]:
     """The modalities of a method that are to be left out (given as None) because they reach less
     than the share `floor` of the regions, or because the city lacks them and the method can do
-    without; `coverage` is that share by modality. What needs no source is always there.
+    without; `coverage` is that share by modality. What needs no source is always there, and what
+    none of the `configs` (by variant; without any, that of the method) reads is not asked for.
 
     Raises:
-        CityloomError: the city lacks a modality, or nothing would be left of the method's inputs.
+        CityloomError: the city lacks a modality, or nothing would be left of the inputs of the method
+            or of a variant.
     """
-    needed = [m for m in spec.needs if SOURCES_OF[m]]
+    configs = configs or {"default": spec.config()}
+    read = read_by(spec, configs.values())
+    needed = [m for m in spec.needs if SOURCES_OF[m] and m in read]
     key: dict[Modality, str] = {
         m: " or ".join(f"`sources.{source}`" for source in SOURCES_OF[m]) for m in needed
     }
@@ -135,24 +147,41 @@ def needs_check(
             f"or remove `methods.{spec.name}`",
         )
     thin = tuple(m for m in needed if coverage.get(m, 0.0) < floor)
-    if thin and len(thin) == len([m for m in spec.needs if m not in NO_INPUT]):
-        shares = ", ".join(
-            f"{m} ({key[m]}) reaches {coverage.get(m, 0.0):.0%} of the regions" for m in thin
-        )
+    shares = {m: f"{m} ({key[m]}) reaches {coverage.get(m, 0.0):.0%} of the regions" for m in thin}
+    if thin and len(thin) == len(read - NO_INPUT):
         raise CityloomError(
-            f"method {spec.name!r} in city {city!r}: {shares}, below the floor of {floor:.0%}",
+            f"method {spec.name!r} in city {city!r}: {', '.join(shares.values())}, below the floor of "
+            f"{floor:.0%}",
             fix=f"remove `methods.{spec.name}`, or lower `min_modality_share`",
         )
+    for variant, config in configs.items():
+        own = [shares[m] for m in thin if m not in config.switched_off()]
+        if own and not _stands(config.without(thin)):
+            raise CityloomError(
+                f"nothing is left to read for the variant {variant!r} of method {spec.name!r} in city "
+                f"{city!r}: {', '.join(own)}, below the floor of {floor:.0%}",
+                fix=f"take it out of `methods.{spec.name}` (a default: change its `config`), or lower "
+                "`min_modality_share`",
+            )
     return thin
+
+
+def _stands(config: MethodConfig) -> bool:
+    """Whether these settings, which were changed, would pass as a city's."""
+    try:
+        type(config).model_validate(config.model_dump())
+    except ValidationError:
+        return False
+    return True
 
 
 def inputs_of(
     spec: MethodSpec, config: MethodConfig, left_out: Collection[str] = ()
 ) -> tuple[Modality, ...]:
-    """The modalities that a variant reads: what its method needs, less what the config switches off
-    and what the city cannot give. Pretrained weights are none of the city's, and borders say nothing
-    of a region by themselves."""
-    gone = {*NO_INPUT, *left_out, *config.switched_off()}
+    """The modalities that a variant reads: what its method needs, less what the config switches off,
+    what the city cannot give, and what falls away with that. Pretrained weights are none of the city's,
+    and borders say nothing of a region by themselves."""
+    gone = {*NO_INPUT, *left_out, *config.without(left_out).switched_off()}
     return tuple(m for m in spec.needs if m not in gone)
 
 

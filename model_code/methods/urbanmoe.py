@@ -75,6 +75,7 @@ from model_code.vision.clip_config import ClipConfig
 from model_code.vision.pictures import resized
 
 _TEXTS = 64  # that the text tower reads at once
+_CHUNK = 1024  # regions whose gates are made at once
 
 
 # --- experts -------------------------------------------------------------------------------------
@@ -131,7 +132,8 @@ class Branch(nn.Module):
     ) -> None:
         super().__init__()
         self.pool, self.hidden, self.width, self.threshold = pool, hidden, width, threshold
-        first, fan_in = pool.experts * hidden + pool.tasks * pool.each, features + context
+        self.sizes = [pool.experts * hidden, pool.tasks * pool.each]  # first layers, routers
+        first, fan_in = sum(self.sizes), features + context
         self.of_features = _weight(fan_in, features, first)
         self.of_context = _weight(fan_in, context, first)
         self.first_bias = _weight(fan_in, first)
@@ -143,7 +145,10 @@ class Branch(nn.Module):
 
     def forward(self, features: Tensor, present: Tensor, context: Tensor) -> Tensor:
         """Mixtures [B, T, W] (eq 6); `features` are zero where they are not `present` [B]."""
-        hidden, gates = self._first(features, present, context)
+        hidden, logits = torch.split(
+            self._first(features, present, context, slice(None)), self.sizes, dim=1
+        )
+        gates = self._shut(logits)
         experts, count = self.pool.experts, len(features)
         inner = F.relu(hidden).view(count, experts, self.hidden).transpose(0, 1)  # [M, B, H]
         outer = torch.baddbmm(self.second_bias.view(experts, 1, -1), inner, self.second)
@@ -154,19 +159,22 @@ class Branch(nn.Module):
 
     def gates(self, features: Tensor, present: Tensor, context: Tensor) -> Tensor:
         """What each task gives to each of its experts, [B, T, K] (eq 4-5)."""
-        return self._first(features, present, context)[1]
+        return self._shut(self._first(features, present, context, slice(self.sizes[0], None)))
 
-    def _first(self, features: Tensor, present: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """First layers of the experts [B, M * H], and the gates."""
+    def _first(self, features: Tensor, present: Tensor, context: Tensor, part: slice) -> Tensor:
+        """The columns `part` of the first layers of the experts, M * H, and of the routers after them,
+        T * K: [B, columns]."""
+        of_features, of_context = self.of_features[:, part], self.of_context[:, part]
         # The token for absent features goes through their weights, once for the batch.
         absent = (~present).to(context.dtype)[:, None]
-        weight = torch.cat([self.of_context, (self.absent @ self.of_features)[None]])
-        start = torch.addmm(self.first_bias, torch.cat([context, absent], dim=1), weight)
-        mapped = torch.addmm(start, features, self.of_features)
-        inner, routers = self.pool.experts * self.hidden, self.pool.tasks * self.pool.each
-        hidden, logits = torch.split(mapped, [inner, routers], dim=1)
-        gates = logits.reshape(len(mapped), self.pool.tasks, -1).softmax(dim=2)
-        return hidden, torch.where(gates > self.threshold, gates, 0.0)
+        weight = torch.cat([of_context, (self.absent @ of_features)[None]])
+        start = torch.addmm(self.first_bias[part], torch.cat([context, absent], dim=1), weight)
+        return torch.addmm(start, features, of_features)
+
+    def _shut(self, logits: Tensor) -> Tensor:
+        """Gates [B, T, K] of the routers' logits [B, T * K], the faint ones at zero (eq 5)."""
+        gates = logits.reshape(len(logits), self.pool.tasks, -1).softmax(dim=2)
+        return torch.where(gates > self.threshold, gates, 0.0)
 
 
 def _weight(fan_in: int, *shape: int) -> nn.Parameter:
@@ -399,10 +407,11 @@ def _routing(model: LabelledModel, index: Tensor) -> dict[str, Any]:
     on."""
     encoder = cast(ExpertRegions, model.encoder)
     with evaluating(model):
-        found = encoder.gates(index)
+        parts = [encoder.gates(rows) for rows in torch.split(index, _CHUNK)]
+    found = {name: torch.cat([part[name] for part in parts]).double() for name in parts[0]}
     return {
         name: {
-            "weight": np.round(gates.double().mean(dim=0).numpy(), 6).tolist(),
+            "weight": np.round(gates.mean(dim=0).numpy(), 6).tolist(),
             "active": np.round((gates > 0).double().mean(dim=0).numpy(), 6).tolist(),
         }
         for name, gates in found.items()

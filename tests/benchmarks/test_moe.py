@@ -5,6 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+import torch
+
+from benchmarks import moe
 from tests.tiny import ROOT
 
 
@@ -15,3 +19,13 @@ def test_the_ways_agree() -> None:
     for way in ("batched ", "loop over experts", "loop over tasks and experts"):
         assert way in done.stdout
     assert done.stdout.count("times as fast") >= 2
+
+
+def test_the_peak_counts_what_is_alive_at_once() -> None:
+    def run() -> None:
+        first = torch.ones(2**18)  # 1 MiB
+        del first
+        second = torch.ones(2**19)
+        assert (second + 1).sum() > 0
+
+    assert moe.peak_mib(run, "cpu") == pytest.approx(4, abs=0.01)

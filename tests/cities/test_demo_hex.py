@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+from pathlib import Path
+
 import h3
 import numpy as np
 import pandas as pd
@@ -42,14 +45,17 @@ def test_regions_are_cells_of_h3_and_every_method_is_scored_on_them(hexagons: Pl
         ("musecl", "default"), ("musecl", "without_satellite"), ("urbanmmcl", "default"),
     }  # fmt: skip
     scored = board[(board["metric"] == "r2") & (board["n_test"] > 1)]
-    assert len(scored) and np.isfinite(scored["value"]).any()
+    told = scored.groupby(["method", "variant"])["value"].agg(lambda v: np.isfinite(v).any())
+    assert len(told) == 3 and told.all()  # each of them
     lake = Lake(str(hexagons.root / "lake"))
     assert not lake.handle(hexagons.city, "captions").exists  # UrbanMMCL is told to read none
 
 
 def test_triplets_are_two_more_regions_for_each_anchor(hexagons: Place) -> None:
     known = set(table(hexagons, "regions")["region_id"])
-    for _, rows in table(hexagons, "musecl_triplets").groupby(["view", "triplet"]):
+    triplets = table(hexagons, "musecl_triplets")
+    assert set(triplets["view"]) == {"satellite", "street_view"}
+    for _, rows in triplets.groupby(["view", "triplet"]):
         by_role = rows.set_index("role")
         assert set(by_role.index) == {"anchor", "positive", "negative"}
         assert by_role["region_id"].is_unique and set(by_role["region_id"]) <= known
@@ -65,5 +71,13 @@ def test_each_view_of_the_graphs_has_links_between_regions(hexagons: Place) -> N
 
 
 def test_the_report_shows_triplets_and_graphs(hexagons: Place) -> None:
+    lake = Lake(str(hexagons.root / "lake"))
     page = (hexagons.root / "lake" / hexagons.city / "report.html").read_text(encoding="utf-8")
-    assert all(words in page for words in ("MuseCL", "UrbanMMCL", "anchor"))
+    for asset, begins in (
+        ("musecl_triplets", "What MuseCL learns from"),
+        ("urbanmmcl_graphs", "UrbanMMCL&#39;s graphs"),
+    ):
+        drawn = Path(lake.handle(hexagons.city, asset).path("picture.png")).read_bytes()
+        start = page.index(base64.b64encode(drawn).decode())
+        figure = page[start : page.index("</figure>", start)]
+        assert f"<figcaption>{begins}" in figure

@@ -633,8 +633,19 @@ def test_absent_pictures_are_their_tokens_and_absent_pois_too(data: RegionData) 
         token = found.tensors[f"joint.heads.{name}.absent"]
         np.testing.assert_array_equal((part == token).all(axis=1), without)
         assert without.any() and token.any()
-        if name != "pois":  # it stands where the others are on average
-            np.testing.assert_allclose(part[~without].mean(axis=0), token, atol=1e-4)
+        # It stands where the others are on average.
+        np.testing.assert_allclose(part[~without].mean(axis=0), token, atol=1e-4)
+
+
+def test_a_region_without_pois_is_an_average_one_by_any_seed(data: RegionData) -> None:
+    counts = data.poi_counts.copy()
+    counts[3] = 0
+    less, changed = replace(data, poi_counts=counts), config(satellite=False, street_views=False)
+    rows = [METHOD.embed(pretrained(less, changed, seed=s), less, changed) for s in (0, 1)]
+    assert not np.allclose(*(np.delete(row, 3, axis=0) for row in rows), atol=0.1)
+    for row in rows:
+        np.testing.assert_allclose(row[3], np.delete(row, 3, axis=0).mean(axis=0), atol=1e-4)
+    np.testing.assert_allclose(rows[0][3], rows[1][3], atol=1e-4)
 
 
 def test_all_views_of_a_region_are_in_its_embedding(

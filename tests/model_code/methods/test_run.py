@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -11,9 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from model_code import tables
-from model_code.city import MethodChoice
+from model_code.city import MethodChoice, _needs
 from model_code.errors import CityloomError, DataError
-from model_code.methods import METHODS, MethodSpec, PoiConfig, Tuned, VitConfig, method_config
+from model_code.methods import (
+    METHODS,
+    MethodConfig,
+    MethodSpec,
+    Modality,
+    PoiConfig,
+    Tuned,
+    VitConfig,
+    method_config,
+)
 from model_code.methods.base import Checkpoint, Parts, Tunable
 from model_code.methods.run import (
     Fit,
@@ -158,6 +168,60 @@ def test_what_a_method_can_do_without_is_left_out_where_the_city_lacks_it() -> N
         needs_check(spec, "x", thin, set(thin), 0.2)
 
 
+def configs_of(method: str, **by_variant: dict[str, object]) -> dict[str, MethodConfig]:
+    return {name: method_config(method, changes) for name, changes in by_variant.items()}
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "there", "lacked"),
+    [
+        ("musecl", {"street_views": False}, ("imagery", "pois", "poi_texts"), "flows"),
+        ("urbanmoe", {"image": False}, ("pois", "poi_texts"), "imagery"),
+    ],
+)
+def test_what_no_variant_reads_is_not_asked_for(
+    method: str, changes: dict[str, object], there: tuple[str, ...], lacked: str
+) -> None:
+    spec, shares = METHODS[method], dict.fromkeys(there, 1.0)
+    one = configs_of(method, default=changes)
+    assert needs_check(spec, "x", shares, there, 0.2, one) == ()
+    assert _needs(method, {"config": changes}) == [m for m in spec.needs if m in {*there, "towers"}]
+    for variants in (None, one | configs_of(method, whole={})):  # another variant does read it
+        with pytest.raises(CityloomError, match=f"needs {lacked}"):
+            needs_check(spec, "x", shares, there, 0.2, variants)
+
+
+@pytest.mark.parametrize(
+    ("method", "alone", "thin", "telling"),
+    [
+        (
+            "musecl", {"satellite": False, "pois": False}, ("street_views",),
+            r"variant 'alone' of method 'musecl'.*street_views \(`sources.street_views`\) reaches 3%",
+        ),
+        (
+            "urbanmoe", {"text": False}, ("imagery",),
+            r"variant 'alone' of method 'urbanmoe'.*imagery \(`sources.imagery`\) reaches 3%",
+        ),
+        (
+            "urbanmoe", {"image": False, "text_from": "descriptions"}, ("poi_descriptions",),
+            r"variant 'alone' of method 'urbanmoe'.*poi_descriptions \(`sources.pois`\) reaches 3%",
+        ),
+    ],
+)  # fmt: skip
+def test_a_variant_of_which_nothing_is_left_is_named(
+    method: str, alone: dict[str, object], thin: tuple[Modality, ...], telling: str
+) -> None:
+    spec = METHODS[method]
+    shares = dict.fromkeys(spec.needs, 1.0) | dict.fromkeys(thin, 0.03)
+    default = configs_of(method, default={k: v for k, v in alone.items() if k == "text_from"})
+    assert needs_check(spec, "x", shares, spec.needs, 0.2, default) == thin
+    with pytest.raises(CityloomError) as caught:
+        needs_check(spec, "x", shares, spec.needs, 0.2, default | configs_of(method, alone=alone))
+    assert re.search(telling, str(caught.value))
+    for word in ("floor of 20%", f"`methods.{method}`", "`min_modality_share`"):
+        assert word in str(caught.value)
+
+
 # --- from tables ---------------------------------------------------------------------------------
 
 
@@ -297,6 +361,16 @@ def test_inputs_are_what_a_variant_reads_and_the_city_has():
     thin = inputs_of(spec, method_config("urbanvlp", {}), ("street_views", "view_captions"))
     assert thin == ("imagery", "chip_captions", "view_locations")
     assert inputs_of(METHODS["poi"], method_config("poi", {})) == ("pois",)
+
+
+def test_what_is_read_only_with_another_modality_falls_away_with_it() -> None:
+    spec, whole = METHODS["musecl"], method_config("musecl", {})
+    assert "flows" in inputs_of(spec, whole)
+    # Trips say which street views are alike.
+    assert inputs_of(spec, whole, ("street_views",)) == ("imagery", "pois", "poi_texts")
+    wordless = method_config("musecl", {"pois": False})
+    assert inputs_of(spec, wordless, ("imagery",)) == ("street_views", "flows")
+    assert inputs_of(spec, wordless, ("flows",)) == ("imagery", "street_views", "pois")
 
 
 # --- methods of some kinds of target -------------------------------------------------------------

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from model_code.errors import DataError
 from model_code.finetuning import LabelledModel, embed_all
-from model_code.methods import METHODS, UrbanMoeConfig
+from model_code.methods import METHODS, UrbanMoeConfig, urbanmoe
 from model_code.methods.base import Checkpoint, RegionData, Targets, Workspace
 from model_code.methods.run import fit_checkpoint, inputs_of
 from model_code.methods.urbanmoe import (
@@ -21,6 +21,7 @@ from model_code.methods.urbanmoe import (
     Inputs,
     Pool,
     _encoded,
+    _routing,
     _rows,
     _towers,
     fit_experts,
@@ -573,6 +574,32 @@ def test_the_record_holds_what_validation_regions_route(
         noted = net["routing"][name]
         np.testing.assert_allclose(noted["weight"], gates[name].mean(dim=0), atol=1e-6)
         np.testing.assert_allclose(noted["active"], (gates[name] > 0).float().mean(0), atol=1e-6)
+
+
+def test_routing_is_the_same_whole_or_by_parts(
+    city: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everyone, found = torch.arange(REGIONS), []
+    for chunk in (REGIONS, 7):
+        monkeypatch.setattr(urbanmoe, "_CHUNK", chunk)
+        found.append(_routing(model(city), everyone))
+    whole, parted = found
+    assert whole.keys() == parted.keys() == {"image", "text"}
+    for name in whole:
+        for key in ("weight", "active"):
+            np.testing.assert_allclose(whole[name][key], parted[name][key], atol=2e-6)
+
+
+def test_gates_are_made_without_the_experts(city: tuple) -> None:
+    encoder = model(city).eval().encoder
+    index = torch.arange(REGIONS)
+    with torch.no_grad():
+        before = encoder.gates(index)
+        for part in encoder.branches.values():
+            part.of_features[:, : part.sizes[0]] = torch.nan
+        after = encoder.gates(index)
+    for name, gates in before.items():
+        torch.testing.assert_close(after[name], gates)
 
 
 def test_tables_of_numbers_can_stand_for_pictures_and_texts(city: tuple) -> None:
