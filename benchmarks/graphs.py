@@ -1,10 +1,13 @@
 """What UrbanMMCL's graphs cost as cities grow: `python benchmarks/graphs.py [N ...] [--threads T]`.
 
-A city of N regions with the embedded city's latent fields, POIs and trips drawn around them, and random
-node features: build the three views, then one epoch of pretraining of the graph half with the method's
-default settings and width. Each size is a process of its own; time (wall, and that of all processors) and
-the peak of memory of the whole process. Exits with 1 when the goals for 100,000 regions are missed: 12 GiB, 10
-minutes, and time that grows no faster than N log N from 10,000 on.
+A city of N regions with the embedded city's latent fields and POIs drawn from them, trips, and random node
+features. Trips are not those of the simulator's gravity model: 60 start in each region, and go a distance of a gamma
+distribution (mean 3 km) in any direction alike, so that no region attracts more than another.
+
+Build the three views, then one epoch of pretraining of the graph half with the method's default settings and
+width. Each size is a process of its own; time (wall, and that of all processors) and the peak of memory of the
+whole process. Exits with 1 when the goals for 100,000 regions are missed: 12 GiB, 10 minutes, and time that
+grows no faster than N log N from 10,000 on.
 """
 
 from __future__ import annotations

@@ -133,7 +133,8 @@ def main() -> None:
         f"{', '.join(map(str, asked.seeds))}. All indicators are learned together. Seconds are of the "
         "processor; what is encoded once is not in them, and validation after each epoch is; the best epoch is the one that the validation "
         f"regions chose. Mean R² is over the {len(free)} numbers that no modality contains, on "
-        f"{int(parts.test.sum()):,} test regions.",
+        f"{int(parts.test.sum()):,} test regions. `scratch` keeps the pretrained towers, which rest in each "
+        "mode: it is a control of the pretraining on the city's graphs and captions alone.",
         "",
         shown,
         "",

@@ -32,12 +32,19 @@ APART_KM = 50.0
 REAL = "transfer_manhattan"
 NOWHERE = "no city"
 
-# What each method's encoder is before it has seen a city: a method and a variant of it.
-UNTRAINED = {"urbanclip": ("clip_probe", "satellite"), "urbanvlp": ("urbanvlp", "without_text")}
+# The methods whose encoders are carried, and what each is before it has seen a city: a method and a
+# variant of it. UrbanMMCL's graph half learns from the graphs of the city that it comes to, so that it
+# is never without one.
+UNTRAINED: dict[str, tuple[str, str] | None] = {
+    "urbanclip": ("clip_probe", "satellite"),
+    "urbanvlp": ("urbanvlp", "without_text"),
+    "urbanmmcl": None,
+}
 METHODS: dict[str, Any] = {
     "clip_probe": {"variants": {"satellite": {"street_views": False}}},
     "urbanclip": {},
     "urbanvlp": {"variants": {"without_text": {"text": False}}},
+    "urbanmmcl": {},
 }
 KEY = ["method", "split", "city", "pretrained_on", "task", "metric", "in_mean"]
 
@@ -61,12 +68,15 @@ def configs(regions: int, seeds: Sequence[int], mode: str) -> dict[str, dict[str
 
 
 def figures_of(city: str) -> pd.DataFrame:
-    """Headline figures of a city by fold and seed: of encoders pretrained here, in other cities, and
-    in none. `in_mean` are the R2 of numbers that no modality contains."""
+    """Headline figures of a city by fold and seed: of encoders pretrained here, in other cities, and,
+    of methods that have such, in none. `in_mean` are the R2 of numbers that no modality contains."""
     board = read("leaderboard", city=city)
     variant = board["variant"].str.split("_without_").str[0]  # less what the city cannot give
     parts = [read("transfer", city=city)]
-    for method, (name, untrained) in UNTRAINED.items():
+    for method, of in UNTRAINED.items():
+        if of is None:
+            continue
+        name, untrained = of
         rows = board[(board["method"] == name) & (variant == untrained)]
         parts.append(rows.assign(method=method, pretrained_on=NOWHERE))
     rows = pd.concat(parts, ignore_index=True)
@@ -87,7 +97,8 @@ def matrix(table: pd.DataFrame, method: str, split: str) -> pd.DataFrame:
     own = table[table["in_mean"] & (table["method"] == method) & (table["split"] == split)]
     cities = [city for city in (*SIMULATED, "manhattan") if city in set(own["city"])]
     found = own.pivot_table(index="pretrained_on", columns="city", values="value")
-    return found.reindex(index=[*cities, NOWHERE], columns=cities)
+    nowhere = [NOWHERE] if UNTRAINED[method] else []
+    return found.reindex(index=[*cities, *nowhere], columns=cities)
 
 
 def gaps(rows: pd.DataFrame) -> pd.DataFrame:
@@ -130,7 +141,9 @@ def page(rows: pd.DataFrame, table: pd.DataFrame, regions: int, mode: str) -> st
         f"ground (the job refuses cities that do); seeds {seeds} of training; `mode: {mode}`. An "
         "encoder is pretrained without labels in the city of the row; its heads are fitted and tested "
         "in the city of the column, on the same splits whatever the encoder. `no city`: the towers "
-        "as they come, pretrained on generic pictures alone.",
+        "as they come, pretrained on generic pictures alone. UrbanMMCL has no such row: what is carried "
+        "are its projections, and its graph half learns anew, without labels, from the graphs of the "
+        "city of the column.",
         "",
         "R² on the transformed scale, mean over the numbers that no modality contains (each city has "
         "its own), folds and seeds. By indicator, and macro F1 of classes: [transfer.csv](transfer.csv).",

@@ -366,7 +366,8 @@ class UrbanMmclConfig(Towered):
     modalities out. RSI-CLIP is `street_views: false, location: false, alpha: 0`, SVI-CLIP the same with
     `satellite`.
 
-    The towers rest: what they see is computed once, and all else trains."""
+    The towers rest: what they see is computed once, and all else trains. They rest in each `mode`, with
+    the city's pretrained weights: `scratch` is without the two contrasts alone."""
 
     satellite: bool = True
     street_views: bool = True

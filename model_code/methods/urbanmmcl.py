@@ -21,6 +21,9 @@ What the paper leaves open, or has otherwise:
 - Location features are standardised on the regions that pretraining sees and kept on their principal
   axes: within one city GeoCLIP's features are nearly one vector.
 - Each term of the first contrast has a temperature of its own, learned, as CLIP's.
+- A few features are hidden at random in training, so that absent-tokens learn. The graphs teach them;
+  a contrast takes only regions that show both sides, since a token is no picture of a caption. Tokens
+  start at the mean of those who have the modality.
 - Subgraph vectors enter the fusion with length one: the contrast shapes their direction alone.
 - Walks are drawn anew at the start of each epoch, for all regions at once.
 - A region that pretraining does not see is linked to those it saw, and none to it (`inductive`).
@@ -290,7 +293,8 @@ class MmclRegions(nn.Module):
         self._kept.clear()  # it was of other weights, and of those who were visible then
 
     def train(self, mode: bool = True) -> MmclRegions:
-        self._kept.pop("walks", None)  # weights have changed, or are about to
+        for name in ("walks", "whole"):  # weights have changed, or are about to
+            self._kept.pop(name, None)
         return super().train(mode)
 
     def forward(self, index: Tensor) -> Tensor:
@@ -299,22 +303,24 @@ class MmclRegions(nn.Module):
 
     def subgraph_vectors(self, index: Tensor) -> dict[str, Tensor]:
         """By view, the vectors [B, G] of the regions `index` [B]: of one new walk each in training, else
-        means over the walks that one seed gives."""
-        graphs, config = self.graphs(), self.config
+        means over the walks that one seed gives. Without walks, they are of the whole graph."""
+        graphs, everyone = self.graphs(), torch.arange(len(self.data))
         if self.training:
             walks = self.new_walks(index)
             return cast(dict[str, Tensor], self.views(graphs, self.features, index, walks)[0])
+        if not self.config.random_walk:
+            if "whole" not in self._kept:  # one pass gives all regions
+                with torch.no_grad():
+                    self._kept["whole"] = self.views(graphs, self.features, everyone, None)[0]
+            return {name: vectors[index] for name, vectors in self._kept["whole"].items()}
         if "walks" not in self._kept:
             generator = torch.Generator().manual_seed(_WALK_SEED)
-            everyone = torch.arange(len(self.data))
             self._kept["walks"] = [
                 self.views.walks(graphs, self.features, everyone, generator)
-                for _ in range(config.walks if config.random_walk else 1)
+                for _ in range(self.config.walks)
             ]
         found = [
-            self.views(
-                graphs, self.features, index, walks and {n: w[index] for n, w in walks.items()}
-            )[0]
+            self.views(graphs, self.features, index, {n: w[index] for n, w in walks.items()})[0]
             for walks in self._kept["walks"]
         ]
         return {name: torch.stack([v[name] for v in found]).mean(dim=0) for name in graphs}
@@ -343,33 +349,50 @@ class MmclRegions(nn.Module):
         """Node features [B, X] of the regions `index` [B] (eq 16); with `through` those that a graph
         convolution in that view mixes: the projections are linear, so what is propagated once are the
         frozen features."""
-        parts = list(self.modalities(index, through).values())
+        found = self._passed(index, through) if through else self.modalities(index)[0]
+        parts = list(found.values())
         if self.config.fusion == "add":
             return torch.stack(parts).sum(dim=0)
         return torch.cat(parts, dim=1)
 
-    def modalities(self, index: Tensor, through: str | None = None) -> dict[str, Tensor]:
-        """By modality, its feature [B, W] of the regions `index` [B]; see `features`."""
-        found = {}
+    def modalities(self, index: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """By modality, its feature [B, W] of the regions `index` [B], and whose shows it [B]: a region
+        that has it and, in training, is not drawn to hide it."""
+        found, shown = {}, {}
         device = self.visible.device
         for name, projection in self.projections.items():
-            projection = cast(Projection, projection)
-            if through is None:
-                values = self.values()[name]
-                present = values.present[index]
-                if self.training:
-                    present = present & (torch.rand(len(index)) >= self.absent_rate)
-                numbers = values.numbers.index_select(0, index).to(device)
-                found[name] = projection(numbers, present.to(device))
-            else:
-                numbers, has, lacks = (
-                    v.index_select(0, index).to(device) for v in self.propagated(through)[name]
-                )
-                linear = projection.linear
-                found[name] = (
-                    numbers @ linear.weight.T + has * linear.bias + lacks * projection.absent
-                )
+            values = self.values()[name]
+            shown[name] = values.present[index]
+            if self.training:
+                shown[name] = shown[name] & (torch.rand(len(index)) >= self.absent_rate)
+            numbers = values.numbers.index_select(0, index).to(device)
+            found[name] = projection(numbers, shown[name].to(device))
+        return found, shown
+
+    def _passed(self, index: Tensor, view: str) -> dict[str, Tensor]:
+        """By modality, its feature [B, W] of the regions `index` [B] after one propagation in `view`;
+        nothing is hidden."""
+        found = {}
+        for name, projection in self.projections.items():
+            numbers, has, lacks = (
+                v.index_select(0, index).to(self.visible.device)
+                for v in self.propagated(view)[name]
+            )
+            linear, absent = (
+                cast(Projection, projection).linear,
+                cast(Projection, projection).absent,
+            )
+            found[name] = numbers @ linear.weight.T + has * linear.bias + lacks * absent
         return found
+
+    @torch.no_grad()
+    def start_tokens(self) -> None:
+        """Put each modality's absent-token where the visible regions that have it are on average."""
+        for name, values in self.values().items():
+            seen = values.present & self.visible
+            if seen.any():
+                projection = cast(Projection, self.projections[name])
+                projection.absent.copy_(projection.linear(values.numbers[seen].mean(dim=0)))
 
     def values(self) -> dict[str, Values]:
         """By modality, the frozen features of all regions."""
@@ -474,15 +497,15 @@ class Pretraining(nn.Module):
         return torch.stack(losses).sum()
 
     def modality_loss(self, index: Tensor) -> Tensor:
-        """The sum of the terms (eq 14) over the regions of `index` [B] that have both sides."""
-        values, features = self.regions.values(), self.regions.modalities(index)
+        """The sum of the terms (eq 14) over the regions of `index` [B] that show both sides."""
+        features, shown = self.regions.modalities(index)
         losses = []
         for (view, other), temperature in zip(self.terms, self.temperatures, strict=True):
-            of_other = self.texts[view] if other == "text" else values[other]
-            rows = (values[view].present[index] & of_other.present[index]).nonzero()[:, 0]
+            has_other = self.texts[view].present[index] if other == "text" else shown[other]
+            rows = (shown[view] & has_other).nonzero()[:, 0]
             left = features[view][rows]
             if other == "text":
-                right = self.readers[view](of_other.numbers[index[rows]].to(left.device))
+                right = self.readers[view](self.texts[view].numbers[index[rows]].to(left.device))
             else:
                 right = features[other][rows]
             unit = F.normalize(left, dim=1), F.normalize(right, dim=1)
@@ -514,6 +537,7 @@ class UrbanMmcl:
             regions = MmclRegions(data, config, towers, visible)
             texts = _region_texts(data, config, towers) if config.text and config.alpha else {}
             training = Pretraining(regions, texts, config)
+        regions.start_tokens()
         return self._train(training, data, config, seed, workspace)
 
     def _train(
@@ -541,6 +565,8 @@ class UrbanMmcl:
                 resume=workspace.resume,
                 progress=workspace.progress,
             ).train
+            if training.terms and not training.graphs:  # projections went on without their tokens
+                regions.start_tokens()
         return Checkpoint(state_arrays(regions), record)
 
     def adapt(

@@ -44,6 +44,12 @@ def with_captions(config: dict[str, Any]) -> dict[str, Any]:
             "config": {"epochs": 1, "hidden": 8, "width": 4, "n_specific": 1, "n_pair": 1},
             "variants": {"told": {"text_from": "descriptions", "image": False}},
         },
+        "urbanmmcl": {
+            "config": {
+                "epochs": 1, "width": 8, "batch": 8, "neighbours": 3, "location_axes": 3, "latent": 4,
+                "graph_hidden": 8, "graph_width": 4, "walk_length": 4, "walks": 1, "negatives": 2,
+            }
+        },
     }  # fmt: skip
     splits = {"random": {}}
     return {
@@ -106,7 +112,7 @@ def test_the_segmenter_of_a_view_goes_before_that_of_the_next_is_loaded(
 
 @pytest.fixture(scope="module")
 def captioned(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """A tiny city with captions and UrbanVLP, built by the job."""
+    """A tiny city with captions and methods that read them, built by the job."""
     place = make_place(tmp_path_factory.mktemp("captioned") / "place", regions=12, seed=5)
     place.write(with_captions(place.config()))
     done = place.run(*place.job())
@@ -382,7 +388,10 @@ def test_an_encoder_is_carried_to_a_city_that_was_not_seen(
     north = Place(place.root, "north")
     config = yaml.safe_load(place.yaml.read_text().replace("tiny/", "north/"))
     config["simulator"] |= {"path": "north", "seed": 9, "north_km": 100}
-    north.write({**config, "name": "north", "transfer": {"urbanvlp": ["tiny"]}})
+    tuned = {"mode": "finetune", "tuning": {"epochs": 1, "encoder_learning_rate": 1e-3}}
+    config["methods"]["urbanvlp"]["config"] |= tuned
+    carried = {method: ["tiny"] for method in ("urbanvlp", "urbanmmcl")}
+    north.write({**config, "name": "north", "transfer": carried})
     for job in ("whole_city", "transfer_encoders"):
         done = north.run(*north.job(job))
         assert done.returncode == 0, done.stderr[-3000:]
@@ -396,6 +405,11 @@ def test_an_encoder_is_carried_to_a_city_that_was_not_seen(
     again = north.run(*north.job())
     assert "north · report: up to date" in again.stderr
     rows = table(place, "transfer", "north")
-    assert set(rows["pretrained_on"]) == {"north", "tiny"}
     figures = rows[(rows["metric"] == "r2") & (rows["scale"] == "transformed")]
-    assert figures.groupby("pretrained_on")["value"].count().nunique() == 1
+    each = figures.pivot_table(index=["method", "task"], columns="pretrained_on", values="value")
+    assert set(each.index.get_level_values("method")) == set(carried)
+    assert list(each) == ["north", "tiny"] and np.isfinite(each).all(axis=None)
+    assert (each["north"] != each["tiny"]).all()
+    # Graph parts that start anew have seen all regions of this city, and the encoder as it came none.
+    came = rows[rows["pretrained_on"] == "tiny"].groupby("method")["protocol"].unique()
+    assert came.map(list).to_dict() == {"urbanvlp": ["inductive"], "urbanmmcl": ["transductive"]}

@@ -46,6 +46,8 @@ def test_the_matrix_is_the_mean_over_indicators_that_no_modality_holds() -> None
     assert found.loc[B, A] == pytest.approx(0.55)
     assert found.loc[NOWHERE, A] == pytest.approx(0.3)
     assert pd.isna(found.loc["manhattan", A])
+    adapted = matrix(by_indicator(ROWS.assign(method="urbanmmcl")), "urbanmmcl", "random")
+    assert list(adapted.index) == [A, B, "manhattan"]  # it learns from a city wherever it is
 
 
 def test_gaps_are_to_the_own_encoder_of_the_same_seed() -> None:
@@ -68,9 +70,7 @@ def test_every_city_can_be_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         path = tmp_path / f"{name}.yaml"
         path.write_text(yaml.safe_dump(config))
         city = load_city(path)
-        assert name not in city.transfer["urbanvlp"] and set(city.transfer) == {
-            "urbanclip",
-            "urbanvlp",
-        }
+        assert name not in city.transfer["urbanvlp"]
+        assert set(city.transfer) == {"urbanclip", "urbanvlp", "urbanmmcl"} <= set(city.methods)
     boundary.unlink()
     assert [*configs(20, [0], "probe")] == [*SIMULATED]

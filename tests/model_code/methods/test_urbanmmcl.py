@@ -8,7 +8,10 @@ import torch
 from pydantic import ValidationError
 from torch.nn import functional as F
 
+from model_code import finetuning
 from model_code.errors import DataError
+from model_code.finetuning import embed_all
+from model_code.graphs.multiview import ViewNet
 from model_code.methods import METHODS, UrbanMmclConfig
 from model_code.methods.base import Adaptable, Checkpoint, RegionData, Workspace
 from model_code.methods.run import fit_checkpoint, fit_predictor, inputs_of, predict
@@ -65,11 +68,19 @@ def training(data: RegionData, changed: UrbanMmclConfig = CONFIG) -> Pretraining
 # --- losses --------------------------------------------------------------------------------------
 
 
-def test_the_contrast_of_modalities_is_that_of_the_paper(data: RegionData) -> None:
-    """Equations 12 to 15, written out region by region, in value and gradient."""
-    module, index = training(data), torch.arange(REGIONS)
-    module.eval()  # nothing is hidden
+@pytest.mark.parametrize("absent_rate", [None, 0.3], ids=["evaluation", "training"])
+def test_the_contrast_of_modalities_is_that_of_the_paper(
+    data: RegionData, absent_rate: float | None
+) -> None:
+    """Equations 12 to 15, written out region by region, in value and gradient; in training, over those
+    alone that hide neither side."""
+    changed = config(absent_rate=absent_rate or 0.5)
+    module, index = training(data, changed).train(absent_rate is not None), torch.arange(REGIONS)
     regions = module.regions
+    hidden = {name: torch.zeros(REGIONS, dtype=torch.bool) for name in regions.projections}
+    if absent_rate is not None:
+        with seeded(3):
+            hidden = {name: torch.rand(REGIONS) < absent_rate for name in regions.projections}
     assert module.terms == [
         ("satellite", "text"), ("satellite", "centre"), ("street_view", "text"), ("street_view", "view_places"),
     ]  # fmt: skip
@@ -98,12 +109,15 @@ def test_the_contrast_of_modalities_is_that_of_the_paper(data: RegionData) -> No
     for (view, other), temperature in zip(module.terms, module.temperatures, strict=True):
         against = module.texts[view] if other == "text" else values[other]
         reader = module.readers[view] if other == "text" else regions.projections[other].linear
-        both = (values[view].present & against.present).nonzero()[:, 0].tolist()
-        assert 10 < len(both) < REGIONS  # some region lacks one of them
+        shown = values[view].present & against.present & ~hidden[view]
+        shown &= ~hidden.get(other, torch.zeros(REGIONS, dtype=torch.bool))
+        both = shown.nonzero()[:, 0].tolist()
+        assert 5 < len(both) < REGIONS  # some region lacks one of them
         linear = regions.projections[view].linear
         pairs_of = [(linear(values[view].numbers[i]), reader(against.numbers[i])) for i in both]
         twin = twin + nce(pairs_of, temperature())
-    ours = module.modality_loss(index)
+    with seeded(3):
+        ours = module.modality_loss(index)
     torch.testing.assert_close(ours, twin, rtol=1e-4, atol=1e-5)
     parameters = [p for p in module.parameters() if p.requires_grad]
     for a, b in zip(
@@ -157,6 +171,35 @@ def test_everything_but_towers_and_fusion_learns(data: RegionData, changes: dict
     assert still == rest
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"beta": 0}, GRAPHLESS, {"alpha": 0, "vgae": False, "graph_contrast": False}],
+    ids=str,
+)
+def test_tokens_that_no_graph_teaches_stand_for_a_mean_region(
+    data: RegionData, changes: dict
+) -> None:
+    """Of those alone that pretraining sees, by the projections that it ends with."""
+    visible, changed = np.arange(REGIONS) % 3 > 0, config(absent_rate=0.3, **changes)
+    regions = METHOD.encoder(data, changed, visible)
+    load_arrays(regions, pretrained(data, changed, visible=visible).tensors)
+    for name, values in regions.values().items():
+        projection = regions.projections[name]
+        seen = values.present & torch.from_numpy(visible)
+        expected = projection.linear(values.numbers)[seen].mean(dim=0)
+        torch.testing.assert_close(projection.absent, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_tokens_that_graphs_teach_start_there_too(data: RegionData) -> None:
+    changed = config(epochs=1, learning_rate=1e-7)
+    regions = METHOD.encoder(data, changed)
+    load_arrays(regions, pretrained(data, changed).tensors)
+    for name, values in regions.values().items():
+        projection = regions.projections[name]
+        expected = projection.linear(values.numbers[values.present].mean(dim=0))
+        torch.testing.assert_close(projection.absent, expected, rtol=1e-3, atol=1e-5)
+
+
 def test_propagated_features_are_the_graph_s_mean_of_features(data: RegionData) -> None:
     regions = training(data).regions.eval()
     index = torch.arange(REGIONS)
@@ -204,39 +247,60 @@ def test_pictures_and_captions_are_encoded_once(data: RegionData) -> None:
     assert not equal(first, second)
 
 
+@pytest.fixture(scope="module")
+def first_epoch(data: RegionData) -> tuple[Checkpoint, np.ndarray]:
+    found = pretrained(data, config(epochs=1))
+    return found, METHOD.embed(found, data, CONFIG)
+
+
+ALL = ["satellite", "street_view", "centre", "view_places"]
+
+
 @pytest.mark.parametrize(
     ("changes", "features", "graphs"),
     [
-        ({"satellite": False}, ["street_view", "centre", "view_places"], 3),
-        ({"street_views": False, "location": False, "alpha": 0}, ["satellite"], 3),  # RSI-CLIP
-        ({"satellite": False, "location": False, "alpha": 0}, ["street_view"], 3),  # SVI-CLIP
-        ({"location": False}, ["satellite", "street_view"], 3),
-        ({"satellite": False, "street_views": False}, ["centre", "view_places"], 3),
-        ({"text": False}, ["satellite", "street_view", "centre", "view_places"], 3),
-        ({"function": False}, None, 2),
-        ({"mobility": False}, None, 2),
-        ({"distance": False, "function": False}, None, 1),
-        (GRAPHLESS, None, 0),
-        ({"vgae": False}, None, 3),
-        ({"random_walk": False}, None, 3),
-        ({"graph_contrast": False}, None, 3),
-        ({"beta": 0}, None, 3),
-        ({"alpha": 0, "vgae": False, "graph_contrast": False}, None, 3),  # nothing is learned
-        ({"alpha": 0, "vgae": False, "mobility": False, "distance": False}, None, 1),
-        ({"fusion": "mlp"}, None, 3),
+        ({"satellite": False}, ALL[1:], 3),
+        ({"street_views": False, "location": False, "alpha": 0}, ALL[:1], 3),  # RSI-CLIP
+        ({"satellite": False, "location": False, "alpha": 0}, ALL[1:2], 3),  # SVI-CLIP
+        ({"location": False}, ALL[:2], 3),
+        ({"satellite": False, "street_views": False}, ALL[2:], 3),
+        ({"text": False}, ALL, 3),
+        ({"calibrated": False}, ALL, 3),
+        ({"function": False}, ALL, 2),
+        ({"mobility": False}, ALL, 2),
+        ({"distance": False, "function": False}, ALL, 1),
+        (GRAPHLESS, ALL, 0),
+        ({"vgae": False}, ALL, 3),
+        ({"decoder": "as_printed"}, ALL, 3),
+        ({"random_walk": False}, ALL, 3),
+        ({"graph_contrast": False}, ALL, 3),
+        ({"alpha": 0}, ALL, 3),
+        ({"beta": 0}, ALL, 3),
+        ({"alpha": 0.8, "beta": 0.2}, ALL, 3),
+        ({"alpha": 0, "vgae": False, "graph_contrast": False}, ALL, 3),  # nothing is learned
+        ({"alpha": 0, "vgae": False, "mobility": False, "distance": False}, ALL, 1),
+        ({"fusion": "mlp"}, ALL, 3),
     ],
     ids=str,
 )
 def test_every_ablation_of_the_paper_is_a_switch(
-    data: RegionData, changes: dict, features: list[str] | None, graphs: int
+    data: RegionData,
+    first_epoch: tuple[Checkpoint, np.ndarray],
+    changes: dict,
+    features: list[str],
+    graphs: int,
 ) -> None:
+    """It trains on another loss than the default, and ends elsewhere."""
     changed = config(epochs=1, **changes)
     found = pretrained(data, changed)
-    assert features is None or found.record["features"] == features
+    assert found.record["features"] == features
     assert len(found.record["graphs"]) == graphs
     rows = METHOD.embed(found, data, changed)
     assert rows.shape == (REGIONS, CONFIG.width) and np.isfinite(rows).all()
-    assert np.isfinite(found.record["loss"]).all()
+    default, embedding = first_epoch
+    (loss,) = found.record["loss"] or [0.0]  # nothing is learned: no loss
+    assert np.isfinite(loss) and loss != default.record["loss"][0]
+    assert not np.allclose(rows, embedding, atol=1e-4)
 
 
 def test_inputs_follow_the_switches() -> None:
@@ -385,6 +449,39 @@ def test_more_walks_are_a_mean_that_settles(data: RegionData, checkpoint: Checkp
         return float(torch.stack(rows).std(dim=0).mean())
 
     assert spread(16) < 0.5 * spread(1)
+
+
+def test_without_walks_the_whole_graph_is_passed_once(
+    data: RegionData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = config(random_walk=False)
+    found = pretrained(data, config(random_walk=False, epochs=1))
+    with seeded(0):
+        regions = METHOD.encoder(data, changed)
+    load_arrays(regions, found.tensors)
+    regions.eval()
+    with torch.no_grad():
+        index = torch.arange(REGIONS)
+        twin = {
+            name: torch.cat([
+                regions.views(regions.graphs(), regions.features, some, None)[0][name]
+                for some in index.split(7)
+            ])
+            for name in regions.graphs()
+        }  # fmt: skip
+        expected = regions.fuse(regions.features(index), twin)
+    passed: list[int] = []
+    whole = ViewNet._whole
+    monkeypatch.setattr(
+        ViewNet, "_whole", lambda net, *args: passed.append(len(args[1])) or whole(net, *args)
+    )
+    monkeypatch.setattr(finetuning, "_CHUNK", 7)
+    rows = METHOD.embed(found, data, changed)
+    np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-5)
+    assert passed == [REGIONS] * 3  # once in each view, for six parts of the city
+
+    load_arrays(regions, pretrained(data, config(random_walk=False, epochs=1), seed=1).tensors)
+    np.testing.assert_array_equal(embed_all(regions.train(), REGIONS) == rows, False)
 
 
 def test_z_is_the_sum_of_nodes_and_views(data: RegionData, checkpoint: Checkpoint) -> None:
