@@ -75,8 +75,8 @@ def misstated(city: str) -> pd.DataFrame:
     return table.reset_index()
 
 
-def page(city: str, name: str) -> str:
-    """The results in Markdown."""
+def page(city: str, name: str, command: str) -> str:
+    """The results in Markdown; `command` is what makes them."""
     from model_code.report.markdown import markdown
 
     told = predictions(city, name)
@@ -84,7 +84,7 @@ def page(city: str, name: str) -> str:
     lines = [
         "# What calibration is worth when captions are bad",
         "",
-        f"Made by `python benchmarks/calibration.py {city}`: UrbanVLP on `{city}`, with the "
+        f"Made by `{command}`: UrbanVLP on `{city}`, with the "
         "template captioner's captions (`honest`), and on the same city with a third "
         "of the captions made wrong on purpose (`captions.wrong_share`): they tell the share of one "
         "element as that of another, and a second try fails as often as the first.",
@@ -117,14 +117,16 @@ def page(city: str, name: str) -> str:
     return "\n".join(lines)
 
 
-def main(city: str) -> None:
-    """Build the city with bad captions, and write the page."""
+def main(city: str, command: str = "", file: str = "calibration") -> None:
+    """Build the city with bad captions, and write the page, a `file` of docs/results; `command` is what
+    makes it, if not this script."""
     name = f"{city}_third_wrong"
     put({name: config(city, name)})
     execute("whole_city", name)
     results = ROOT / "docs" / "results"
     results.mkdir(parents=True, exist_ok=True)
-    (results / "calibration.md").write_text(page(city, name), encoding="utf-8")
+    command = command or f"python benchmarks/calibration.py {city}"
+    (results / f"{file}.md").write_text(page(city, name, command), encoding="utf-8")
 
 
 if __name__ == "__main__":

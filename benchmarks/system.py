@@ -37,20 +37,24 @@ def config(city: str, name: str, system: str) -> dict[str, Any]:
     for method in COMPARED[system]:  # a baseline's variants are of other tables
         if method in kept:
             kept[method] = {k: v for k, v in kept[method].items() if k != "variants"}
+    if missing := sorted(chosen - {*kept}):
+        sys.stderr.write(f"{city} runs no {', '.join(missing)}, which are left out\n")
     known.pop("schedule", None)
     return known | {"name": name, "title": f"{known['title']}, {system} alone", "methods": kept}
 
 
-def main(system: str, city: str = "demo_large") -> None:
+def main(system: str = "", city: str = "demo_large") -> None:
     """Build the city, and write its pages."""
     if system not in COMPARED:
         sys.exit(f"SYSTEM: no system {system!r}; give one of {', '.join(COMPARED)}")
-    name = f"{city}_{system}"
+    if system not in given(city)["methods"]:
+        sys.exit(f"{city} does not run {system}: give a city whose YAML names it")
+    name, command = f"{city}_{system}", f"python -m benchmarks.system {system} {city}"
     put({name: config(city, name, system)})
     execute("whole_city", name)
-    experiments.main(name, f"python -m benchmarks.system {system} {city}")
+    experiments.main(name, command)
     if system == "urbanvlp":
-        calibration.main(name)
+        calibration.main(name, command, f"{name}_calibration")
 
 
 if __name__ == "__main__":

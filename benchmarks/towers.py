@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -118,7 +119,7 @@ def main() -> None:
     free = sorted(catalogue.loc[~inside & (catalogue["kind"] != "classification"), "indicator"])
     rows = []
     for count, pair in towers(city.captions.clip, sorted(asked.pairs)):
-        own = RegionData(**{**vars(data), "towers": pair})
+        own = replace(data, towers=pair)
         rows += [{"generic pairs": count, **row} for row in scores(city.name, own, free)]
         print(pd.DataFrame(rows).groupby(["generic pairs", "towers", "split"])["r2"].mean())
     table = (

@@ -35,7 +35,7 @@ NOWHERE = "no city"
 # The methods whose encoders are carried, and what each is before it has seen a city: a method and a
 # variant of it. UrbanMMCL's graph half learns from the graphs of the city that it comes to, so that it
 # is never without one.
-UNTRAINED: dict[str, tuple[str, str] | None] = {
+CARRIED: dict[str, tuple[str, str] | None] = {
     "urbanclip": ("clip_probe", "satellite"),
     "urbanvlp": ("urbanvlp", "without_text"),
     "urbanmmcl": None,
@@ -61,9 +61,9 @@ def configs(regions: int, seeds: Sequence[int], mode: str) -> dict[str, dict[str
     methods = {name: {"config": {"mode": mode}} | choice for name, choice in METHODS.items()}
     for name, config in found.items():
         others = [other for other in SIMULATED if other != name]
-        config |= {"methods": methods, "transfer": {method: [*others] for method in UNTRAINED}}
+        config |= {"methods": methods, "transfer": {method: [*others] for method in CARRIED}}
         config["seeds"] = list(seeds)
-        config.pop("schedule")
+        config.pop("schedule", None)
     return found
 
 
@@ -73,7 +73,7 @@ def figures_of(city: str) -> pd.DataFrame:
     board = read("leaderboard", city=city)
     variant = board["variant"].str.split("_without_").str[0]  # less what the city cannot give
     parts = [read("transfer", city=city)]
-    for method, of in UNTRAINED.items():
+    for method, of in CARRIED.items():
         if of is None:
             continue
         name, untrained = of
@@ -97,7 +97,7 @@ def matrix(table: pd.DataFrame, method: str, split: str) -> pd.DataFrame:
     own = table[table["in_mean"] & (table["method"] == method) & (table["split"] == split)]
     cities = [city for city in (*SIMULATED, "manhattan") if city in set(own["city"])]
     found = own.pivot_table(index="pretrained_on", columns="city", values="value")
-    nowhere = [NOWHERE] if UNTRAINED[method] else []
+    nowhere = [NOWHERE] if CARRIED[method] else []
     return found.reindex(index=[*cities, *nowhere], columns=cities)
 
 
@@ -149,7 +149,7 @@ def page(rows: pd.DataFrame, table: pd.DataFrame, regions: int, mode: str) -> st
         "its own), folds and seeds. By indicator, and macro F1 of classes: [transfer.csv](transfer.csv).",
         "",
     ]
-    for method in UNTRAINED:
+    for method in CARRIED:
         for split in sorted(table["split"].unique()):
             found = matrix(table, method, split).map("{:.3f}".format).replace("nan", "")
             found = found.rename_axis(index="pretrained on \\ tested in").reset_index()

@@ -501,8 +501,8 @@ class Indicator(Model):
             raise ValueError("kind: hourly goes with source {kind: city, count: hourly_outflow}")
         if self.kind == "classification" and self.transform != "none":
             raise ValueError("a classification has no transform; remove the key")
-        aggregate = getattr(self.source, "aggregate", "")
-        if self.per_km2 and (self.kind == "classification" or aggregate in ("mean", "median")):
+        aggregate = getattr(self.source, "aggregate", "sum")
+        if self.per_km2 and (self.kind == "classification" or aggregate not in ("sum", "count")):
             what = "class" if self.kind == "classification" else aggregate
             raise ValueError(
                 f"per_km2 makes a density of a total, and a {what} is none; remove the key"
@@ -1002,6 +1002,9 @@ def _needs(name: str, chosen: Any) -> list[Modality]:
     return [need for need in spec.needs if not all(need in off for off in unread)]
 
 
+_SEEN_IN = {"satellite": "imagery", "street_view": "street_views"}
+
+
 def _segmented(raw: Any, view: str) -> bool:
     """Whether a segmenter is named for a view: one word or choice for all, or one a view."""
     choice = _section(raw, "captions").get("segmenter", "embedded")
@@ -1023,8 +1026,10 @@ def _source_problems(raw: Any) -> Iterator[Problem]:
                 "add `captions: {}`, or take the method out",
             )
         if raw.get("captions") is not None and "shares" in needs:
-            views = VIEWS[:1] if "imagery" in needs else VIEWS
-            if not any(_segmented(raw, view) for view in views):
+            views = [
+                v for v in (VIEWS[:1] if "imagery" in needs else VIEWS) if _SEEN_IN[v] in given
+            ]
+            if views and not any(_segmented(raw, view) for view in views):
                 yield Problem(
                     f"methods.{name}",
                     "the method needs what a segmenter measures in pictures of the view "
@@ -1056,6 +1061,12 @@ def _source_problems(raw: Any) -> Iterator[Problem]:
             )
     for name, indicator in _section(raw, "indicators").items():
         source = _section(indicator, "source")
+        if "truth" in given and _section({"": indicator}, "").get("per_km2"):
+            yield Problem(
+                f"indicators.{name}.per_km2",
+                "what can be reached (`sources.truth`) is known of totals alone",
+                "take `per_km2` or `sources.truth` out",
+            )
         needed = _COUNTED_FROM.get(str(source.get("count"))) if source.get("kind") == "city" else ()
         if needed and given.isdisjoint(needed):
             yield Problem(

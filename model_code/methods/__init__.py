@@ -335,11 +335,10 @@ class UrbanVlpConfig(ContrastiveConfig):
     budget_mib: int = Field(16, ge=1, description="memory of one block of token similarities")
 
     @model_validator(mode="after")
-    def _has_pictures(self) -> UrbanVlpConfig:
+    def _can_learn(self) -> UrbanVlpConfig:
         if not (self.satellite or self.street_views or self.location):
             raise ValueError("at least one of satellite, street_views and location must be true")
-        pictured = self.satellite or self.street_views
-        if self.text and pictured and self.switched_off() >= {"chip_captions", "view_captions"}:
+        if self.text and (self.satellite or self.street_views) and not self._contrasts():
             raise ValueError(
                 "text: true leaves nothing to contrast captions with: alpha needs satellite or "
                 "street_views, beta street_views; give one a weight, or set text: false"
@@ -357,6 +356,21 @@ class UrbanVlpConfig(ContrastiveConfig):
         off |= set() if self.satellite else {"imagery"}
         off |= set() if self.street_views else {"street_views"}
         return frozenset(off if self.location else {*off, "view_locations"})
+
+    def switches(self) -> dict[Modality, str]:
+        return {
+            "imagery": "satellite",
+            "street_views": "street_views",
+            "view_locations": "location",
+        }
+
+    def without(self, left_out: Collection[str]) -> Self:
+        found = super().without(left_out)
+        return found if found._contrasts() else found.model_copy(update={"text": False})
+
+    def _contrasts(self) -> bool:
+        """Whether a caption is read."""
+        return not self.switched_off() >= {"chip_captions", "view_captions"}
 
 
 class UrbanMmclConfig(Towered):
@@ -421,6 +435,14 @@ class UrbanMmclConfig(Towered):
         off |= set() if self.function else {"pois"}
         return frozenset(off if self.mobility else {*off, "flows"})
 
+    def switches(self) -> dict[Modality, str]:
+        return {
+            "imagery": "satellite",
+            "street_views": "street_views",
+            "pois": "function",
+            "flows": "mobility",
+        }
+
 
 class UrbanClipConfig(ContrastiveConfig):
     pass
@@ -430,9 +452,18 @@ class ClipProbeConfig(Pictured):
     satellite: bool = True
     street_views: bool = True
 
+    @model_validator(mode="after")
+    def _can_see(self) -> ClipProbeConfig:
+        if not (self.satellite or self.street_views):
+            raise ValueError("at least one of satellite and street_views must be true")
+        return self
+
     def switched_off(self) -> frozenset[Modality]:
         off: set[Modality] = set() if self.satellite else {"imagery"}
         return frozenset(off if self.street_views else {*off, "street_views"})
+
+    def switches(self) -> dict[Modality, str]:
+        return {"imagery": "satellite", "street_views": "street_views"}
 
 
 class SharesConfig(Probed):
@@ -798,6 +829,9 @@ class StreetNetConfig(MethodConfig):
         off |= set() if self.street_views else {"street_views"}
         return frozenset(off if self.backbone == "towers" else {*off, "towers"})
 
+    def switches(self) -> dict[Modality, str]:
+        return {"imagery": "satellite", "street_views": "street_views"}
+
 
 class VisionLstmConfig(StreetNetConfig):
     aggregate: Literal["lstm", "mean"] = Field("lstm", description="of a region's street views")
@@ -855,6 +889,14 @@ class Encoded(MethodConfig):
         off |= set() if self.buildings else {"buildings"}
         off |= set() if self.street_views else {"street_views"}
         return frozenset(off if self.pois else {*off, "pois"})
+
+    def switches(self) -> dict[Modality, str]:
+        return {
+            "imagery": "satellite",
+            "buildings": "buildings",
+            "street_views": "street_views",
+            "pois": "pois",
+        }
 
 
 class LmemrConfig(HourlyBins, Encoded):

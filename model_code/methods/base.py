@@ -159,16 +159,17 @@ def of_regions(data: RegionData) -> dict[str, Any]:
 
 
 def must_be_of_regions(checkpoint: Checkpoint, data: RegionData, method: str, why: str) -> None:
-    """Raises:
-    DataError: the checkpoint of the method, which knows regions one by one because of `why`, was
-        fitted on others than these.
+    """Nothing, if the checkpoint is of these regions; `why` tells of its method what makes that matter.
+
+    Raises:
+        DataError: it was fitted on other regions, or does not say on which.
     """
     fitted, now = checkpoint.record, of_regions(data)
-    if any(fitted[key] != value for key, value in now.items()):
-        others = " others" if fitted["regions"] == len(data) else ""
+    if any(fitted.get(key) != value for key, value in now.items()):
+        number = fitted.get("regions", "other")
+        others = " others" if number == len(data) else ""
         raise DataError(
-            f"{method} was fitted on {fitted['regions']} regions and cannot embed {len(data)}{others}: "
-            f"{why}",
+            f"{method} was fitted on {number} regions and cannot embed {len(data)}{others}: {why}",
             fix="fit it on the city that it embeds",
         )
 

@@ -19,7 +19,7 @@ MEANINGS = {
     "distance": "by which regions are compared",
     "dropout": "share of the units that a training step leaves out",
     "encoder": "what reads pictures",
-    "epochs": "passes over the training regions",
+    "epochs": "passes over the regions that it learns from",
     "fusion": "how modalities become one vector",
     "fusion_layers": "layers of the transformer over modalities",
     "head": "what predicts from frozen embeddings; the validation regions choose its strength or its epoch",
@@ -29,16 +29,16 @@ MEANINGS = {
     "intra": "contrast within a modality",
     "layers": "of the network",
     "learning_rate": "of AdamW",
-    "location": "places of street views",
+    "location": "places; false: without",
     "margin": "of the triplets",
     "mode": "the encoder as it is (`probe`), trained on at a small rate (`finetune`), at the heads' own "
     "(`end_to_end`), or likewise without its pretrained weights (`scratch`)",
     "n_bins": "bins of the targets",
     "objective": "what the head learns",
     "patch_px": "side of a patch",
-    "poi_width": "of the embedding of POI counts; 0: none",
+    "poi_width": "of the embedding of POI counts",
     "pois": "POIs; false: without",
-    "region_width": "of the embedding of regions; 0: none",
+    "region_width": "of the embedding of regions",
     "satellite": "satellite chips; false: without",
     "semantics": "descriptions; false: without",
     "single_task": "a network a task, in place of one for all",
@@ -48,10 +48,10 @@ MEANINGS = {
     "temperature": "of the contrast",
     "temporal_layers": "layers of the transformer over hours",
     "text": "captions; false: without",
-    "tower": "networks where no pretrained towers are given (below)",
+    "tower": "networks where no pretrained towers are given (above)",
     "transform": "of the counts",
     "trees": "of the forest",
-    "tuning": "how an encoder and its heads are trained on labels (below)",
+    "tuning": "how an encoder and its heads are trained on labels (next table)",
     "walk_length": "regions of a walk",
     "weight_decay": "of AdamW; 0: Adam",
     "width": "of the embedding",
@@ -79,7 +79,7 @@ def page() -> str:
         "# Settings of the methods",
         "",
         "Made from `model_code/methods/__init__.py` by `make tables`. They stand in a city's YAML below "
-        "`methods.NAME.config`, or below `methods.NAME.variants.VARIANT`; a key that no method knows, or a "
+        "`methods.NAME.config`, or below `methods.NAME.variants.VARIANT`; a key that the method does not know, or a "
         "value that it cannot take, is an error that names both.",
         "",
     ]
@@ -87,7 +87,7 @@ def page() -> str:
         ("All `pretrained` methods", Probed, MethodConfig),
         ("Those of them that can be trained on with labels", Tuned, Probed),
         ("Their `tuning`", Tuning, MethodConfig),
-        ("Their `tower`", TowerSize, MethodConfig),
+        ("`tower`, where a method has one", TowerSize, MethodConfig),
     ):
         lines += [f"## {title}", "", *_table(config, left_out), ""]
     for name, spec in METHODS.items():
@@ -125,7 +125,7 @@ def _may_be(field: dict[str, Any]) -> str:
     if "enum" in field:
         return ", ".join(f"`{value}`" for value in field["enum"])
     if "const" in field:
-        return f"`{field['const']}`"
+        return f"`{json.dumps(field['const'])}`"
     word = _WORDS[field["type"]]
     bounds = [
         f"{told} {field[bound]:g}"

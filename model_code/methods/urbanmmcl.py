@@ -356,8 +356,8 @@ class MmclRegions(nn.Module):
         return torch.cat(parts, dim=1)
 
     def modalities(self, index: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """By modality, its feature [B, W] of the regions `index` [B], and whose shows it [B]: a region
-        that has it and, in training, is not drawn to hide it."""
+        """By modality, its feature [B, W] of the regions `index` [B], and which of them show it [B]: those
+        that have it and, in training, is not drawn to hide it."""
         found, shown = {}, {}
         device = self.visible.device
         for name, projection in self.projections.items():

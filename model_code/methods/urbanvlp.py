@@ -183,8 +183,9 @@ class Alignment(nn.Module):
         kept, texts = captions(data, config, regions.view_order)
         kept = {view: mask for view, mask in kept.items() if view in towers}
         self.region_text: View | None = None
-        if config.alpha > 0 and kept:
-            self.region_text = "satellite" if "satellite" in kept else "street_view"
+        first: View = "satellite" if "satellite" in towers else "street_view"
+        if config.alpha > 0 and first in kept:
+            self.region_text = first
         self.tokens = config.beta > 0 and "street_view" in kept
         self.kept = {view: torch.from_numpy(mask) for view, mask in kept.items()}
 

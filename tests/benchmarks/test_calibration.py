@@ -85,7 +85,7 @@ def test_captions_that_misstate_a_share_are_counted(cities: tuple[str, str]) -> 
 def test_the_page_tells_captions_and_what_they_are_worth(cities: tuple[str, str]) -> None:
     put_predictions("honest", {"default": 0.1, "without_calibration": 0.1, "without_text": 0.4})
     put_predictions("bad", {"default": 0.1, "without_calibration": 0.2})
-    page = calibration.page(*cities)
+    page = calibration.page(*cities, "the command")
     assert page.index("### honest") < page.index("### a third wrong") < page.index("## Mean over")
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]

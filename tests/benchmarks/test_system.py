@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.experiments import SYSTEMS
-from benchmarks.system import COMPARED, CONTROLS, config
+from benchmarks.system import COMPARED, CONTROLS, config, main
 from model_code.city import Cities
 from pipelines.derived_cities import given, put
 
@@ -32,3 +32,24 @@ def test_every_system_has_a_city_with_its_variants_and_what_it_is_compared_with(
         assert not any("variants" in own[name] for name in COMPARED[system])
         assert city.schedule is None
         assert set(city.indicators) == set(cities["demo_large"].indicators)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ((), "give one of urbanvlp, musecl"),
+        (("urbanvpl",), "no system 'urbanvpl'"),
+        (("urbanvlp", "demo_500m"), "demo_500m does not run urbanvlp"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_built_is_said_at_once(asked: tuple[str, ...], words: str) -> None:
+    with pytest.raises(SystemExit, match=words):
+        main(*asked)
+
+
+def test_baselines_that_a_city_does_not_run_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    config("demo", "demo_urbanmmcl", "urbanmmcl")
+    assert (
+        "demo runs no hrep, mvure, pg_simclr, remvc, which are left out" in capsys.readouterr().err
+    )

@@ -321,6 +321,12 @@ def test_a_method_needs_what_its_settings_read(tmp_path, chosen, fits):
         assert "the method needs towers" in problems(tmp_path, raw)["methods.musecl"]
 
 
+def with_views(*methods):
+    """The city with street views, and these methods."""
+    views = {"path": "views.csv", "images": "views"}
+    return changed("sources.street_views", views, changed("methods", {m: {} for m in methods}))
+
+
 @pytest.mark.parametrize(
     ("segmenter", "read", "shares"),
     [
@@ -332,9 +338,7 @@ def test_a_method_needs_what_its_settings_read(tmp_path, chosen, fits):
 def test_a_method_that_reads_shares_needs_a_segmenter_of_its_views(
     tmp_path, segmenter, read, shares
 ):
-    raw = changed(
-        "captions", {"segmenter": segmenter}, changed("methods", {"read": {}, "shares": {}})
-    )
+    raw = changed("captions", {"segmenter": segmenter}, with_views("read", "shares"))
     unmet = {f"methods.{name}" for name, met in {"read": read, "shares": shares}.items() if not met}
     if not unmet:
         assert load_city(write(tmp_path, raw))
@@ -343,6 +347,24 @@ def test_a_method_that_reads_shares_needs_a_segmenter_of_its_views(
     assert set(told) == unmet
     assert all("captions.segmenter" in advice for advice in told.values())
     assert "pictures of the view satellite, and there is none" in told["methods.read"]
+
+
+def test_only_a_segmenter_of_a_view_that_the_city_has_measures_shares(tmp_path):
+    raw = changed("captions", {"segmenter": {"satellite": "embedded"}}, with_views("shares"))
+    assert load_city(write(tmp_path, raw))
+    raw["sources"].pop("imagery")
+    assert "of the view street_view, and there is none" in problems(tmp_path, raw)["methods.shares"]
+
+
+def test_no_density_where_what_can_be_reached_is_told_of_totals(tmp_path):
+    raw = changed("sources.truth", {"path": "truth.parquet"})
+    name = next(
+        n for n, i in raw["indicators"].items() if i.get("kind", "regression") == "regression"
+    )
+    raw["indicators"][name]["source"] = {"kind": "city", "count": "pois"}
+    assert load_city(write(tmp_path, raw))
+    raw["indicators"][name]["per_km2"] = True
+    assert set(problems(tmp_path, raw)) == {f"indicators.{name}.per_km2"}
 
 
 @pytest.mark.parametrize(

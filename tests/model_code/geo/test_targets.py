@@ -275,6 +275,7 @@ def test_a_total_becomes_a_density_of_the_region_s_own_area(tmp_path):
         ({"source": {"kind": "raster", "path": "a.tif"}}, "a mean is none"),
         ({"source": {"kind": "points", "path": "a.csv", "value": "v", "aggregate": "median"}},
          "a median is none"),
+        ({"source": {"kind": "raster", "path": "a.tif", "aggregate": "majority"}}, "a majority is none"),
         ({"source": {"kind": "regions", "path": "a.csv", "id": "i", "value": "v"},
           "kind": "classification"}, "a class is none"),
     ],

@@ -68,3 +68,5 @@ def test_a_checkpoint_that_knows_regions_one_by_one_is_of_these_alone(data: Regi
         must_be_of_regions(checkpoint, replace(data, region_ids=fewer), "trips", "why")
     with pytest.raises(DataError, match="fitted on 12 regions and cannot embed 12 others: why"):
         must_be_of_regions(checkpoint, replace(data, region_ids=others), "trips", "why")
+    with pytest.raises(DataError, match="fitted on other regions and cannot embed 12: why"):
+        must_be_of_regions(Checkpoint({}), data, "trips", "why")

@@ -206,6 +206,26 @@ def test_what_no_variant_reads_is_not_asked_for(
             "urbanmoe", {"image": False, "text_from": "descriptions"}, ("poi_descriptions",),
             r"variant 'alone' of method 'urbanmoe'.*poi_descriptions \(`sources.pois`\) reaches 3%",
         ),
+        (
+            "urbanvlp", {"satellite": False, "location": False}, ("street_views",),
+            r"variant 'alone' of method 'urbanvlp'.*street_views \(`sources.street_views`\) reaches 3%",
+        ),
+        (
+            "urbanmmcl", {"satellite": False, "location": False, "alpha": 0}, ("street_views",),
+            r"variant 'alone' of method 'urbanmmcl'.*street_views \(`sources.street_views`\) reaches 3%",
+        ),
+        (
+            "clip_probe", {"street_views": False}, ("imagery",),
+            r"variant 'alone' of method 'clip_probe'.*imagery \(`sources.imagery`\) reaches 3%",
+        ),
+        (
+            "vision_lstm", {"satellite": False}, ("street_views",),
+            r"variant 'alone' of method 'vision_lstm'.*street_views \(`sources.street_views`\) reaches 3%",
+        ),
+        (
+            "hourly_cnn", {"satellite": False, "buildings": False, "street_views": False}, ("pois",),
+            r"variant 'alone' of method 'hourly_cnn'.*pois \(`sources.pois`\) reaches 3%",
+        ),
     ],
 )  # fmt: skip
 def test_a_variant_of_which_nothing_is_left_is_named(
@@ -220,6 +240,26 @@ def test_a_variant_of_which_nothing_is_left_is_named(
     assert re.search(telling, str(caught.value))
     for word in ("floor of 20%", f"`methods.{method}`", "`min_modality_share`"):
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "thin", "read"),
+    [
+        ({"beta": 0}, {"imagery"}, {"street_views", "view_captions", "view_locations"}),
+        ({"alpha": 0}, {"street_views"}, {"imagery", "view_locations"}),
+        ({}, {"street_views", "view_locations"}, {"imagery", "chip_captions"}),
+        ({}, {"imagery"}, {"street_views", "view_captions", "view_locations"}),
+    ],
+    ids=str,
+)
+def test_inputs_of_urbanvlp_are_what_its_contrasts_read_where_a_view_is_thin(
+    changes: dict[str, object], thin: set[str], read: set[str]
+) -> None:
+    spec = METHODS["urbanvlp"]
+    (config,) = configs_of("urbanvlp", default=changes).values()
+    assert set(inputs_of(spec, config, thin)) == read
+    shares = {m: 0.03 if m in thin else 1.0 for m in spec.needs}
+    assert set(needs_check(spec, "x", shares, spec.needs, 0.2, {"default": config})) == thin
 
 
 # --- from tables ---------------------------------------------------------------------------------
