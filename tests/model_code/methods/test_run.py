@@ -250,7 +250,6 @@ def test_a_variant_of_which_nothing_is_left_is_named(
         ({}, {"street_views", "view_locations"}, {"imagery", "chip_captions"}),
         ({}, {"imagery"}, {"street_views", "view_captions", "view_locations"}),
     ],
-    ids=str,
 )
 def test_inputs_of_urbanvlp_are_what_its_contrasts_read_where_a_view_is_thin(
     changes: dict[str, object], thin: set[str], read: set[str]

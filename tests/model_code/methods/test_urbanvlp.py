@@ -420,7 +420,6 @@ CAPTIONS = {"chip_captions", "view_captions"}
         ({"text": False, "alpha": 0, "beta": 0}, set()),
         ({"satellite": False, "street_views": False}, set()),
     ],
-    ids=str,
 )
 def test_captions_are_inputs_where_a_contrast_reads_them(
     data: RegionData, towers: dict[str, Checkpoint], changes: dict, read: set
