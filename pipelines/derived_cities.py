@@ -10,12 +10,22 @@ from typing import Any
 import yaml
 
 from model_code.city import city_folders, data_root
+from model_code.errors import CityloomError
 
 FOLDER = "derived_cities"
 
 
 def put(configs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write the YAML of cities, by name, into a folder that `$CITYLOOM_CITIES` names from here on."""
+    """Write the YAML of cities, by name, into a folder that `$CITYLOOM_CITIES` names from here on.
+
+    Raises:
+        CityloomError: the data root is not on this machine.
+    """
+    if "://" in data_root():
+        raise CityloomError(
+            f"YAML of derived cities is written into the data root, and {data_root()} is no folder here",
+            fix="set CITYLOOM_DATA to a folder of this machine",
+        )
     folder = Path(data_root()) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["CITYLOOM_CITIES"] = str(folder)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from model_code.city import Cities
+from model_code.errors import CityloomError
 from pipelines.derived_cities import given, put
 
 
@@ -24,3 +25,8 @@ def test_a_derived_city_is_read_again_as_it_was_put(
         FileNotFoundError, match=r"no nowhere\.yaml in .*cities or .*derived_cities"
     ):
         given("nowhere")
+    monkeypatch.setenv("CITYLOOM_DATA", "s3://bucket/raw")
+    with pytest.raises(
+        CityloomError, match=r"s3://bucket/raw is no folder here[\s\S]*CITYLOOM_DATA"
+    ):
+        put({"half": made})
