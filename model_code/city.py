@@ -1061,7 +1061,7 @@ def _source_problems(raw: Any) -> Iterator[Problem]:
             )
     for name, indicator in _section(raw, "indicators").items():
         source = _section(indicator, "source")
-        if "truth" in given and _section({"": indicator}, "").get("per_km2"):
+        if "truth" in given and _section(indicator).get("per_km2"):
             yield Problem(
                 f"indicators.{name}.per_km2",
                 "what can be reached (`sources.truth`) is known of totals alone",

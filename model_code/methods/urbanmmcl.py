@@ -357,7 +357,7 @@ class MmclRegions(nn.Module):
 
     def modalities(self, index: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """By modality, its feature [B, W] of the regions `index` [B], and which of them show it [B]: those
-        that have it and, in training, is not drawn to hide it."""
+        that have it and, in training, are not drawn to hide it."""
         found, shown = {}, {}
         device = self.visible.device
         for name, projection in self.projections.items():
