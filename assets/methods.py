@@ -198,11 +198,12 @@ def _name(fit: Fit, seed: int) -> str:
     return f"{fit.variant}-{fit.split}{fold}-seed{seed}"
 
 
-def _noted(checkpoint: Checkpoint, fit: Fit, seed: int) -> Checkpoint:
+def _noted(checkpoint: Checkpoint, fit: Fit, seed: int, parameters: int) -> Checkpoint:
     from model_code.methods.base import Checkpoint
 
     about = {"variant": fit.variant, "split": fit.split, "fold": fit.fold, "seed": seed}
-    return Checkpoint(checkpoint.tensors, {**checkpoint.record, "fit": about})
+    record = {**checkpoint.record, "fit": about, "trained_parameters": parameters}
+    return Checkpoint(checkpoint.tensors, record)
 
 
 def stored(handle: Handle) -> Iterator[tuple[Fit, int, Checkpoint]]:
@@ -257,18 +258,30 @@ def _fit_all(
     """Every fit as a checkpoint file of its own; those of one job are the same fit. What a killed run
     has finished is kept, and the fits of long work are shared among processes."""
     from model_code.methods.base import Workspace
+    from model_code.trained import counted
 
     named = {_name(*job[0]): job for job in jobs}
     progress = Progress(ctx, list(named))
 
     def do(job: str) -> Iterator[tuple[str, Checkpoint]]:
-        checkpoint = fit_one(*named[job][0], Workspace(progress.line, ctx.work / f"{job}.resume"))
+        workspace = Workspace(progress.line, ctx.work / f"{job}.resume")
+        with counted() as trained:
+            checkpoint = fit_one(*named[job][0], workspace)
         for fit, seed in named[job][::-1]:
-            yield _name(fit, seed), _noted(checkpoint, fit, seed)
+            yield _name(fit, seed), _noted(checkpoint, fit, seed, trained.numbers)
 
     fit_together(ctx, list(named), do)
     names = [_name(fit, seed) for job in jobs for fit, seed in job]
-    return Product(files=kept(ctx, names), metadata={"fits": len(names)})
+    trained = {
+        fit.variant: _trained_parameters(ctx, _name(fit, seed)) for job in jobs for fit, seed in job
+    }
+    about = {"trained_parameters": trained} if any(trained.values()) else {}
+    return Product(files=kept(ctx, names), metadata={"fits": len(names), **about})
+
+
+def _trained_parameters(ctx: Context, name: str) -> int:
+    record = json.loads((ctx.work / f"{name}.json").read_text(encoding="utf-8"))
+    return int(record["trained_parameters"])
 
 
 def _embed(spec: MethodSpec, source: str, ctx: Context) -> Product:

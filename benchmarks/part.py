@@ -1,58 +1,65 @@
 """Some methods and variants of a city: `python -m benchmarks.part CITY NAME METHOD[:VARIANT,...] ...`.
 
-Builds the city with these methods alone, each with its default and the variants that are named, and writes
-its page of docs/results. The lake has it as a city of its own, `CITY_NAME`: regions, splits, seeds and
-settings are those of the city, so that its rows stand beside the city's own.
+Builds the city with these methods alone, each by its default and the variants that are named (`:all`: all of
+them), and writes its page of docs/results. The lake has it as a city of its own, `CITY_NAME`: regions, splits,
+seeds and settings are those of the city, so that its rows stand beside the city's own.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from benchmarks import experiments
 from pipelines.cli import execute
 from pipelines.derived_cities import given, put
 
+ALL = "all"
 
-def methods_of(known: dict[str, Any], asked: list[str]) -> dict[str, Any]:
-    """The `methods` of a city's YAML, less what is not asked for as `METHOD[:VARIANT,...]`.
+
+def config(city: str, name: str, asked: Iterable[str]) -> dict[str, Any]:
+    """The city's YAML under another name, less the methods and variants that are not asked for.
 
     Raises:
+        FileNotFoundError: there is no such city.
         ValueError: the city names no such method or variant.
     """
+    known = given(city)
     chosen = {}
     for one in asked:
         method, _, variants = one.partition(":")
         if method not in known["methods"]:
-            raise ValueError(f"{method} is not among methods: {', '.join(known['methods'])}")
+            raise ValueError(f"methods has no {method}: {', '.join(known['methods'])}")
         own = dict(known["methods"][method])
         of_city = own.pop("variants", {})
-        names = [name for name in variants.split(",") if name]
-        if missing := [name for name in names if name not in of_city]:
-            raise ValueError(
-                f"methods.{method}.variants has no {', '.join(missing)}: {', '.join(of_city)}"
-            )
-        chosen[method] = own | ({"variants": {name: of_city[name] for name in names}} if names else {})
-    return chosen
+        names = list(of_city) if variants == ALL else [one for one in variants.split(",") if one]
+        if missing := [one for one in names if one not in of_city]:
+            there = f": {', '.join(of_city)}" if of_city else ""
+            raise ValueError(f"methods.{method}.variants has no {', '.join(missing)}{there}")
+        chosen[method] = own | ({"variants": {one: of_city[one] for one in names}} if names else {})
+    known.pop("schedule", None)
+    title = f"{known['title']}: {name.removeprefix(f'{city}_').replace('_', ' ')}"
+    return known | {"name": name, "title": title, "methods": chosen}
+
+
+def build(config: dict[str, Any], command: str) -> None:
+    """Build the city of a YAML, and write its page; `command` is what makes both."""
+    put({config["name"]: config})
+    execute("whole_city", config["name"])
+    experiments.main(config["name"], command)
 
 
 def main(*args: str) -> None:
     """Build the city, and write its page."""
     if len(args) < 3:
         sys.exit(__doc__)
-    of, name, *asked = args
-    known = given(of)
+    city, name, *asked = args
     try:
-        methods = methods_of(known, asked)
-    except ValueError as error:
-        sys.exit(f"{of}: {error}")
-    known.pop("schedule", None)
-    city = f"{of}_{name}"
-    title = f"{known['title']}: {name.replace('_', ' ')}"
-    put({city: known | {"name": city, "title": title, "methods": methods}})
-    execute("whole_city", city)
-    experiments.main(city, f"python -m benchmarks.part {' '.join(args)}")
+        chosen = config(city, f"{city}_{name}", asked)
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f"{city}: {error}")
+    build(chosen, f"python -m benchmarks.part {' '.join(args)}")
 
 
 if __name__ == "__main__":

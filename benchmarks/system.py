@@ -10,9 +10,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from benchmarks import calibration, experiments
-from pipelines.cli import execute
-from pipelines.derived_cities import given, put
+from benchmarks import calibration, part
+from pipelines.derived_cities import given
 
 CONTROLS = ("poi", "location", "chip_pca", "od_pca", "vit", "shares", "clip_probe")
 # What each paper compares its system with, as far as the registry has it.
@@ -29,18 +28,13 @@ COMPARED = {
 
 
 def config(city: str, name: str, system: str) -> dict[str, Any]:
-    """The city's YAML with what concerns one system."""
-    known = given(city)
-    methods = known["methods"]
-    chosen = {system, *COMPARED[system], *CONTROLS}
-    kept = {method: methods[method] for method in methods if method in chosen}
-    for method in COMPARED[system]:  # a baseline's variants are of other tables
-        if method in kept:
-            kept[method] = {k: v for k, v in kept[method].items() if k != "variants"}
-    if missing := sorted(chosen - {*kept}):
+    """The city's YAML with what concerns one system: its variants, and the defaults of the others."""
+    methods = given(city)["methods"]
+    beside = {*COMPARED[system], *CONTROLS}
+    if missing := sorted({system, *beside} - {*methods}):
         sys.stderr.write(f"{city} runs no {', '.join(missing)}, which are left out\n")
-    known.pop("schedule", None)
-    return known | {"name": name, "title": f"{known['title']}, {system} alone", "methods": kept}
+    kept = [method for method in methods if method in beside or method == system]
+    return part.config(city, name, [f"{m}:{part.ALL}" if m == system else m for m in kept])
 
 
 def main(system: str = "", city: str = "demo_large") -> None:
@@ -50,9 +44,7 @@ def main(system: str = "", city: str = "demo_large") -> None:
     if system not in given(city)["methods"]:
         sys.exit(f"{city} does not run {system}: give a city whose YAML names it")
     name, command = f"{city}_{system}", f"python -m benchmarks.system {system} {city}"
-    put({name: config(city, name, system)})
-    execute("whole_city", name)
-    experiments.main(name, command)
+    part.build(config(city, name, system), command)
     if system == "urbanvlp":
         calibration.main(name, command, f"{name}_calibration")
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model_code.errors import CityloomError
+from model_code.trained import note
 
 Progress = Callable[[str], None]
 
@@ -116,6 +117,8 @@ def fit(
 
     if len(index) == 0:
         raise CityloomError("no region to train on", fix="check the splits and the labels")
+    groups = parameter_groups(module, settings)
+    note(parameter for group in groups for parameter in group["params"])
     state = None
     if resume is not None:
         resume.mkdir(parents=True, exist_ok=True)
@@ -123,7 +126,7 @@ def fit(
     history = run(
         module,
         Batches(index, settings, seed),
-        parameter_groups(module, settings),
+        groups,
         settings,
         seed=seed,
         validate=validate,

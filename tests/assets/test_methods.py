@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,11 +13,15 @@ import pandas as pd
 import pytest
 
 from assets import methods
-from assets.stage import Written
+from assets.stage import Context, Written
 from model_code.methods import METHODS
-from model_code.methods.base import HourlyFlows, RegionData
+from model_code.methods.base import Checkpoint, HourlyFlows, RegionData, Workspace
+from model_code.methods.run import Fit
 from model_code.tables import contract
+from model_code.training import fit
+from resources.crew import Crew
 from resources.lake import Lake, plain_table_writer
+from tests.model_code.regression import SETTINGS, TRAIN, make
 from tests.tiny import Place
 
 
@@ -63,3 +70,17 @@ def test_trips_by_hour_reach_the_regions_where_they_start_or_end() -> None:
     assert methods._shares(data) == {"hourly_flows": 0.75}
     (field,) = methods._FIELDS["hourly_flows"]
     assert getattr(data, field) is flows
+
+
+def test_a_fit_says_how_many_parameters_it_trained(tmp_path: Path) -> None:
+    def fit_one(found: Fit, seed: int, workspace: Workspace) -> Checkpoint:
+        if found.variant == "trained":
+            fit(make(), TRAIN, replace(SETTINGS, epochs=1), seed=seed)
+        return Checkpoint({"a": np.zeros(1)}, {"loss": []})
+
+    ctx = Context(None, {}, "", "town", "a", print, tmp_path, crew=Crew(None, print))
+    ways = [Fit(variant, "all", -1) for variant in ("closed", "trained")]
+    product = methods._fit_all(ctx, [[(way, 0)] for way in ways], fit_one)
+    assert product.metadata == {"fits": 2, "trained_parameters": {"closed": 0, "trained": 113}}
+    record = json.loads((tmp_path / "trained-all-seed0.json").read_text())
+    assert record["trained_parameters"] == 113 and record["loss"] == []
