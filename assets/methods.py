@@ -225,14 +225,23 @@ def stored(handle: Handle) -> Iterator[tuple[Fit, int, Checkpoint]]:
 
 def _fit(spec: MethodSpec, ctx: Context) -> Product:
     """Checkpoints of a method: one a variant, fold (where it reads one) and seed."""
-    from model_code.methods.run import fit_checkpoint, fits, parts_for
+    from model_code.methods.run import fit_checkpoint, fits, not_estimable, parts_for
 
-    data = method_data(spec, ctx)
+    data, left_out = data_and_left_out(spec, ctx)
+    configs = {v: _config(spec, ctx.settings, v) for v in sorted(ctx.settings["variants"])}
+    empty = not_estimable(configs, left_out)
+    for variant in sorted(empty):
+        ctx.progress(
+            f"{spec.name} · {variant}: nothing is left to read without {', '.join(left_out)}, which "
+            "reach too few regions; not estimable"
+        )
     splits = ctx.inputs["splits"].frame() if "splits" in ctx.inputs else None
     targets = labels(ctx.inputs["targets"], data.region_ids) if "targets" in ctx.inputs else None
     same: dict[str, list[tuple[Fit, int]]] = {}  # variants that differ in their heads share a fit
-    for variant in sorted(ctx.settings["variants"]):
-        for fit in fits(spec, _config(spec, ctx.settings, variant), splits, variant):
+    for variant, config in configs.items():
+        if variant in empty:
+            continue
+        for fit in fits(spec, config, splits, variant):
             for seed in ctx.settings["seeds"]:
                 own_seed = seed if spec.seeded else None
                 key = digest([ctx.settings["variants"][variant], fit.split, fit.fold, own_seed])
@@ -242,9 +251,14 @@ def _fit(spec: MethodSpec, ctx: Context) -> Product:
         parts = None
         if fit.fold >= 0:
             parts = parts_for(splits, data.region_ids, fit.split, fit.fold)
-        config = _config(spec, ctx.settings, fit.variant)
         return fit_checkpoint(
-            spec, config, data, seed=seed, targets=targets, parts=parts, workspace=workspace
+            spec,
+            configs[fit.variant],
+            data,
+            seed=seed,
+            targets=targets,
+            parts=parts,
+            workspace=workspace,
         )
 
     return _fit_all(ctx, list(same.values()), fit_one)
@@ -366,7 +380,7 @@ def _heads(spec: MethodSpec, ctx: Context) -> Product:
     checkpoints = _by_fit(fitted) if fitted else {}
     jobs = [
         [(Fit(variant, split, fold), seed)]
-        for variant in sorted(ctx.settings["variants"])
+        for variant in sorted({variant for variant, *_ in embeddings})  # those that are estimable
         for split, fold in folds(splits)
         for seed in ctx.settings["seeds"]
     ]
@@ -429,7 +443,11 @@ def named_predictions(handle: Handle) -> tuple[pd.DataFrame, tuple[str, ...]]:
 def _score(spec: MethodSpec, ctx: Context) -> Product:
     """The method's rows of the leaderboard."""
     from model_code.evaluation.hourly import flow_bins
-    from model_code.evaluation.leaderboard import leaderboard_rows, training_sizes
+    from model_code.evaluation.leaderboard import (
+        leaderboard_rows,
+        training_sizes,
+        with_not_estimable,
+    )
     from model_code.evaluation.metrics import score
     from model_code.methods.run import inputs_of, protocol, variant_name
 
@@ -441,9 +459,10 @@ def _score(spec: MethodSpec, ctx: Context) -> Product:
     inputs = {v: inputs_of(spec, config, left_out) for v, config in configs.items()}
     captioner = ", ".join(sorted({who for table in _WRITTEN for who in _captioners(ctx, table)}))
     targets, splits = ctx.inputs["targets"].frame(), ctx.inputs["splits"].frame()
+    scores = score(predictions, catalogue, flow_bins(targets, catalogue, splits))
     return Product(
         leaderboard_rows(
-            score(predictions, catalogue, flow_bins(targets, catalogue, splits)),
+            with_not_estimable(scores, configs),
             city=ctx.name,
             method=spec.name,
             inputs=inputs,

@@ -49,8 +49,11 @@ def overview(board: pd.DataFrame, catalogue: pd.DataFrame) -> pd.DataFrame:
     about = board.groupby(["method", "variant"])[["inputs", "protocol"]].first()
     table = pd.DataFrame(index=mean.set_index(["method", "variant"]).index.unique())
     for split in sorted(mean["split"].unique()):
-        own = mean[mean["split"] == split].set_index(["method", "variant"]).reindex(table.index)
-        table[f"{split}: mean R²"] = [shown(*row) for row in own[["mean", "std"]].to_numpy()]
+        own = mean[mean["split"] == split].set_index(["method", "variant"])[["mean", "std"]]
+        table[f"{split}: mean R²"] = [
+            shown(*row) or ("not estimable" if name in own.index else "")
+            for name, row in zip(table.index, own.reindex(table.index).to_numpy(), strict=True)
+        ]
     order = mean[mean["split"] == mean["split"].max()].set_index(["method", "variant"])["mean"]
     table = table.join(about.assign(inputs=about["inputs"].str.replace(",", ", ")))
     return labelled(table.loc[order.reindex(table.index).sort_values(ascending=False).index])

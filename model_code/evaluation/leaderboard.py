@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from model_code.methods import MADE_FROM, SOURCES_OF, Modality
@@ -22,6 +23,16 @@ def training_sizes(targets: pd.DataFrame, splits: pd.DataFrame) -> pd.DataFrame:
     train = splits.loc[splits["part"] == "train", ["split", "fold", "region_id"]]
     joined = train.merge(labelled, on="region_id").rename(columns={"indicator": "task"})
     return joined.groupby(["task", "split", "fold"]).size().rename("n_train").reset_index()
+
+
+def with_not_estimable(scores: pd.DataFrame, variants: Iterable[str]) -> pd.DataFrame:
+    """The scores of a method, and null for each of the `variants` that predicted nothing, where another
+    variant has a figure."""
+    there = set(scores["variant"])
+    one = scores[scores["variant"] == min(there)]
+    without = [one.assign(variant=v, value=np.nan) for v in sorted(set(variants) - there)]
+    result: pd.DataFrame = pd.concat([scores, *without], ignore_index=True)
+    return result
 
 
 def leaderboard_rows(

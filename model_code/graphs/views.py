@@ -239,12 +239,17 @@ def _most_alike(
     these are at least. Double precision then chooses. Where many in the window are as near as the
     k-th (equal counts, or no category in common) they would not be few: such regions ask the tree.
     """
+    import torch  # its single-precision product of so few columns takes half the time of numpy's
+
     order = _alike_order(unit, np.flatnonzero(usable))
     members = order[visible[order]]
     k = min(k, len(members) - 1)
     if k < 1:
         return np.empty(0, np.int64), np.empty(0, np.int64)
     vectors = unit[members].astype(np.float32)
+    turned = torch.from_numpy(vectors).T
+    # One place for all products: memory that is asked for anew is handed out page by page.
+    products, flags = np.empty(_BLOCK * _STRIP, np.float32), np.empty(_BLOCK * _STRIP, bool)
     position = np.cumsum(visible[order])  # members up to each of `order`
     rows, columns, crowded = [], [], []
     for first in range(0, len(order), _BLOCK):
@@ -260,7 +265,14 @@ def _most_alike(
         found = []
         for start in range(0, len(members), _STRIP):
             strip = members[start : start + _STRIP]
-            maybe = own @ vectors[start : start + _STRIP].T >= at_least
+            shape, pairs = (len(block), len(strip)), len(block) * len(strip)
+            product, maybe = products[:pairs].reshape(shape), flags[:pairs].reshape(shape)
+            torch.mm(
+                torch.from_numpy(own),
+                turned[:, start : start + _STRIP],
+                out=torch.from_numpy(product),
+            )
+            np.greater_equal(product, at_least, out=maybe)
             row, column = np.divmod(np.flatnonzero(maybe), len(strip))
             asker, other = block[row], strip[column]
             away = _squared_distances(points, asker, other)

@@ -130,8 +130,7 @@ def needs_check(
     none of the `configs` (by variant; without any, that of the method) reads is not asked for.
 
     Raises:
-        CityloomError: the city lacks a modality, or nothing would be left of the inputs of the method
-            or of a variant.
+        CityloomError: the city lacks a modality, or nothing would be left of the inputs of the method.
     """
     configs = configs or {"default": spec.config()}
     read = read_by(spec, configs.values())
@@ -154,16 +153,26 @@ def needs_check(
             f"{floor:.0%}",
             fix=f"remove `methods.{spec.name}`, or lower `min_modality_share`",
         )
-    for variant, config in configs.items():
-        own = [shares[m] for m in thin if m not in config.switched_off()]
-        if own and not _stands(config.without(thin)):
-            raise CityloomError(
-                f"nothing is left to read for the variant {variant!r} of method {spec.name!r} in city "
-                f"{city!r}: {', '.join(own)}, below the floor of {floor:.0%}",
-                fix=f"take it out of `methods.{spec.name}` (a default: change its `config`), or lower "
-                "`min_modality_share`",
-            )
+    default = configs.get("default")
+    if default and not_estimable({"default": default}, thin):
+        own = [shares[m] for m in thin if m not in default.switched_off()]
+        raise CityloomError(
+            f"nothing is left to read for the default of method {spec.name!r} in city {city!r}: "
+            f"{', '.join(own)}, below the floor of {floor:.0%}",
+            fix=f"change `methods.{spec.name}.config`, or lower `min_modality_share`",
+        )
     return thin
+
+
+def not_estimable(
+    configs: Mapping[str, MethodConfig], left_out: Collection[Modality]
+) -> frozenset[str]:
+    """The variants for which nothing is left to read without these modalities."""
+    return frozenset(
+        variant
+        for variant, config in configs.items()
+        if set(left_out) - config.switched_off() and not _stands(config.without(left_out))
+    )
 
 
 def _stands(config: MethodConfig) -> bool:

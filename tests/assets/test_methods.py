@@ -84,3 +84,32 @@ def test_a_fit_says_how_many_parameters_it_trained(tmp_path: Path) -> None:
     assert product.metadata == {"fits": 2, "trained_parameters": {"closed": 0, "trained": 113}}
     record = json.loads((tmp_path / "trained-all-seed0.json").read_text())
     assert record["trained_parameters"] == 113 and record["loss"] == []
+
+
+def test_a_variant_of_which_the_city_leaves_nothing_is_shown_as_not_estimable(place: Place) -> None:
+    config = place.config()
+    del config["sources"]["street_views"]
+    small = {
+        "satellite_backbone": "small",
+        "street_view_backbone": "small",
+        "epochs": 1,
+        "width": 8,
+    }
+    alone = {"only_street_views": {"satellite": False, "pois": False}}
+    config["methods"] = {"musecl": {"config": small, "variants": alone}}
+    config["seeds"] = [0]
+    place.write(config)
+    done = place.run(*place.job())
+    assert done.returncode == 0, done.stderr
+    assert "only_street_views: nothing is left to read without street_views" in done.stderr
+    lake = Lake(str(place.root / "lake"))
+    board = lake.handle("tiny", "leaderboard").frame()
+    value = board.groupby("variant")["value"]
+    told = {name: f"{name}_without_street_views" for name in ("default", "only_street_views")}
+    assert set(value.groups) == set(told.values())
+    assert value.size().nunique() == 1  # a row for a row
+    assert value.count()[told["only_street_views"]] == 0 < value.count()[told["default"]]
+    assert board.loc[board["variant"] == told["only_street_views"], "inputs"].eq("").all()
+    for table in ("musecl_embeddings", "musecl_predictions"):
+        assert set(lake.handle("tiny", table).frame()["variant"]) == {"default"}
+    assert "not estimable" in lake.handle("tiny", "report").path("report.html").read_text()

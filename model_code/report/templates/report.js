@@ -686,7 +686,7 @@
     const body = (method, task) => {
       const row = cell.get(`${method}\n${task}`);
       const found = row && row.figures[keyOf(row)];
-      if (!found) return el("td", {}, "–");
+      if (!found) return el("td", {}, row && !row.figures[row.headline] ? "not estimable" : "–");
       const { top, low, high } = best.get(task);
       const good = row.contained || high === low ? 0 : (higherIsBetter() ? found.mean - low : high - found.mean) / (high - low);
       return el("td", {

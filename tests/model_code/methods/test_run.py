@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -16,6 +15,7 @@ from model_code.city import MethodChoice, _needs
 from model_code.errors import CityloomError, DataError
 from model_code.methods import (
     METHODS,
+    SOURCES_OF,
     MethodConfig,
     MethodSpec,
     Modality,
@@ -34,6 +34,7 @@ from model_code.methods.run import (
     inputs_of,
     modalities_read,
     needs_check,
+    not_estimable,
     own_targets,
     parts_for,
     predict,
@@ -192,54 +193,34 @@ def test_what_no_variant_reads_is_not_asked_for(
 
 
 @pytest.mark.parametrize(
-    ("method", "alone", "thin", "telling"),
+    ("method", "alone", "thin"),
     [
-        (
-            "musecl", {"satellite": False, "pois": False}, ("street_views",),
-            r"variant 'alone' of method 'musecl'.*street_views \(`sources.street_views`\) reaches 3%",
-        ),
-        (
-            "urbanmoe", {"text": False}, ("imagery",),
-            r"variant 'alone' of method 'urbanmoe'.*imagery \(`sources.imagery`\) reaches 3%",
-        ),
-        (
-            "urbanmoe", {"image": False, "text_from": "descriptions"}, ("poi_descriptions",),
-            r"variant 'alone' of method 'urbanmoe'.*poi_descriptions \(`sources.pois`\) reaches 3%",
-        ),
-        (
-            "urbanvlp", {"satellite": False, "location": False}, ("street_views",),
-            r"variant 'alone' of method 'urbanvlp'.*street_views \(`sources.street_views`\) reaches 3%",
-        ),
-        (
-            "urbanmmcl", {"satellite": False, "location": False, "alpha": 0}, ("street_views",),
-            r"variant 'alone' of method 'urbanmmcl'.*street_views \(`sources.street_views`\) reaches 3%",
-        ),
-        (
-            "clip_probe", {"street_views": False}, ("imagery",),
-            r"variant 'alone' of method 'clip_probe'.*imagery \(`sources.imagery`\) reaches 3%",
-        ),
-        (
-            "vision_lstm", {"satellite": False}, ("street_views",),
-            r"variant 'alone' of method 'vision_lstm'.*street_views \(`sources.street_views`\) reaches 3%",
-        ),
-        (
-            "hourly_cnn", {"satellite": False, "buildings": False, "street_views": False}, ("pois",),
-            r"variant 'alone' of method 'hourly_cnn'.*pois \(`sources.pois`\) reaches 3%",
-        ),
+        ("musecl", {"satellite": False, "pois": False}, ("street_views",)),
+        ("urbanmoe", {"text": False}, ("imagery",)),
+        ("urbanmoe", {"image": False, "text_from": "descriptions"}, ("poi_descriptions",)),
+        ("urbanvlp", {"satellite": False, "location": False}, ("street_views",)),
+        ("urbanmmcl", {"satellite": False, "location": False, "alpha": 0}, ("street_views",)),
+        ("clip_probe", {"street_views": False}, ("imagery",)),
+        ("vision_lstm", {"satellite": False}, ("street_views",)),
+        ("hourly_cnn", {"satellite": False, "buildings": False, "street_views": False}, ("pois",)),
     ],
-)  # fmt: skip
-def test_a_variant_of_which_nothing_is_left_is_named(
-    method: str, alone: dict[str, object], thin: tuple[Modality, ...], telling: str
+)
+def test_a_variant_of_which_nothing_is_left_is_not_estimable(
+    method: str, alone: dict[str, object], thin: tuple[Modality, ...]
 ) -> None:
     spec = METHODS[method]
     shares = dict.fromkeys(spec.needs, 1.0) | dict.fromkeys(thin, 0.03)
     default = configs_of(method, default={k: v for k, v in alone.items() if k == "text_from"})
-    assert needs_check(spec, "x", shares, spec.needs, 0.2, default) == thin
-    with pytest.raises(CityloomError) as caught:
-        needs_check(spec, "x", shares, spec.needs, 0.2, default | configs_of(method, alone=alone))
-    assert re.search(telling, str(caught.value))
-    for word in ("floor of 20%", f"`methods.{method}`", "`min_modality_share`"):
+    both = default | configs_of(method, alone=alone)
+    assert needs_check(spec, "x", shares, spec.needs, 0.2, both) == thin
+    assert not_estimable(both, thin) == {"alone"}
+    assert not_estimable(both, ()) == set()
+    with pytest.raises(CityloomError) as caught:  # as the method itself it is refused
+        needs_check(spec, "x", shares, spec.needs, 0.2, configs_of(method, default=alone))
+    missing = f"{thin[0]} (`sources.{SOURCES_OF[thin[0]][0]}`) reaches 3%"
+    for word in (f"method {method!r}", missing, "floor of 20%", f"`methods.{method}"):
         assert word in str(caught.value)
+    assert "`min_modality_share`" in str(caught.value)
 
 
 @pytest.mark.parametrize(
