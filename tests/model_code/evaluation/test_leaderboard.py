@@ -7,6 +7,7 @@ from model_code.evaluation.leaderboard import (
     mean_ranks,
     summary,
     training_sizes,
+    with_not_estimable,
 )
 from model_code.evaluation.metrics import score
 from tests.model_code.evaluation.data import INDICATORS, assert_follows_contract, predictions
@@ -35,6 +36,32 @@ def board(method, noise, inputs, rng=0):
         contained_in=CONTAINED,
         n_train=n_train(),
     )
+
+
+def test_what_predicted_nothing_has_a_null_for_each_figure_of_the_others():
+    known = score(predictions(noise=0.2, variant="default", tasks=TASKS, rng=0), INDICATORS)
+    pd.testing.assert_frame_equal(with_not_estimable(known, ["default"]), known)
+    scores = with_not_estimable(known, ["default", "empty"])
+    default, empty = (scores[scores["variant"] == name] for name in ("default", "empty"))
+    pd.testing.assert_frame_equal(default, known)
+    assert empty["value"].isna().all() and len(empty) == len(known)
+    key = ["split", "task", "fold", "seed", "metric", "scale"]
+    assert empty[key].to_numpy().tolist() == known[key].to_numpy().tolist()
+    rows = leaderboard_rows(
+        scores,
+        city="demo",
+        method="a",
+        inputs={"default": ["imagery"], "empty": []},
+        protocol={"default": "transductive", "empty": "transductive"},
+        captioner={},
+        contained_in=CONTAINED,
+        n_train=n_train(),
+    )
+    assert_follows_contract("leaderboard", rows)
+    told = summary(rows).set_index(["variant", "task"])
+    assert told.loc["empty", ["runs"]].eq(0).all(axis=None)
+    assert told.loc["empty", "rank"].isna().all() and told.loc["default", "rank"].eq(1).any()
+    assert set(mean_ranks(summary(rows))["variant"]) == {"default"}
 
 
 @pytest.fixture(scope="module")
