@@ -204,10 +204,11 @@ def _hours(ctx: Context) -> list[Finding]:
     """The hourly outflow as the method of its own predicts it, on the first split of the city."""
     if _HOURLY not in ctx.city.methods:
         return []
+    import numpy as np
     import pandas as pd
 
     from model_code.evaluation.hourly import flow_bins
-    from model_code.report import day_tree, hours
+    from model_code.report import cluster_tree, hours
     from model_code.report.html import Finding, Picture
 
     title = METHODS[_HOURLY].title
@@ -273,12 +274,15 @@ def _hours(ctx: Context) -> list[Finding]:
         ),
     )
     found = [Finding(name, said, Picture(caption, png)) for name, said, caption, png in shown]
-    if day_tree.has_tree(flows):
+    logs = flows.apply(np.log1p)
+    if cluster_tree.has_tree(logs.to_numpy()):
         caption = (
             "The tree of all days, cut at seven kinds (below: how many regions), and the maps as kinds "
             "split; a colour stays with the larger part."
         )
-        tree = day_tree.tree_with_maps(ctx.inputs["regions"].geo(), flows)
+        tree = cluster_tree.tree_with_maps(
+            ctx.inputs["regions"].geo(), logs, title="How kinds of day split", noun="kinds"
+        )
         found.insert(3, Finding("From two kinds of day to seven", (), Picture(caption, tree)))
     return found + _inside(ctx, chosen)
 

@@ -33,7 +33,9 @@ def methods_of(known: dict[str, Any], asked: list[str]) -> dict[str, Any]:
             raise ValueError(
                 f"methods.{method}.variants has no {', '.join(missing)}: {', '.join(of_city)}"
             )
-        chosen[method] = own | ({"variants": {name: of_city[name] for name in names}} if names else {})
+        chosen[method] = own | (
+            {"variants": {name: of_city[name] for name in names}} if names else {}
+        )
     return chosen
 
 

@@ -60,16 +60,7 @@ def test_days_of_one_shape_are_one_kind_and_the_larger_comes_first(targets: pd.D
     kinds = hours.kinds_of_day(flows, 2)
     assert (kinds.to_numpy() == (flows.index < "r12").astype(int)).all()
     assert hours.kinds_of_day(flows.iloc[:1]).tolist() == [0]
-    assert hours.kinds_of_day(flows).max() + 1 == hours.KINDS
-
-
-def test_many_regions_are_clustered_without_a_tree_of_all_pairs(
-    targets: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    flows = hours.days(targets, "outflow")
-    tree = hours.kinds_of_day(flows, 2)
-    monkeypatch.setattr(hours, "WARD_REGIONS", 10)
-    assert (hours.kinds_of_day(flows, 2) == tree).all()
+    assert hours.kinds_of_day(flows).max() + 1 == 7
 
 
 def test_words_mark_the_kind_that_they_are_told_of(targets: pd.DataFrame) -> None:
