@@ -45,6 +45,25 @@ def clusters(vectors: NDArray[Any], count: int = CLUSTERS) -> NDArray[np.int64]:
     return _by_size(KMeans(count, n_init=4, random_state=0).fit_predict(vectors))
 
 
+def typical_regions(
+    codes: NDArray[np.int64], vectors: pd.DataFrame, among: pd.Index[Any]
+) -> list[str]:
+    """Of each cluster `codes` [N], the region of `among` that is nearest to the cluster's mean; a cluster
+    without any is left out.
+
+    Args:
+        vectors: a row a region (index), in the order of the codes.
+    """
+    chosen = []
+    for code in range(int(codes.max()) + 1 if len(codes) else 0):
+        own = vectors[codes == code]
+        able = own[own.index.isin(among)]
+        if len(able):
+            away = ((able - own.mean(axis=0)) ** 2).sum(axis=1)
+            chosen.append(str(away.idxmin()))
+    return chosen
+
+
 def has_tree(vectors: NDArray[Any]) -> bool:
     """Whether regions are clustered by a tree that can be shown: enough of `vectors` [N, D] differ, and
     they are not too many."""

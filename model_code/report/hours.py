@@ -127,19 +127,6 @@ def mean_days(predictions: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return one, other
 
 
-def typical_regions(kinds: pd.Series[int], flows: pd.DataFrame, tested: pd.Index[Any]) -> list[str]:
-    """Of each kind, the tested region whose day is nearest to the kind's mean (logarithmic)."""
-    logs = flows.apply(np.log1p)
-    chosen = []
-    for kind in range(int(kinds.max()) + 1):
-        own = logs[kinds == kind]
-        able = own[own.index.isin(tested)]
-        if len(able):
-            away = ((able - own.mean(axis=0)) ** 2).sum(axis=1)
-            chosen.append(str(away.idxmin()))
-    return chosen
-
-
 @as_picture
 def hourly_figures(metrics: pd.DataFrame, method: str, *, split: str) -> Figure:
     """Figures of all methods by hour on one split; `method` stands out, with the range over its folds

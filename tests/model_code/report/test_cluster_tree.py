@@ -50,6 +50,14 @@ def test_the_largest_cluster_comes_first() -> None:
     assert cluster_tree.clusters(place[:0]).tolist() == []
 
 
+def test_a_typical_region_is_near_the_mean_of_its_cluster() -> None:
+    vectors = pd.DataFrame({"x": [0.0, 1.0, 3.0, 9.0, 9.5, 11.0]}, index=list("abcdef"))
+    codes = np.array([0, 0, 0, 1, 1, 1])
+    assert cluster_tree.typical_regions(codes, vectors, vectors.index) == ["b", "e"]
+    assert cluster_tree.typical_regions(codes, vectors, pd.Index(["a", "c", "d"])) == ["a", "d"]
+    assert cluster_tree.typical_regions(codes, vectors, pd.Index(["f"])) == ["f"]
+
+
 def test_many_regions_are_clustered_without_a_tree_of_all_pairs(
     vectors: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
