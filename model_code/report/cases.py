@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from model_code.report import palette
 from model_code.report.figures import SHEET_BYTES, as_picture, headed, log_ticks, short
@@ -80,6 +81,7 @@ def case_figure(
             axes.spines[:].set_visible(False)
             if region in pictures[kind]:
                 axes.imshow(pictures[kind][region])
+                axes.set_anchor("N")
             else:
                 axes.text(
                     0.5, 0.5, "none", ha="center", color=palette.FAINT, transform=axes.transAxes
@@ -119,7 +121,7 @@ def _dots(axes: Axes, means: pd.DataFrame, region: str, variants: Sequence[str])
     axes.tick_params(labelsize=7)
     if region not in means.index.get_level_values("region_id"):
         return
-    own = means.loc[region].reindex(variants)
+    own = means.loc[region].reindex(list(variants))
     true, y = float(own["y_true"].mean()), np.arange(len(variants))
     ink = [palette.ACCENT if name == _DEFAULT else palette.LINES for name in variants]
     axes.axvline(true, color=palette.INK, lw=1.2)
@@ -137,6 +139,8 @@ def _scale(axes: Axes, shown: pd.DataFrame, *, log: bool) -> None:
     if not log:
         axes.locator_params(axis="x", nbins=4)
         return
-    first, last = np.expm1(max(low - pad, 1e-3)), np.expm1(high + pad)
-    ticks = log_ticks(LogNorm(first, last))[:: 2 if last > 30 * first else 1]
-    axes.set_xticks(np.log1p(ticks), [f"{tick:,g}" for tick in ticks])
+    first, last = np.expm1([max(low - pad, 1e-3), high + pad])
+    wide = last > 10 * first
+    ticks = log_ticks(LogNorm(first, last)) if wide else MaxNLocator(4).tick_values(first, last)
+    inside = [tick for tick in ticks if first <= tick <= last]
+    axes.set_xticks(np.log1p(inside), [f"{tick:,g}" for tick in inside])

@@ -118,7 +118,7 @@ def tree_with_maps(
 
     colours = palette.qualitative(CLUSTERS)
     width, height = map_size(regions, 2.5)
-    figure = new_figure(3 * width, 2.0 + 2 * height)
+    figure = new_figure(3 * width, 2.0 + 2 * (height - 0.3))
     headed(figure, title)
     grid = figure.add_gridspec(3, 3, height_ratios=[1.7, height, height])
     top = figure.add_subplot(grid[0, :])
@@ -140,7 +140,7 @@ def tree_with_maps(
     norm = BoundaryNorm(np.arange(-0.5, CLUSTERS), CLUSTERS)
     for number, (count, own) in enumerate(codes.items()):
         axes = figure.add_subplot(grid[1 + number // 3, number % 3])
-        map_axes(axes, regions, f"{count} {noun}", bar=number == 0)
+        map_axes(axes, regions, f"{count} {noun}")
         values = of_regions(regions, pd.Series(own, vectors.index))
         fill_map(axes, regions, values, ListedColormap(colours), norm)
     return figure

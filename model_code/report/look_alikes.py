@@ -57,8 +57,8 @@ def by_view(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def similarity(vectors: pd.DataFrame, anchor: str) -> pd.Series[float]:
     """By region, how alike it is to the region `anchor`, from -1 to 1; 0 for a mean region."""
-    unit = pd.DataFrame(_unit(vectors.to_numpy(np.float64)), index=vectors.index)
-    return unit @ unit.loc[anchor]
+    unit = _unit(vectors.to_numpy(np.float64))
+    return pd.Series(unit @ unit[vectors.index.get_loc(anchor)], vectors.index)
 
 
 def most_alike(vectors: pd.DataFrame, anchor: str) -> list[str]:
@@ -116,14 +116,15 @@ def _nearest(vectors: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def _means(column: NDArray[np.float64], index: NDArray[np.int64]) -> NDArray[np.float64]:
-    near = np.ma.masked_invalid(column[index])
-    return near.mean(axis=1).filled(np.nan)
+    """Means [N] of `column` [N] over the rows `index` [N, K] that have a value; NaN where none has."""
+    count = np.isfinite(column[index]).sum(axis=1)
+    return np.where(count > 0, np.nansum(column[index], axis=1) / np.maximum(count, 1), np.nan)
 
 
 def sentences(found: pd.DataFrame) -> list[str]:
     """What `measures` found, a sentence a figure."""
-    told = [f"{TITLES[v]} {c:.2f}" for v, c in found["correlation"].dropna().items()]
-    parts = [f"{TITLES[v]} {s:.0%}" for v, s in found["shared"].drop("whole").items()]
+    told = [f"{TITLES[str(v)]} {c:.2f}" for v, c in found["correlation"].dropna().items()]
+    parts = [f"{TITLES[str(v)]} {s:.0%}" for v, s in found["shared"].drop("whole").items()]
     said = []
     if told:
         figures = ", ".join(told).replace("-", "\u2212")
@@ -148,13 +149,13 @@ def alike_maps(
         views: of `by_view`.
     """
     width, height = map_size(regions, 1.75)
-    figure = new_figure(width * len(views) + 0.3, (height - 0.5) * len(anchors) + 1.2)
+    figure = new_figure(width * len(views) + 0.3, (height - 0.75) * len(anchors) + 1.3)
     headed(figure, "Look-alikes")
     by_id, norm, every = regions.set_index("region_id"), Normalize(-1, 1), []
     for row, anchor in enumerate(anchors):
         for column, (view, vectors) in enumerate(views.items()):
             axes = figure.add_subplot(len(anchors), len(views), row * len(views) + column + 1)
-            map_axes(axes, regions, "", bar=row == len(anchors) - 1 and column == 0)
+            map_axes(axes, regions, "", bar=False)
             if row == 0:
                 axes.set_title(TITLES[view], fontsize=8)
             if column == 0:
