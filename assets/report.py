@@ -356,7 +356,7 @@ def _views(ctx: Context) -> list[Finding]:
     )
     anchors = cluster_tree.typical_regions(codes, whole, whole.index)[: look_alikes.ANCHORS]
     caption = (
-        f"{fit}. Black: a region typical of each of the largest clusters; outlined: the "
+        f"{fit}. Dot: a region typical of each of the largest clusters; outlined: the "
         f"{look_alikes.ALIKE} most alike to it. A graph's vector is a mean of pictures and places along "
         "walks in that graph."
     )

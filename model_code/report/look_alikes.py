@@ -142,7 +142,7 @@ def sentences(found: pd.DataFrame) -> list[str]:
 def alike_maps(
     regions: gpd.GeoDataFrame, views: Mapping[str, pd.DataFrame], anchors: Sequence[str]
 ) -> Figure:
-    """How alike all regions are to each anchor (a row of maps, and black), by view (a column); the ten most
+    """How alike all regions are to each anchor (a row of maps, and a dot), by view (a column); the ten most
     alike are outlined.
 
     Args:
@@ -163,11 +163,12 @@ def alike_maps(
                           ha="right", fontsize=7.5, transform=axes.transAxes)  # fmt: skip
             own = of_regions(regions, similarity(vectors, anchor))
             filled = fill_map(axes, regions, own, DIVERGING, norm)
-            for chosen, face in ((most_alike(vectors, anchor), "none"), ([anchor], palette.INK)):
-                rings, _ = outlines(by_id.loc[chosen].geometry.to_numpy())
-                axes.add_collection(
-                    PolyCollection(rings, facecolor=face, edgecolor=palette.INK, linewidth=0.9)
-                )
+            rings, _ = outlines(by_id.loc[most_alike(vectors, anchor)].geometry.to_numpy())
+            axes.add_collection(
+                PolyCollection(rings, facecolor="none", edgecolor=palette.INK, linewidth=0.9)
+            )
+            x, y = by_id.loc[anchor, ["x_m", "y_m"]]
+            axes.scatter(x, y, s=34, color=palette.INK, edgecolor="white", linewidth=0.8, zorder=3)
             every.append(axes)
     bar = figure.colorbar(
         filled, ax=every, orientation="horizontal", fraction=0.03, pad=0.02, aspect=40
