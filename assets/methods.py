@@ -777,6 +777,36 @@ def urbanmmcl_graphs(ctx: Context) -> Product:
     return Product(joined.sort_values(columns[:3], ignore_index=True)[columns])
 
 
+def _look_alikes(ctx: Context, written: Written) -> bytes:
+    from model_code.report import cluster_tree, look_alikes
+
+    views = look_alikes.by_view(written.frame())
+    whole = views["whole"]
+    codes = cluster_tree.clusters(whole.to_numpy())
+    anchors = cluster_tree.typical_regions(codes, whole, whole.index)[: look_alikes.ANCHORS]
+    return look_alikes.alike_maps(ctx.inputs["regions"].geo(), views, anchors)
+
+
+@stage(group="embeddings", kinds=("torch",), absent=partial(_not_chosen, _URBANMMCL),
+       inputs=("regions", *_tables(_URBANMMCL), "urbanmmcl_checkpoint"), config=_DATA_KEYS,
+       picture=_look_alikes, settings=partial(_fit_settings, _URBANMMCL))  # fmt: skip
+def urbanmmcl_views(ctx: Context) -> Product:
+    """What UrbanMMCL's embedding is the fusion of: the node feature, and the vector of each graph."""
+    import pandas as pd
+
+    from model_code.methods.urbanmmcl_inside import parts
+
+    data, fitted = method_data(_URBANMMCL, ctx), ctx.inputs["urbanmmcl_checkpoint"]
+    shown = _shown(ctx.settings["variants"])
+    checkpoint = fitted.checkpoint(_first_fit(fitted, shown))
+    found = parts(checkpoint, data, _config(_URBANMMCL, ctx.settings, shown))
+    rows = [
+        pd.DataFrame({"view": view, "region_id": data.region_ids, "vector": list(vectors)})
+        for view, vectors in sorted(found.items())
+    ]
+    return Product(pd.concat(rows, ignore_index=True))
+
+
 def _attention(ctx: Context, written: Written) -> bytes:
     from model_code.report import attention
 
@@ -841,5 +871,6 @@ ASSETS = [
     *(asset for spec in METHODS.values() for asset in method_stages(spec)),
     musecl_triplets,
     urbanmmcl_graphs,
+    urbanmmcl_views,
     lmemr_attention,
 ]

@@ -39,6 +39,9 @@ _CAPTIONS = ("calibrated_captions", "caption_scores", "captions", "image_shares"
 _EXPERTS = {"urbanmoe": "urbanmoe_finetuned"}  # whose records say what routers do
 _HOURS = ("hourly_metrics", "region_descriptions", "lmemr_attention")
 _HOURLY = "lmemr"  # the method whose days are shown
+_VIEWS = ("urbanmmcl_views",)
+_VIEWED = "urbanmmcl"  # the method whose parts are shown
+_PICTURED = {"region_chips": "satellite", "region_street_views": "street view"}
 _BINNED = 3  # methods whose bins are shown
 _SHOWN = 10  # best and worst captions of a view
 
@@ -50,7 +53,8 @@ def _per_method(names: Any) -> tuple[str, ...]:
 def _reads(city: City) -> tuple[str, ...]:
     routed = (asset for name, asset in _EXPERTS.items() if name in city.methods)
     hours = _HOURS if _HOURLY in city.methods else ()
-    own = (*_per_method(city.methods), *routed, *hours)
+    views = _VIEWS if _VIEWED in city.methods else ()
+    own = (*_per_method(city.methods), *routed, *hours, *views)
     return tuple(dict.fromkeys([*_TABLES, *_PICTURES, *_CAPTIONS, *own]))
 
 
@@ -61,7 +65,8 @@ def _own_transfer(city: City) -> tuple[tuple[str, str], ...]:
 
 @stage(group="report", kinds=("html",), table=None,
        inputs=tuple(dict.fromkeys(
-           [*_TABLES, *_PICTURES, *_CAPTIONS, *_per_method(METHODS), *_EXPERTS.values(), *_HOURS])),
+           [*_TABLES, *_PICTURES, *_CAPTIONS, *_per_method(METHODS), *_EXPERTS.values(), *_HOURS,
+            *_VIEWS])),
        reads=_reads, elsewhere=_own_transfer, after=("transfer",),
        code=("model_code.report.figures", *backends.CODE["painter"], *backends.CODE["segmenter"]),
        config=("title", "methods", "captions", "chips.min_valid_share"),
@@ -98,6 +103,7 @@ def report(ctx: Context) -> Product:
             transfer=_transfer(ctx),
             experts=_experts(ctx),
             hours=_hours(ctx),
+            views=_views(ctx),
             provenance=_provenance(ctx),
             pictures=pictures,
             reproduce=[f"make run CITY={ctx.name}"],
@@ -204,10 +210,11 @@ def _hours(ctx: Context) -> list[Finding]:
     """The hourly outflow as the method of its own predicts it, on the first split of the city."""
     if _HOURLY not in ctx.city.methods:
         return []
+    import numpy as np
     import pandas as pd
 
     from model_code.evaluation.hourly import flow_bins
-    from model_code.report import day_tree, hours
+    from model_code.report import cluster_tree, hours
     from model_code.report.html import Finding, Picture
 
     title = METHODS[_HOURLY].title
@@ -233,7 +240,8 @@ def _hours(ctx: Context) -> list[Finding]:
         hours.peak_sentence(kind, flows[kinds == kind], words.get(kind, ()))
         for kind in range(int(kinds.max()) + 1)
     ]
-    chosen = hours.typical_regions(kinds, flows, observed.index)
+    logs = flows.apply(np.log1p)
+    chosen = cluster_tree.typical_regions(kinds.to_numpy(), logs, observed.index)
     bins = flow_bins(tables["targets"], tables["indicators"], tables["splits"])
     counts = {
         METHODS[name].title: sum(
@@ -273,12 +281,14 @@ def _hours(ctx: Context) -> list[Finding]:
         ),
     )
     found = [Finding(name, said, Picture(caption, png)) for name, said, caption, png in shown]
-    if day_tree.has_tree(flows):
+    if cluster_tree.has_tree(logs.to_numpy()):
         caption = (
             "The tree of all days, cut at seven kinds (below: how many regions), and the maps as kinds "
             "split; a colour stays with the larger part."
         )
-        tree = day_tree.tree_with_maps(ctx.inputs["regions"].geo(), flows)
+        tree = cluster_tree.tree_with_maps(
+            ctx.inputs["regions"].geo(), logs, title="How kinds of day split", noun="kinds"
+        )
         found.insert(3, Finding("From two kinds of day to seven", (), Picture(caption, tree)))
     return found + _inside(ctx, chosen)
 
@@ -313,6 +323,81 @@ def _inside(ctx: Context, chosen: Sequence[str]) -> list[Finding]:
     )
     shown = [*(shown if len(given) else []), scatter]
     return [Finding(name, said, Picture(caption, png)) for name, said, caption, png in shown]
+
+
+def _views(ctx: Context) -> list[Finding]:
+    """What UrbanMMCL takes for alike, as a whole and in part, and what it predicts for single regions."""
+    if _VIEWED not in ctx.city.methods:
+        return []
+    import pandas as pd
+
+    from model_code.report import cases, cluster_tree, look_alikes
+    from model_code.report.html import Finding, Picture
+
+    title, regions = METHODS[_VIEWED].title, ctx.inputs["regions"].geo()
+    views = look_alikes.by_view(ctx.inputs["urbanmmcl_views"].frame())
+    whole = views["whole"]
+    codes = cluster_tree.clusters(whole.to_numpy())
+    fit = "The first fold and seed of the default"
+    found = []
+    if cluster_tree.has_tree(whole.to_numpy()):
+        caption = (
+            f"{fit}: the tree of all embeddings, cut at seven clusters (below: how many regions), and the "
+            "maps as clusters split; a colour stays with the larger part."
+        )
+        tree = cluster_tree.tree_with_maps(
+            regions, whole, title=f"How clusters of {title}'s embeddings split"
+        )
+        found.append(Finding("From two clusters to seven", (), Picture(caption, tree)))
+    targets, indicators = (ctx.inputs[name].frame() for name in ("targets", "indicators"))
+    numbers = indicators.loc[indicators["kind"] != "classification", "indicator"]
+    values = targets[targets["indicator"].isin(numbers)].pivot_table(
+        index="region_id", columns="indicator", values="value"
+    )
+    anchors = cluster_tree.typical_regions(codes, whole, whole.index)[: look_alikes.ANCHORS]
+    caption = (
+        f"{fit}. Dot: a region typical of each of the largest clusters; outlined: the "
+        f"{look_alikes.ALIKE} most alike to it. A graph's vector is a mean of pictures and places along "
+        "walks in that graph."
+    )
+    maps = look_alikes.alike_maps(regions, views, anchors)
+    said = look_alikes.sentences(look_alikes.measures(views, values))
+    found.append(Finding("Look-alikes, by all and by each part", said, Picture(caption, maps)))
+
+    predictions = cases.most_tested(named_predictions(ctx.inputs[f"{_VIEWED}_predictions"])[0])
+    tasks = cases.shown_tasks(predictions, indicators)
+    if len(tasks):
+        tested = pd.Index(predictions["region_id"].unique())
+        chosen = cluster_tree.typical_regions(codes, whole, tested)[: cases.CASES]
+        figure = cases.case_figure(predictions, tasks, chosen, _pictures_of(ctx, chosen))
+        caption = (
+            f"{predictions['split'].iloc[0].capitalize()} split, means over folds and seeds. Each region is "
+            "typical of a large cluster; the line is the truth, the dots are predictions of the default "
+            "and of the variants that lack a part."
+        )
+        found.append(Finding("Predictions for single regions", (), Picture(caption, figure)))
+    return found
+
+
+def _pictures_of(ctx: Context, chosen: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """By kind, the first picture of each of the `chosen` regions that has one."""
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from model_code.report.figures import rgb
+
+    found: dict[str, dict[str, Any]] = {}
+    for table, kind in _PICTURED.items():
+        if not ctx.has(table):
+            continue
+        own = [
+            part.filter(pc.is_in(part["region_id"], pa.array(chosen))).to_pandas()
+            for part in ctx.inputs[table].batches()
+        ]
+        rows = pd.concat(own).drop_duplicates("region_id")
+        found[kind] = {row.region_id: rgb(row) for row in rows.itertuples()}
+    return found
 
 
 def _transfer(ctx: Context) -> list[Finding]:

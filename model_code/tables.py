@@ -314,6 +314,16 @@ _ALL = (
         Column("weight", "float64", "of the link; the strongest of a graph has 1", low=0, high=1),
     ),
     _table(
+        "urbanmmcl_views",
+        "What UrbanMMCL's embedding is the fusion of, in the first fit of the default; rows of one view have "
+        "one width.",
+        ["view", "region_id"],
+        Column("view", "string", "`whole` (the embedding), `modalities` (the node feature), or a graph's vector",
+               choices=("distance", "function", "mobility", "modalities", "whole")),
+        _REGION,
+        Column("vector", "vector", "float32 [D]"),
+    ),
+    _table(
         "lmemr_attention",
         "What regions give to their neighbours in LMEMR's graph attention, in the first fit of the default: "
         "means over heads and blocks.",

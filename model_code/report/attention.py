@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from matplotlib.collections import LineCollection, PolyCollection
-from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgba
+from matplotlib.colors import Normalize, to_rgba
 from matplotlib.figure import Figure
 
 from model_code.report import palette
 from model_code.report.figures import (
+    DIVERGING,
     as_picture,
     fill_map,
     headed,
@@ -30,7 +31,6 @@ from model_code.report.shapes import outlines
 if TYPE_CHECKING:
     import geopandas as gpd
 
-_DIVERGING = LinearSegmentedColormap.from_list("attention", list(palette.DIVERGING))
 TITLES = {
     "satellite": "satellite",
     "heights": "building heights",
@@ -95,7 +95,7 @@ def attention_maps(attention: pd.DataFrame, regions: gpd.GeoDataFrame) -> Figure
     for number, name in enumerate(names):
         axes = figure.add_subplot(rows, columns, number + 1)
         map_axes(axes, regions, TITLES[name], bar=number == 0)
-        filled = fill_map(axes, regions, of_regions(regions, values[name]), _DIVERGING, norm)
+        filled = fill_map(axes, regions, of_regions(regions, values[name]), DIVERGING, norm)
         all_axes.append(axes)
     bar = figure.colorbar(
         filled, ax=all_axes, orientation="horizontal", fraction=0.03, pad=0.02, aspect=40
@@ -151,7 +151,7 @@ def attention_of(
         panel.set_axis_off()
         panel.set_title(f"{number + 1}: region {name}"[:24], fontsize=7.5)
         shapes, owner = outlines(near.geometry.to_numpy())
-        fills = [to_rgba("white"), *_DIVERGING(norm(own["times"].to_numpy()))]
+        fills = [to_rgba("white"), *DIVERGING(norm(own["times"].to_numpy()))]
         panel.add_collection(
             PolyCollection(
                 shapes, facecolor=[fills[i] for i in owner], edgecolor=palette.LINE, lw=0.6

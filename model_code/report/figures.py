@@ -56,7 +56,7 @@ SHEET_BYTES = 800_000  # of pictures beside texts that have to be read
 _DPI = 110
 SEQUENTIAL = LinearSegmentedColormap.from_list("sequential", list(palette.SEQUENTIAL))
 _PALE = LinearSegmentedColormap.from_list("pale", list(palette.PALE))
-_DIVERGING = LinearSegmentedColormap.from_list("diverging", list(palette.DIVERGING))
+DIVERGING = LinearSegmentedColormap.from_list("diverging", list(palette.DIVERGING))
 _STYLE: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere
     "font.size": 8.5,
@@ -212,13 +212,13 @@ def _colour_bar(
     bar.outline.set_visible(False)
     bar.set_label(label, fontsize=8)
     if isinstance(shown.norm, LogNorm):
-        bar.set_ticks(ticks := _log_ticks(shown.norm), labels=[f"{tick:,g}" for tick in ticks])
+        bar.set_ticks(ticks := log_ticks(shown.norm), labels=[f"{tick:,g}" for tick in ticks])
         bar.ax.minorticks_off()
     if missing:
         _missing_note(axes)
 
 
-def _log_ticks(norm: LogNorm) -> list[float]:
+def log_ticks(norm: LogNorm) -> list[float]:
     """At most six of 1, 2, 5, 10, 20, ... within the colours' limits."""
     assert norm.vmin is not None and norm.vmax is not None
     powers = range(int(np.floor(np.log10(norm.vmin))), int(np.ceil(np.log10(norm.vmax))) + 1)
@@ -237,7 +237,7 @@ def _missing_note(axes: Axes) -> None:
 
 
 def _class_legend(axes: Axes, labels: Sequence[str], colours: Sequence[str], missing: bool) -> None:
-    handles = [Patch(color=c, label=_short(v)) for v, c in zip(labels, colours, strict=True)]
+    handles = [Patch(color=c, label=short(v)) for v, c in zip(labels, colours, strict=True)]
     if missing:
         handles.append(
             Patch(
@@ -257,7 +257,7 @@ def _class_legend(axes: Axes, labels: Sequence[str], colours: Sequence[str], mis
     )
 
 
-def _short(label: object, limit: int = 32) -> str:
+def short(label: object, limit: int = 32) -> str:
     """A label that cannot break a layout or start matplotlib's mathematics."""
     text = _plain(label)
     return text if len(text) <= limit else text[: limit - 1] + "…"
@@ -350,7 +350,7 @@ def choropleth(
         return figure
     shown = of_regions(regions, values)
     norm = _norm(shown, log=log, diverging=diverging)
-    filled = fill_map(axes, regions, shown, _DIVERGING if diverging else SEQUENTIAL, norm)
+    filled = fill_map(axes, regions, shown, DIVERGING if diverging else SEQUENTIAL, norm)
     _colour_bar(axes, filled, unit, missing=bool(np.isnan(shown).any()))
     return figure
 
@@ -492,7 +492,7 @@ def chip_sheet(
 ) -> Figure:
     """A contact sheet of `region_chips` (or of a sample of `total` rows), evenly picked. Black: no valid pixel."""
     picked = _pick(chips, limit)
-    pictures = [_rgb(row) for row in picked.itertuples()]
+    pictures = [rgb(row) for row in picked.itertuples()]
     return _sheet(
         pictures, list(picked["region_id"]), f"{title}: {len(picked)} of {total or len(chips):,}"
     )
@@ -504,7 +504,7 @@ def view_sheet(
 ) -> Figure:
     """A contact sheet of `region_street_views`, evenly picked over its rows."""
     picked = _pick(views, limit)
-    pictures = [_rgb(row) for row in picked.itertuples()]
+    pictures = [rgb(row) for row in picked.itertuples()]
     return _sheet(
         pictures, list(picked["region_id"]), f"{title}: {len(picked)} of {total or len(views):,}"
     )
@@ -568,9 +568,9 @@ def triplet_sheet(triplets: pd.DataFrame, *, title: str = "Triplets") -> Figure:
                 entry = next(_rows(triplet[triplet["role"] == role]))
                 left = 0.1 + block * wide + column * (side + gap)
                 axes = figure.add_axes((left / width, base / total, side / width, height / total))
-                axes.imshow(_rgb(entry), interpolation="nearest", aspect="auto")
+                axes.imshow(rgb(entry), interpolation="nearest", aspect="auto")
                 axes.set_axis_off()
-                said = _short(entry.region_id, 16)
+                said = short(entry.region_id, 16)
                 if np.isfinite(entry.similarity):
                     said = f"{said} · {entry.similarity:.2g}"
                 figure.text(
@@ -586,7 +586,8 @@ def _pick(rows: pd.DataFrame, limit: int) -> pd.DataFrame:
     return rows.iloc[np.linspace(0, len(rows) - 1, count).round().astype(int)] if count else rows
 
 
-def _rgb(row: Any) -> NDArray[np.uint8]:
+def rgb(row: Any) -> NDArray[np.uint8]:
+    """Pixels [H, W, 3] of a row of `region_chips` or `region_street_views`."""
     pixels = np.frombuffer(row.pixels, np.uint8).reshape(row.height_px, row.width_px, -1)
     return pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., :1].repeat(3, axis=2)
 
@@ -614,7 +615,7 @@ def _sheet(
     for number, (picture, name) in enumerate(zip(pictures, names, strict=True)):
         top, left = number // columns * cell_height, number % columns * cell_width
         canvas[top : top + height, left : left + width] = picture
-        label = _short(name, 18)
+        label = short(name, 18)
         axes.text(
             left, top + height + below * 0.45, label, fontsize=6, va="center", color=palette.FAINT
         )
@@ -749,7 +750,7 @@ def true_vs_predicted(
     headed(figure, title)
     for number, task in enumerate(tasks):
         axes = figure.add_subplot(rows, columns, number + 1)
-        axes.set_title(_short(task, 26), fontsize=8.5)
+        axes.set_title(short(task, 26), fontsize=8.5)
         found = predictions[predictions["task"] == task]
         true, pred = found["y_true"].to_numpy(float), found["y_pred"].to_numpy(float)
         if task in classes:
@@ -824,9 +825,9 @@ def error_map(
     for task, axes in zip(tasks, every, strict=True):
         rows_of = means[means["task"] == task].set_index("region_id")
         spread = 1.0 if task in classes else float(rows_of["y_true"].std(ddof=0)) or 1.0
-        fill_map(axes, regions, of_regions(regions, rows_of["error"] / spread), _DIVERGING, norm)
+        fill_map(axes, regions, of_regions(regions, rows_of["error"] / spread), DIVERGING, norm)
     bar = figure.colorbar(
-        mpl.cm.ScalarMappable(norm, _DIVERGING),
+        mpl.cm.ScalarMappable(norm, DIVERGING),
         ax=every,
         orientation="horizontal",
         fraction=0.04,
@@ -870,7 +871,7 @@ def _small_maps(
     for number, name in enumerate(names):
         axes = figure.add_subplot(rows, columns, number + 1)
         map_axes(axes, regions, "", bar=False)
-        axes.set_title(_short(name, int(9 * width)), fontsize=7.5)
+        axes.set_title(short(name, int(9 * width)), fontsize=7.5)
         every.append(axes)
     return figure, every
 
@@ -901,11 +902,11 @@ def leaderboard_heatmap(summary: pd.DataFrame, *, split: str = "spatial") -> Fig
     cmap = SEQUENTIAL.with_extremes(bad=palette.MISSING)
     shown = axes.imshow(values, cmap=cmap, vmin=0, vmax=1, aspect="auto")
     axes.set_title(title)
-    axes.set_xticks(range(mean.shape[1]), [_short(t, 18) for t in mean.columns], rotation=30)
+    axes.set_xticks(range(mean.shape[1]), [short(t, 18) for t in mean.columns], rotation=30)
     axes.tick_params(axis="x", labelrotation=30)
     for label in axes.get_xticklabels():
         label.set_horizontalalignment("right")
-    axes.set_yticks(range(mean.shape[0]), [_short(m, 26) for m in mean.index])
+    axes.set_yticks(range(mean.shape[0]), [short(m, 26) for m in mean.index])
     for row, column in np.argwhere(np.isfinite(values)):
         spread = deviation.to_numpy(float)[row, column]
         text = f"{values[row, column]:.2f}" + (f"\n± {spread:.2f}" if np.isfinite(spread) else "")
@@ -993,7 +994,7 @@ def _gain_bars(panels: Sequence[tuple[str, pd.DataFrame]], title: str) -> Figure
         axes.tick_params(labelsize=7)
         axes.locator_params(axis="x", nbins=4)
     shown = [task for task in places if task in found]
-    names = [_short(t.replace("_", " "), 20) if t != ALL_TASKS else "mean R²" for t in shown]
+    names = [short(t.replace("_", " "), 20) if t != ALL_TASKS else "mean R²" for t in shown]
     grid[0, 0].set_yticks([places[task] for task in shown], names)
     grid[0, 0].set_ylim(len(tasks) + 1, -0.7 if ALL_TASKS in found else 0.7)
     grid[-1, 0].set_xlabel("difference of R² (classes: macro F1)", fontsize=7)
@@ -1029,7 +1030,7 @@ def transfer_matrix(table: pd.DataFrame, *, title: str = "Transfer") -> Figure:
         figure = new_figure(2.6 + 0.72 * len(tasks), 1.6 + 0.34 * len(names))
         axes = figure.add_subplot()
         shown = _matrix(axes, table.assign(column=table["task"]), names, tasks)
-        axes.set_title(f"{title}, tested on {_short(cities[0])}")
+        axes.set_title(f"{title}, tested on {short(cities[0])}")
         every = [axes]
     else:
         columns = min(4, len(tasks))
@@ -1042,7 +1043,7 @@ def transfer_matrix(table: pd.DataFrame, *, title: str = "Transfer") -> Figure:
             axes = figure.add_subplot(rows, columns, number + 1)
             own = table[table["task"] == task]
             shown = _matrix(axes, own.assign(column=own["city"]), names, cities)
-            axes.set_title(_short(task, 24), fontsize=8)
+            axes.set_title(short(task, 24), fontsize=8)
             if number % columns:
                 axes.set_yticklabels([])
             if number // columns < rows - 1 and number + columns < len(tasks):
@@ -1091,11 +1092,11 @@ def _matrix(axes: Axes, cells: pd.DataFrame, rows: list[str], columns: list[str]
             frame = Rectangle((cell.x - 0.46, cell.y - 0.44), 0.92, 0.88, fill=False,
                               edgecolor=palette.LINES, lw=1.6)  # fmt: skip
             axes.add_patch(frame)
-    axes.set_xticks(range(len(columns)), [_short(name, 18) for name in columns])
+    axes.set_xticks(range(len(columns)), [short(name, 18) for name in columns])
     axes.tick_params(axis="x", labelrotation=30, labelsize=7)
     for label in axes.get_xticklabels():
         label.set_horizontalalignment("right")
-    axes.set_yticks(range(len(rows)), [_short(name, 28) for name in rows], fontsize=7)
+    axes.set_yticks(range(len(rows)), [short(name, 28) for name in rows], fontsize=7)
     for spine in axes.spines.values():
         spine.set_visible(False)
     return shown
@@ -1144,7 +1145,7 @@ def loss_curves(records: pd.DataFrame, *, title: str = "Loss by epoch") -> Figur
                 best = int(np.argmin(fit.validation))
                 axes.plot(best + 1, fit.validation[best], "o", ms=3, color=colour[fit.seed])
         name = f"{variant}, {split} split" if several else str(variant)
-        axes.set_title(f"{_short(name.replace('_', ' '), 34)}", fontsize=8)
+        axes.set_title(f"{short(name.replace('_', ' '), 34)}", fontsize=8)
         axes.locator_params(axis="x", integer=True, nbins=6)
         axes.tick_params(labelsize=7)
         if number % columns == 0:
@@ -1194,10 +1195,10 @@ def expert_map(table: pd.DataFrame, *, title: str = "Experts") -> Figure:
         for task, on in own.groupby("task")["active"].sum().items():
             _said(axes, tasks.index(str(task)), f"{on:.1f}", palette.FAINT)
         axes.vlines([start[g] - 0.5 for g in order[1:]], -0.5, len(tasks) - 0.5, "white", lw=2)
-        axes.set_yticks(range(len(tasks)), [_short(t.replace("_", " "), 24) for t in tasks])
+        axes.set_yticks(range(len(tasks)), [short(t.replace("_", " "), 24) for t in tasks])
         middles = [start[g] + (size[g] - 1) / 2 for g in order]
         names = [g.strip("()") if g in (OWN, SHARED) else f"with {g}" for g in order]
-        axes.set_xticks(middles, [_short(name.replace("_", " "), 24) for name in names])
+        axes.set_xticks(middles, [short(name.replace("_", " "), 24) for name in names])
         axes.tick_params(labelsize=7)
         axes.tick_params(axis="x", labelrotation=90)
         if number < len(branches) - 1:
@@ -1253,7 +1254,7 @@ def rejected_bars(rejected: pd.DataFrame, *, title: str = "Rejected") -> Figure:
     counts = rejected.groupby(["stage", "reason"])["items"].sum().sort_values(kind="stable")
     figure = new_figure(7, 0.9 + 0.28 * len(counts))
     axes = figure.add_subplot()
-    labels = [_short(f"{stage}: {reason}", 60) for stage, reason in counts.index]
+    labels = [short(f"{stage}: {reason}", 60) for stage, reason in counts.index]
     axes.barh(range(len(counts)), counts.to_numpy(), color=palette.ACCENT, height=0.62)
     axes.set_yticks(range(len(counts)), labels)
     axes.set_xscale("log")

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from model_code.bins import Bins
 from model_code.hours import HOURS
 from model_code.report import palette
+from model_code.report.cluster_tree import CLUSTERS, clusters
 from model_code.report.figures import (
     SEQUENTIAL,
     as_picture,
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     import geopandas as gpd
     from numpy.typing import NDArray
 
-KINDS = 7  # of day, as in LMEMR's Fig. 11
-WARD_REGIONS = 3000  # above, the tree of all pairs is too large
 _MARKS = 6  # words of a kind of day
 _PRIOR = 100.0  # words that the prior counts for
 # What descriptions say of anything.
@@ -62,25 +61,10 @@ def days(targets: pd.DataFrame, task: str) -> pd.DataFrame:
     return table.reindex(columns=range(HOURS)).dropna()
 
 
-def kinds_of_day(flows: pd.DataFrame, count: int = KINDS) -> pd.Series[int]:
-    """By region, the cluster of its day, 0 the largest: Ward's tree of log(1 + flow) over 24 hours
-    (k-means above 3,000 regions), cut into `count` or fewer."""
-    vectors = np.log1p(flows.to_numpy(np.float64))
-    count = min(count, len(vectors))
-    if count < 2:
-        return pd.Series(0, flows.index)
-    if len(vectors) <= WARD_REGIONS:
-        from scipy.cluster.hierarchy import fcluster, linkage
-
-        found = fcluster(linkage(vectors, "ward"), count, "maxclust")
-    else:
-        from sklearn.cluster import KMeans
-
-        found = KMeans(count, n_init=4, random_state=0).fit_predict(vectors)
-    codes, sizes = np.unique(found, return_counts=True)
-    order = codes[np.argsort(-sizes, kind="stable")]
-    rank = {code: place for place, code in enumerate(order)}
-    return pd.Series([rank[code] for code in found], flows.index)
+def kinds_of_day(flows: pd.DataFrame, count: int = CLUSTERS) -> pd.Series[int]:
+    """By region, the cluster of its day, 0 the largest: `cluster_tree.clusters` of log(1 + flow) over 24
+    hours, `count` or fewer."""
+    return pd.Series(clusters(np.log1p(flows.to_numpy(np.float64)), count), flows.index)
 
 
 def marking_words(kinds: pd.Series[int], descriptions: pd.DataFrame) -> dict[int, list[str]]:
@@ -141,19 +125,6 @@ def mean_days(predictions: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         for name in ("true", "pred")
     )
     return one, other
-
-
-def typical_regions(kinds: pd.Series[int], flows: pd.DataFrame, tested: pd.Index[Any]) -> list[str]:
-    """Of each kind, the tested region whose day is nearest to the kind's mean (logarithmic)."""
-    logs = flows.apply(np.log1p)
-    chosen = []
-    for kind in range(int(kinds.max()) + 1):
-        own = logs[kinds == kind]
-        able = own[own.index.isin(tested)]
-        if len(able):
-            away = ((able - own.mean(axis=0)) ** 2).sum(axis=1)
-            chosen.append(str(away.idxmin()))
-    return chosen
 
 
 @as_picture

@@ -64,7 +64,7 @@ class ReportData:
         reachable: of a simulated city only.
         captions: of a city that has them.
         ablations: what parts of methods add; `transfer`: encoders that were pretrained elsewhere;
-            `experts`: which experts each task uses; `hours`: the hourly outflow.
+            `experts`: which experts each task uses; `hours`: the hourly outflow; `views`: UrbanMMCL's parts.
     """
 
     city: str
@@ -92,6 +92,7 @@ class ReportData:
     transfer: Sequence[Finding] = ()
     experts: Sequence[Finding] = ()
     hours: Sequence[Finding] = ()
+    views: Sequence[Finding] = ()
 
 
 def render_report(data: ReportData) -> str:

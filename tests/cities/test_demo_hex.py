@@ -70,6 +70,22 @@ def test_each_view_of_the_graphs_has_links_between_regions(hexagons: Place) -> N
     assert (rows["region_a"] != rows["region_b"]).all() and (rows["weight"] > 0).all()
 
 
+def test_the_whole_embedding_and_its_parts_are_on_the_page(hexagons: Place) -> None:
+    rows = table(hexagons, "urbanmmcl_views")
+    known = table(hexagons, "regions")["region_id"]
+    assert set(rows["view"]) == {"distance", "function", "mobility", "modalities", "whole"}
+    assert (rows.groupby("view")["region_id"].apply(set) == set(known)).all()
+    first = table(hexagons, "urbanmmcl_embeddings").query("variant == 'default'")
+    whole = rows[rows["view"] == "whole"]
+    for one, other in zip(first["embedding"], whole["vector"], strict=True):
+        np.testing.assert_array_equal(one, other)
+    lake = Lake(str(hexagons.root / "lake"))
+    assert "picture.png" in lake.handle(hexagons.city, "urbanmmcl_views").files
+    page = (hexagons.root / "lake" / hexagons.city / "report.html").read_text(encoding="utf-8")
+    assert "Look-alikes, by all and by each part" in page and "rank correlation" in page
+    assert "Predictions for single regions" in page
+
+
 def test_the_report_shows_triplets_and_graphs(hexagons: Place) -> None:
     lake = Lake(str(hexagons.root / "lake"))
     page = (hexagons.root / "lake" / hexagons.city / "report.html").read_text(encoding="utf-8")

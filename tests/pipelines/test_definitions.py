@@ -66,7 +66,9 @@ LEFT_OUT = {
     "whole_city": set[str](),
     "from_features": DATA,
     "from_pretraining": BEFORE_PRETRAINING,
-    "fine_tune": BEFORE_PRETRAINING | OF_PRETRAINED | {"musecl_triplets", "urbanmmcl_graphs"},
+    "fine_tune": BEFORE_PRETRAINING
+    | OF_PRETRAINED
+    | {"musecl_triplets", "urbanmmcl_graphs", "urbanmmcl_views"},
 }
 
 

@@ -605,6 +605,7 @@ def findings() -> dict[str, list[Finding]]:
     return {
         "experts": [Finding("UrbanMoE: single experts", (), routed)],
         "ablations": [Finding("UrbanVLP: what text adds", said, bars)],
+        "views": [Finding("Look-alikes", ["Share of look-alikes"], bars)],
         "transfer": [Finding("Spatial split", (), matrix)],
     }
 

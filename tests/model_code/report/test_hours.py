@@ -60,16 +60,7 @@ def test_days_of_one_shape_are_one_kind_and_the_larger_comes_first(targets: pd.D
     kinds = hours.kinds_of_day(flows, 2)
     assert (kinds.to_numpy() == (flows.index < "r12").astype(int)).all()
     assert hours.kinds_of_day(flows.iloc[:1]).tolist() == [0]
-    assert hours.kinds_of_day(flows).max() + 1 == hours.KINDS
-
-
-def test_many_regions_are_clustered_without_a_tree_of_all_pairs(
-    targets: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    flows = hours.days(targets, "outflow")
-    tree = hours.kinds_of_day(flows, 2)
-    monkeypatch.setattr(hours, "WARD_REGIONS", 10)
-    assert (hours.kinds_of_day(flows, 2) == tree).all()
+    assert hours.kinds_of_day(flows).max() + 1 == 7
 
 
 def test_words_mark_the_kind_that_they_are_told_of(targets: pd.DataFrame) -> None:
@@ -87,17 +78,9 @@ def test_words_mark_the_kind_that_they_are_told_of(targets: pd.DataFrame) -> Non
     assert "Kind 2: 12 regions" in said and "08:00" in said and "homes" in said
 
 
-def test_the_typical_region_is_one_that_was_tested(
-    targets: pd.DataFrame, predictions: pd.DataFrame
-) -> None:
+def test_days_are_means_over_folds_and_seeds(predictions: pd.DataFrame) -> None:
     observed, predicted = hours.mean_days(predictions)
-    np.testing.assert_allclose(predicted, 1.2 * observed)  # the mean of both seeds
-    flows = hours.days(targets, "outflow")
-    kinds = hours.kinds_of_day(flows, 2)
-    chosen = hours.typical_regions(kinds, flows, observed.index)
-    assert [kinds[region] for region in chosen] == [0, 1]
-    assert set(chosen) <= set(observed.index)
-    assert hours.typical_regions(kinds, flows, pd.Index([])) == []
+    np.testing.assert_allclose(predicted, 1.2 * observed)
 
 
 def test_bins_are_counted_true_by_predicted(predictions: pd.DataFrame) -> None:
