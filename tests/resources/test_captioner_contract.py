@@ -620,7 +620,8 @@ NO_DEVICE = RuntimeError("Device string must not be empty")
 
 
 @pytest.mark.parametrize(
-    ("error", "device"), [(NO_DEVICE, None), (ValueError("no backend"), ""), (TOO_LONG, "cuda")]
+    ("error", "device"),
+    [(NO_DEVICE, None), (ValueError("no backend"), ""), (TOO_LONG, "cuda"), (TOO_LONG, "cpu")],
 )
 def test_vllm_without_a_gpu_says_so_and_what_else_there_is(
     error: Exception, device: str | None, monkeypatch: pytest.MonkeyPatch
@@ -634,7 +635,7 @@ def test_vllm_without_a_gpu_says_so_and_what_else_there_is(
     with pytest.raises(DataError) as caught:
         opened(VLLM.model_dump() | {"batch": 64}).ready()
     assert engines.tried == [64]
-    none = device != "cuda"
+    none = device not in ("cuda", "cpu")
     assert caught.value.what.startswith("captions.captioner.kind: vLLM needs a GPU") == none
     assert all((kind in caught.value.fix) == none for kind in ("openai", "transformers"))
 
@@ -731,6 +732,23 @@ def test_an_engine_is_shut_down_when_a_judge_needs_the_room() -> None:
         judge()
         assert memory.held == ("judge",) and started[-1].ended == 1
     assert len(started) == 2
+
+
+def test_an_engine_on_a_cpu_takes_its_share_of_the_host_s_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cpu = SimpleNamespace(device_type="cpu", get_device_total_memory=lambda: 8 * 2**30)
+    monkeypatch.setitem(sys.modules, "vllm.platforms", SimpleNamespace(current_platform=cpu))
+    for limit_gib, beside in ((1.0, False), (6.0, True)):
+        memory = Memory(limit_gib)
+        engine = vllm_engine.engine("vllm m", Core, memory, 0.5)
+        judge = Loaded("judge", lambda: nn.Linear(64, 64), memory, lambda module: [module])
+        judge()
+        core, _ = engine(), judge.forget()
+        assert engine.size_bytes == 4 * 2**30
+        judge.size_bytes = 64 * 65 * 4  # as it was found to be
+        judge()
+        assert (core.ended == 0) == beside
 
 
 def test_an_engine_that_died_costs_no_more_than_its_batch(caplog: pytest.LogCaptureFixture) -> None:
