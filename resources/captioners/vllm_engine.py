@@ -1,4 +1,5 @@
-"""Captions by vLLM inside this process: offline batches on one machine's GPUs."""
+"""Captions by vLLM inside this process: offline batches on one machine's GPUs, or on its CPU where vLLM is
+built for that."""
 
 from __future__ import annotations
 
@@ -152,8 +153,8 @@ def _not_started(choice: VllmChoice, error: Exception) -> DataError:
         return DataError(
             f"captions.captioner.kind: vLLM needs a GPU, and finds none here ({said[:_TOLD]})",
             fix="set captions.captioner.kind to openai (a server that runs on another machine, such as "
-            "`vllm serve`) or transformers (runs on a CPU, too), or leave the captioner out for the "
-            "embedded one",
+            "`vllm serve`) or transformers (runs on a CPU, too), install vLLM's build for CPUs in its place "
+            "(docs/captioning.md), or leave the captioner out for the embedded one",
         )
     words = said.lower().replace("_", " ")
     named = [key for key, word in _KEYS.items() if word in words] or list(_KEYS)
@@ -166,20 +167,28 @@ def _not_started(choice: VllmChoice, error: Exception) -> DataError:
 
 def _no_device(said: str) -> bool:
     """Whether vLLM has found nothing to run on; its error, `said`, speaks of a device's name then."""
-    platform = getattr(sys.modules.get("vllm.platforms"), "current_platform", None)
+    platform = _platform()
     none = platform is not None and not platform.device_type
     return none or "device string must not be empty" in said.lower()
 
 
+def _platform() -> Any:
+    """What vLLM has found to run on; None before it is imported."""
+    return getattr(sys.modules.get("vllm.platforms"), "current_platform", None)
+
+
 def engine(name: str, start: Callable[[], Any], memory: Memory, share: float) -> Loaded[Any]:
-    """An engine in the memory of other models: it holds its `share` of a GPU, and lives in processes of its
-    own, which end when it is shut down."""
+    """An engine in the memory of other models: it holds its `share` of a GPU, or of the host's memory where
+    vLLM runs on the CPU, and lives in processes of its own, which end when it is shut down."""
     import torch
 
     from model_code.vision.loading import Loaded
 
     class Engine(Loaded[Any]):
         def size(self, value: Any) -> int:
+            platform = _platform()
+            if platform is not None and platform.device_type == "cpu":
+                return int(share * platform.get_device_total_memory())
             if not torch.cuda.is_available():
                 return 0
             return int(share * torch.cuda.get_device_properties(0).total_memory)

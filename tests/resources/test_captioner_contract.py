@@ -37,7 +37,8 @@ from resources.captioners.batches import Apart, Halving, engine_died, out_of_mem
 from resources.captioners.hugging_face import TransformersCaptioner
 from resources.captioners.tries import Said, answered, rises
 from tests.resources.captioners_server import serving
-from tests.resources.tiny_models import save_blip2, save_llava, save_qwen
+from tests.resources.tiny_models import LEVELS, save_blip2, save_llava, save_qwen
+from tests.resources.vllm_server import vllm_serving
 from tests.tiny import ROOT
 
 
@@ -72,19 +73,40 @@ def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def real_vllm(folder: Path, memory: Memory) -> Any:
-    """Of random weights; in full precision, so that others in a batch change no answer."""
-    choice = {"kind": "vllm", "model": str(folder), "dummy_weights": True, "max_model_len": 512,
-              "gpu_memory_utilization": 0.3, "max_tokens": 24, "batch": 4,
-              "dtype": "float32"}  # fmt: skip
+    """In full precision, so that others in a batch change no answer."""
+    choice = {"kind": "vllm", "model": str(folder), "max_model_len": 512, "gpu_memory_utilization": 0.3,
+              "max_tokens": 96, "batch": 4, "dtype": "float32"}  # fmt: skip
     return backends.captioner(Captions.model_validate({"captioner": choice}), memory)
 
 
-WITH_GPU = pytest.mark.skipif(
-    not (extras.installed("vllm") and torch.cuda.is_available()),
-    reason="vllm is not installed, or there is no GPU",
+def vllm_runs() -> bool:
+    """Whether vLLM is installed and finds what it was built for, a GPU or the CPU."""
+    if not extras.installed("vllm"):
+        return False
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.device_type)
+
+
+RUNS_VLLM = pytest.mark.skipif(
+    not vllm_runs(), reason="vllm is not installed, or there is no GPU and it is not built for CPUs"
 )
 KINDS = ["template", "openai", "llava", "blip2", "qwen", "custom",
-         pytest.param("vllm", marks=WITH_GPU)]  # fmt: skip
+         pytest.param("vllm", marks=RUNS_VLLM), pytest.param("vllm_server", marks=RUNS_VLLM)]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def wide_qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_qwen(tmp_path_factory.mktemp("models") / "wide_qwen", 128, LEVELS)
+
+
+@pytest.fixture(scope="module")
+def small_engines() -> Iterator[None]:
+    """On a CPU, vLLM takes a share of all memory, and compiles what it runs, unless it is told."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+        patch.setenv("VLLM_CPU_CI_ENV", "1")
+        yield
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -98,9 +120,15 @@ def captioner(
     elif kind in ("llava", "blip2", "qwen"):
         yield transformers(request.getfixturevalue(kind))
     elif kind == "vllm":
-        folder = tmp_path_factory.mktemp("models") / "qwen"
+        request.getfixturevalue("small_engines")
         with backends.memory() as memory:
-            yield real_vllm(save_qwen(folder, width=128), memory)
+            yield real_vllm(request.getfixturevalue("wide_qwen"), memory)
+    elif kind == "vllm_server":
+        request.getfixturevalue("small_engines")
+        log = tmp_path_factory.mktemp("server") / "log"
+        with vllm_serving(request.getfixturevalue("wide_qwen"), log) as url:
+            yield opened({"kind": "openai", "base_url": url, "model": "m", "revision": "r",
+                          "max_tokens": 96, "concurrency": 4, "timeout_s": 600})  # fmt: skip
     elif kind == "custom":
         yield opened({"kind": kind, "object": "tests.assets.test_asking:TenLines"})
     else:
@@ -143,6 +171,37 @@ def test_an_ask_that_cannot_be_answered_is_an_error_beside_the_others(captioner:
     found = captioner.caption(asks)
     assert len(found) == 3 and found[1].error and not found[1].text
     assert said(captioner.caption(asks[::2])) == said([found[0], found[2]])
+
+
+@pytest.fixture
+def by_vllm(request: pytest.FixtureRequest, captioner: Captioner) -> Captioner:
+    if "vllm" not in request.node.callspec.params["captioner"]:
+        pytest.skip("of vLLM's engine and its server alone")
+    return captioner
+
+
+def test_vllm_is_held_to_the_levels(by_vllm: Captioner) -> None:
+    """By random weights, which would not say them by themselves."""
+    found = by_vllm.caption([Ask("satellite", p, form="levels", seed=i)
+                             for i, p in enumerate(pictures(3))])  # fmt: skip
+    for answer in found:
+        assert not answer.error and answer.requests == 1
+        assert levels.parse(answer.text)[0] is not None
+
+
+def test_vllm_refuses_what_is_too_long_and_answers_the_others(by_vllm: Captioner) -> None:
+    picture = pictures(1)[0]
+    short, long = (Ask("satellite", picture, prompt="the street " * n) for n in (2, 400))
+    found = by_vllm.caption([short, long, short])
+    assert found[1].final and not found[1].text and "512" in found[1].error
+    assert said(found[::2]) == said(by_vllm.caption([short])) * 2 and found[0].text
+
+
+def test_warm_answers_of_vllm_follow_their_own_seed(by_vllm: Captioner) -> None:
+    asks = [Ask("satellite", pictures(1)[0], prompt="a street ?", seed=seed, temperature=1.0)
+            for seed in range(4)]  # fmt: skip
+    found = said(by_vllm.caption(asks))
+    assert len(set(found)) > 2 and said(by_vllm.caption(asks[::-1])) == found[::-1]
 
 
 # --- transformers --------------------------------------------------------------------------------
@@ -620,7 +679,8 @@ NO_DEVICE = RuntimeError("Device string must not be empty")
 
 
 @pytest.mark.parametrize(
-    ("error", "device"), [(NO_DEVICE, None), (ValueError("no backend"), ""), (TOO_LONG, "cuda")]
+    ("error", "device"),
+    [(NO_DEVICE, None), (ValueError("no backend"), ""), (TOO_LONG, "cuda"), (TOO_LONG, "cpu")],
 )
 def test_vllm_without_a_gpu_says_so_and_what_else_there_is(
     error: Exception, device: str | None, monkeypatch: pytest.MonkeyPatch
@@ -634,7 +694,7 @@ def test_vllm_without_a_gpu_says_so_and_what_else_there_is(
     with pytest.raises(DataError) as caught:
         opened(VLLM.model_dump() | {"batch": 64}).ready()
     assert engines.tried == [64]
-    none = device != "cuda"
+    none = device not in ("cuda", "cpu")
     assert caught.value.what.startswith("captions.captioner.kind: vLLM needs a GPU") == none
     assert all((kind in caught.value.fix) == none for kind in ("openai", "transformers"))
 
@@ -733,6 +793,23 @@ def test_an_engine_is_shut_down_when_a_judge_needs_the_room() -> None:
     assert len(started) == 2
 
 
+def test_an_engine_on_a_cpu_takes_its_share_of_the_host_s_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cpu = SimpleNamespace(device_type="cpu", get_device_total_memory=lambda: 8 * 2**30)
+    monkeypatch.setitem(sys.modules, "vllm.platforms", SimpleNamespace(current_platform=cpu))
+    for limit_gib, beside in ((1.0, False), (6.0, True)):
+        memory = Memory(limit_gib)
+        engine = vllm_engine.engine("vllm m", Core, memory, 0.5)
+        judge = Loaded("judge", lambda: nn.Linear(64, 64), memory, lambda module: [module])
+        judge()
+        core, _ = engine(), judge.forget()
+        assert engine.size_bytes == 4 * 2**30
+        judge.size_bytes = 64 * 65 * 4  # as it was found to be
+        judge()
+        assert (core.ended == 0) == beside
+
+
 def test_an_engine_that_died_costs_no_more_than_its_batch(caplog: pytest.LogCaptureFixture) -> None:
     """It does not shut down either; the next one starts all the same, and ends with the stage."""
     started = list[Core]()
@@ -824,7 +901,7 @@ def test_an_engine_of_vllm_ends_and_dies_as_it_is_known_to() -> None:
 
 
 @needs_vllm
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.skipif(vllm_runs(), reason="there is a GPU, or vllm is built for CPUs")
 def test_the_real_vllm_without_a_gpu_says_so(qwen: Path) -> None:
     choice = {"kind": "vllm", "model": str(qwen), "dummy_weights": True, "max_model_len": 512}
     with pytest.raises(DataError, match=r"captions\.captioner\.kind: vLLM needs a GPU"):

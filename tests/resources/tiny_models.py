@@ -17,15 +17,19 @@ CHAT = (
 )
 
 
+# With these a model can say levels (`model_code.text.levels`). Spaces stand between tokens, so a text and a number
+# are one token each, and there is no full stop, which would go on with the number.
+LEVELS = WORDS.replace(" .", "") + ' { } [ ] 0 "land" "activity" "departures"'
+
 QWEN = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>", "<|video_pad|>")
 
 
-def _tokenizer(more: tuple[str, ...] = ()) -> Any:
+def _tokenizer(more: tuple[str, ...] = (), words: str = WORDS) -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     special = ["<pad>", "<s>", "</s>", "<unk>", "<image>", "USER:", "ASSISTANT:"]
-    vocabulary = {word: i for i, word in enumerate([*special, *more, *WORDS.split()])}
+    vocabulary = {word: i for i, word in enumerate([*special, *more, *words.split()])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(
@@ -73,9 +77,10 @@ def save_llava(folder: Path) -> Path:
     return folder
 
 
-def save_qwen(folder: Path, width: int = 16) -> Path:
+def save_qwen(folder: Path, width: int = 16, words: str = WORDS) -> Path:
     """A Qwen2.5-VL: pictures of any size, of which each 28 x 28 pixels are a token; places in three
-    dimensions; it chats, with or without a picture. A GPU's kernels want heads of 64, so a `width` of 128."""
+    dimensions; it chats, with or without a picture, in `words`. vLLM's kernels want heads of 64, so a `width`
+    of 128."""
     import torch
     from transformers import (
         Qwen2_5_VLConfig,
@@ -85,7 +90,7 @@ def save_qwen(folder: Path, width: int = 16) -> Path:
         Qwen2VLVideoProcessor,
     )
 
-    tokenizer = _tokenizer(QWEN)
+    tokenizer = _tokenizer(QWEN, words)
     ids = dict(zip(QWEN, tokenizer.convert_tokens_to_ids(list(QWEN)), strict=True))
     text = {
         "vocab_size": len(tokenizer), "hidden_size": width, "intermediate_size": width, "num_hidden_layers": 2,
