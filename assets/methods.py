@@ -286,16 +286,11 @@ def _fit_all(
 
     fit_together(ctx, list(named), do)
     names = [_name(fit, seed) for job in jobs for fit, seed in job]
-    trained = {
-        fit.variant: _trained_parameters(ctx, _name(fit, seed)) for job in jobs for fit, seed in job
-    }
-    about = {"trained_parameters": trained} if any(trained.values()) else {}
+    first = {fit.variant: _name(fit, seed) for job in jobs[::-1] for fit, seed in job[::-1]}
+    records = {v: json.loads((ctx.work / f"{n}.json").read_text()) for v, n in first.items()}
+    numbers = {v: records[v]["trained_parameters"] for v in sorted(records)}
+    about = {"trained_parameters": numbers} if any(numbers.values()) else {}
     return Product(files=kept(ctx, names), metadata={"fits": len(names), **about})
-
-
-def _trained_parameters(ctx: Context, name: str) -> int:
-    record = json.loads((ctx.work / f"{name}.json").read_text(encoding="utf-8"))
-    return int(record["trained_parameters"])
 
 
 def _embed(spec: MethodSpec, source: str, ctx: Context) -> Product:
@@ -322,7 +317,9 @@ def _embed(spec: MethodSpec, source: str, ctx: Context) -> Product:
 
 def _shown(variants: Iterable[str]) -> str:
     """The variant that pictures show: the method as it is."""
-    return min(variants, key=lambda variant: (not variant.startswith("default"), variant))
+    from model_code.report.labels import is_default
+
+    return min(variants, key=lambda variant: (not is_default(variant), variant))
 
 
 def _embedding_batch(ids: Any, embedding: Any, fit: Fit, seed: int) -> pa.RecordBatch:
@@ -449,20 +446,25 @@ def _score(spec: MethodSpec, ctx: Context) -> Product:
         with_not_estimable,
     )
     from model_code.evaluation.metrics import score
-    from model_code.methods.run import inputs_of, protocol, variant_name
+    from model_code.methods.run import inputs_of, not_estimable, protocol, variant_name
 
     catalogue = ctx.inputs["targets"].frame(file="indicators.parquet")
     predictions, left_out = named_predictions(ctx.inputs[f"{spec.name}_predictions"])
     configs = {
         variant_name(v, left_out): _config(spec, ctx.settings, v) for v in ctx.settings["variants"]
     }
-    inputs = {v: inputs_of(spec, config, left_out) for v, config in configs.items()}
+    empty = not_estimable(configs, left_out)
+    if missing := set(configs) - empty - set(predictions["variant"]):
+        raise DataError(f"{spec.name}: no predictions of {', '.join(sorted(missing))}")
+    inputs = {
+        v: () if v in empty else inputs_of(spec, config, left_out) for v, config in configs.items()
+    }
     captioner = ", ".join(sorted({who for table in _WRITTEN for who in _captioners(ctx, table)}))
     targets, splits = ctx.inputs["targets"].frame(), ctx.inputs["splits"].frame()
     scores = score(predictions, catalogue, flow_bins(targets, catalogue, splits))
     return Product(
         leaderboard_rows(
-            with_not_estimable(scores, configs),
+            with_not_estimable(scores, empty),
             city=ctx.name,
             method=spec.name,
             inputs=inputs,
@@ -778,12 +780,10 @@ def urbanmmcl_graphs(ctx: Context) -> Product:
 
 
 def _look_alikes(ctx: Context, written: Written) -> bytes:
-    from model_code.report import cluster_tree, look_alikes
+    from model_code.report import look_alikes
 
     views = look_alikes.by_view(written.frame())
-    whole = views["whole"]
-    codes = cluster_tree.clusters(whole.to_numpy())
-    anchors = cluster_tree.typical_regions(codes, whole, whole.index)[: look_alikes.ANCHORS]
+    _, anchors = look_alikes.anchors(views)
     return look_alikes.alike_maps(ctx.inputs["regions"].geo(), views, anchors)
 
 

@@ -216,11 +216,12 @@ def _hours(ctx: Context) -> list[Finding]:
     from model_code.evaluation.hourly import flow_bins
     from model_code.report import cluster_tree, hours
     from model_code.report.html import Finding, Picture
+    from model_code.report.labels import is_default
 
     title = METHODS[_HOURLY].title
     tables = {name: ctx.inputs[name].frame() for name in ("targets", "indicators", "splits")}
     predictions = {
-        name: rows[rows["variant"].str.startswith("default")]
+        name: rows[rows["variant"].map(is_default)]
         for name in sorted(ctx.city.methods, key=lambda name: (name != _HOURLY, name))
         for rows in [named_predictions(ctx.inputs[f"{name}_predictions"])[0]]
     }
@@ -337,7 +338,7 @@ def _views(ctx: Context) -> list[Finding]:
     title, regions = METHODS[_VIEWED].title, ctx.inputs["regions"].geo()
     views = look_alikes.by_view(ctx.inputs["urbanmmcl_views"].frame())
     whole = views["whole"]
-    codes = cluster_tree.clusters(whole.to_numpy())
+    codes, anchors = look_alikes.anchors(views)
     fit = "The first fold and seed of the default"
     found = []
     if cluster_tree.has_tree(whole.to_numpy()):
@@ -354,11 +355,10 @@ def _views(ctx: Context) -> list[Finding]:
     values = targets[targets["indicator"].isin(numbers)].pivot_table(
         index="region_id", columns="indicator", values="value"
     )
-    anchors = cluster_tree.typical_regions(codes, whole, whole.index)[: look_alikes.ANCHORS]
     caption = (
         f"{fit}. Dot: a region typical of each of the largest clusters; outlined: the "
-        f"{look_alikes.ALIKE} most alike to it. A graph's vector is a mean of pictures and places along "
-        "walks in that graph."
+        f"{look_alikes.ALIKE} most alike to it. A graph's vector is of the pictures and places of the regions "
+        "that a region is linked to there."
     )
     maps = look_alikes.alike_maps(regions, views, anchors)
     said = look_alikes.sentences(look_alikes.measures(views, values))
@@ -395,6 +395,8 @@ def _pictures_of(ctx: Context, chosen: Sequence[str]) -> dict[str, dict[str, Any
             part.filter(pc.is_in(part["region_id"], pa.array(chosen))).to_pandas()
             for part in ctx.inputs[table].batches()
         ]
+        if not own:  # a table without rows is a stream of nothing
+            continue
         rows = pd.concat(own).drop_duplicates("region_id")
         found[kind] = {row.region_id: rgb(row) for row in rows.itertuples()}
     return found

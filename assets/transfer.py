@@ -65,6 +65,8 @@ def transfer(ctx: Context) -> Product:
     the encoder that was pretrained here."""
     import pandas as pd
 
+    from model_code.report.labels import is_default
+
     targets = ctx.inputs["targets"]
     catalogue = targets.frame(file="indicators.parquet")
     parts = []
@@ -72,7 +74,7 @@ def transfer(ctx: Context) -> Product:
         data, left_out = data_and_left_out(METHODS[method], ctx)
         labelled = labels(targets, data.region_ids)
         own = ctx.inputs[f"{method}_metrics"].frame()
-        own = own[own["variant"].str.split("_without_").str[0] == "default"]
+        own = own[own["variant"].map(is_default)]
         parts.append(own.assign(pretrained_on=ctx.name, variant="default"))
         for source in sources:
             _check_apart(ctx, source)

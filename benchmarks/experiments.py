@@ -15,7 +15,7 @@ from model_code.evaluation.leaderboard import mean_ranks, summary
 from model_code.methods import METHODS
 from model_code.report import figures
 from model_code.report.gains import ablated_methods, ablation_gains, gains
-from model_code.report.labels import method_label
+from model_code.report.labels import is_default, method_label
 from model_code.report.markdown import markdown
 from resources.lake import Lake, read
 
@@ -72,11 +72,6 @@ def labelled(table: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index(drop=True).assign(method=names)[["method", *table.columns]]
 
 
-def is_default(variant: str) -> bool:
-    """Whether a variant is its method's default, less what its city cannot give."""
-    return variant.split("_without_")[0] == "default"
-
-
 def versus(
     board: pd.DataFrame, comparisons: pd.DataFrame, systems: list[str], split: str, task: str
 ) -> pd.DataFrame:
@@ -115,7 +110,7 @@ def hourly(
             found = found.reindex(table.index)
             if metric == "r2":
                 order = found["mean"]
-            table[f"{split}: {name}"] = [shown(*row) for row in found.to_numpy()]
+            table[f"{split}: {name}"] = [shown(*row) or "not estimable" for row in found.to_numpy()]
         single = by_hour[(by_hour["task"] == task) & (by_hour["split"] == split)]
         single = single[(single["metric"] == "r2") & (single["scale"] == "transformed")]
         mean = single.groupby(["method", "variant"])["value"].mean().reindex(table.index)

@@ -7,11 +7,13 @@ seeds and settings are those of the city, so that its rows stand beside the city
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable
 from typing import Any
 
 from benchmarks import experiments
+from model_code.city import NAME_PATTERN
 from pipelines.cli import execute
 from pipelines.derived_cities import given, put
 
@@ -23,15 +25,19 @@ def config(city: str, name: str, asked: Iterable[str]) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such city.
-        ValueError: the city names no such method or variant.
+        ValueError: the city names no such method or variant, or no city can have this name.
     """
     known = given(city)
-    chosen = {}
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise ValueError(f"{name} is no name of a city: small letters, digits and _")
+    methods, chosen = known.get("methods", {}), dict[str, Any]()
     for one in asked:
         method, _, variants = one.partition(":")
-        if method not in known["methods"]:
-            raise ValueError(f"methods has no {method}: {', '.join(known['methods'])}")
-        own = dict(known["methods"][method])
+        if method not in methods:
+            raise ValueError(f"methods has no {method}: {', '.join(methods)}")
+        if method in chosen:
+            raise ValueError(f"{method} stands twice: name all its variants at once")
+        own = dict(methods[method])
         of_city = own.pop("variants", {})
         names = list(of_city) if variants == ALL else [one for one in variants.split(",") if one]
         if missing := [one for one in names if one not in of_city]:
@@ -43,11 +49,11 @@ def config(city: str, name: str, asked: Iterable[str]) -> dict[str, Any]:
     return known | {"name": name, "title": title, "methods": chosen}
 
 
-def build(config: dict[str, Any], command: str) -> None:
+def build(part: dict[str, Any], command: str) -> None:
     """Build the city of a YAML, and write its page; `command` is what makes both."""
-    put({config["name"]: config})
-    execute("whole_city", config["name"])
-    experiments.main(config["name"], command)
+    put({part["name"]: part})
+    execute("whole_city", part["name"])
+    experiments.main(part["name"], command)
 
 
 def main(*args: str) -> None:

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model_code.errors import CityloomError
-from model_code.trained import note
 
 Progress = Callable[[str], None]
 
@@ -117,8 +116,6 @@ def fit(
 
     if len(index) == 0:
         raise CityloomError("no region to train on", fix="check the splits and the labels")
-    groups = parameter_groups(module, settings)
-    note(parameter for group in groups for parameter in group["params"])
     state = None
     if resume is not None:
         resume.mkdir(parents=True, exist_ok=True)
@@ -126,7 +123,7 @@ def fit(
     history = run(
         module,
         Batches(index, settings, seed),
-        groups,
+        parameter_groups(module, settings),
         settings,
         seed=seed,
         validate=validate,

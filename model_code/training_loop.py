@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from model_code.errors import CityloomError
 from model_code.progress import bar
+from model_code.trained import note
 from model_code.training import (
     Batches,
     History,
@@ -67,6 +68,7 @@ def run(
             ckpt_path=state if started else None,
             weights_only=True,
         )
+    note(trainer.optimizers[0].state)  # it has a state of what has had a gradient
     module.cpu()
     if keeper.best:
         module.load_state_dict(keeper.best)

@@ -26,11 +26,10 @@ def training_sizes(targets: pd.DataFrame, splits: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_not_estimable(scores: pd.DataFrame, variants: Iterable[str]) -> pd.DataFrame:
-    """The scores of a method, and null for each of the `variants` that predicted nothing, where another
-    variant has a figure."""
-    there = set(scores["variant"])
-    one = scores[scores["variant"] == min(there)]
-    without = [one.assign(variant=v, value=np.nan) for v in sorted(set(variants) - there)]
+    """The scores of a method, and null for each of the `variants` that predict nothing, where its first
+    variant by name has a figure."""
+    one = scores[scores["variant"] == scores["variant"].min()]
+    without = [one.assign(variant=variant, value=np.nan) for variant in sorted(variants)]
     result: pd.DataFrame = pd.concat([scores, *without], ignore_index=True)
     return result
 

@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from model_code.report import palette
 from model_code.report.figures import SHEET_BYTES, as_picture, headed, log_ticks, short
+from model_code.report.labels import is_default
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +46,7 @@ def shown_tasks(predictions: pd.DataFrame, indicators: pd.DataFrame) -> pd.DataF
 def case_means(predictions: pd.DataFrame) -> pd.DataFrame:
     """y_true and y_pred (transformed scale; means over folds and seeds) of the default and of the variants
     that lack a part (`without_`), by task, region_id and variant: `default`, then by name."""
-    names = predictions["variant"].mask(predictions["variant"].str.startswith(_DEFAULT), _DEFAULT)
+    names = predictions["variant"].mask(predictions["variant"].map(is_default), _DEFAULT)
     own = predictions.assign(variant=names)[(names == _DEFAULT) | names.str.startswith(_ABLATED)]
     return own.groupby(["task", "region_id", "variant"])[["y_true", "y_pred"]].mean()
 
@@ -65,8 +66,8 @@ def case_figure(
         regions: that were tested.
         pictures: by kind, then by region, uint8 [H, W, 3]; a region may lack some.
     """
-    means = case_means(predictions)
-    means = means[means.index.get_level_values("region_id").isin(regions)]
+    shown = predictions["task"].isin(tasks["indicator"]) & predictions["region_id"].isin(regions)
+    means = case_means(predictions[shown])
     variants = list(means.index.get_level_values("variant").unique())
     kinds = list(pictures)
     high = max(1.15, 0.14 * len(variants) + 0.3)
@@ -139,7 +140,7 @@ def _scale(axes: Axes, shown: pd.DataFrame, *, log: bool) -> None:
     if not log:
         axes.locator_params(axis="x", nbins=4)
         return
-    first, last = np.expm1([max(low - pad, 1e-3), high + pad])
+    first, last = np.expm1([max(low - pad, min(1e-3, high / 10)), high + pad])
     wide = last > 10 * first
     ticks = log_ticks(LogNorm(first, last)) if wide else MaxNLocator(4).tick_values(first, last)
     inside = [tick for tick in ticks if first <= tick <= last]

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from model_code.evaluation.compare import ALL_TASKS
+from model_code.report.labels import is_default
 
 CONTROL = "shares"  # the method that reads what a segmenter measures, without words
 WITHOUT_TEXT = "without_text"
@@ -45,7 +46,7 @@ def text_gains(comparisons: pd.DataFrame, method: str) -> pd.DataFrame:
     control = _gains(
         comparisons,
         method,
-        lambda names, variants: (names == CONTROL) & _named(variants, "default"),
+        lambda names, variants: (names == CONTROL) & variants.map(is_default),
     )
     return pd.concat([own, control.assign(over=CONTROL)], ignore_index=True)
 
@@ -108,10 +109,10 @@ def _gains(
     parts = []
     for own, other, sign in (("a", "b", 1), ("b", "a", -1)):
         names, variants = comparisons[f"method_{other}"], comparisons[f"variant_{other}"]
-        mine = (comparisons[f"method_{own}"] == method) & _named(
-            comparisons[f"variant_{own}"], "default"
+        mine = (comparisons[f"method_{own}"] == method) & comparisons[f"variant_{own}"].map(
+            is_default
         )
-        itself = (names == method) & _named(variants, "default")
+        itself = (names == method) & variants.map(is_default)
         rows = comparisons[mine & ~itself & against(names, variants)].dropna(subset="difference")
         bounds = sign * rows[["low", "high"]].to_numpy(float)
         parts.append(

@@ -28,7 +28,7 @@ from model_code.report.figures import (
     new_figure,
     of_regions,
 )
-from model_code.report.labels import method_label
+from model_code.report.labels import is_default, method_label
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -135,7 +135,7 @@ def hourly_figures(metrics: pd.DataFrame, method: str, *, split: str) -> Figure:
     Args:
         metrics: the table `hourly_metrics`.
     """
-    own = metrics[(metrics["split"] == split) & (metrics["variant"].str.startswith("default"))]
+    own = metrics[(metrics["split"] == split) & metrics["variant"].map(is_default)]
     names = sorted(own["method"].unique(), key=lambda name: (name == method, name))
     colours = dict(
         zip(sorted(set(names) - {method}), palette.qualitative(len(names)), strict=False)

@@ -16,6 +16,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from model_code.report import palette
+from model_code.report.cluster_tree import clusters, typical_regions
 from model_code.report.figures import (
     DIVERGING,
     as_picture,
@@ -84,7 +85,7 @@ def measures(views: Mapping[str, pd.DataFrame], values: pd.DataFrame) -> pd.Data
     Returns:
         correlation: between a region's value and the mean of its look-alikes', by ranks (Spearman), mean
         over indicators (NaN: none has two values); shared: the share of a view's look-alikes that are
-        those of the whole embedding too.
+        those of the whole embedding too (NaN: there is one region).
     """
     every = next(iter(views.values())).index
     some = every[
@@ -97,9 +98,10 @@ def measures(views: Mapping[str, pd.DataFrame], values: pd.DataFrame) -> pd.Data
     rows = {}
     for view, index in near.items():
         means = labels.apply(lambda column, index=index: _means(column.to_numpy(float), index))
-        told = labels.rank().corrwith(means.where(labels.notna()).rank())
-        both = (index[:, :, None] == near["whole"][:, None, :]).any(axis=2)
-        rows[view] = {"correlation": told.mean(), "shared": both.mean() if both.size else 0.0}
+        both = labels.notna() & means.notna()
+        told = labels.where(both).rank().corrwith(means.where(both).rank())
+        same = (index[:, :, None] == near["whole"][:, None, :]).any(axis=2)
+        rows[view] = {"correlation": told.mean(), "shared": same.mean() if same.size else np.nan}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -120,18 +122,25 @@ def _means(column: NDArray[np.float64], index: NDArray[np.int64]) -> NDArray[np.
 def sentences(found: pd.DataFrame) -> list[str]:
     """What `measures` found, a sentence a figure."""
     told = [f"{TITLES[str(v)]} {c:.2f}" for v, c in found["correlation"].dropna().items()]
-    parts = [f"{TITLES[str(v)]} {s:.0%}" for v, s in found["shared"].drop("whole").items()]
+    parts = [f"{TITLES[str(v)]} {s:.0%}" for v, s in found["shared"].drop("whole").dropna().items()]
     said = []
     if told:
         figures = ", ".join(told).replace("-", "\u2212")
         said.append(
             "How well the look-alikes of a region tell its indicators (rank correlation with their mean, "
-            f"over all regions, mean over indicators): {figures}."
+            f"over all regions, or {_MEASURED:,} of more, mean over indicators): {figures}."
         )
-    return [
-        *said,
-        f"Share of a part's look-alikes that are the whole embedding's: {', '.join(parts)}.",
-    ]
+    if parts:
+        shares = ", ".join(parts)
+        said.append(f"Share of a part's look-alikes that are the whole embedding's: {shares}.")
+    return said
+
+
+def anchors(views: Mapping[str, pd.DataFrame]) -> tuple[NDArray[np.int64], list[str]]:
+    """The cluster of each region by the whole embedding [N], and a region typical of each of the largest."""
+    whole = views["whole"]
+    codes = clusters(whole.to_numpy())
+    return codes, typical_regions(codes, whole, whole.index)[:ANCHORS]
 
 
 @as_picture

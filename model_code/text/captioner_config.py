@@ -196,7 +196,7 @@ class Weights(Model):
 
 class VllmChoice(Weights):
     """vLLM inside this process: batches on one machine's GPUs, or on its CPU where vLLM is built for that;
-    `gpu_memory_utilization` is a share of the host's memory then. `batch` is what is in flight at once,
+    `gpu_memory_utilization` is a share of a memory node then. `batch` is what is in flight at once,
     halved when memory runs out."""
 
     kind: Literal["vllm"]

@@ -42,6 +42,9 @@ _KEYS = {
 }
 
 
+_CPU_CACHE = "VLLM_CPU_KVCACHE_SPACE"  # vLLM's own, in GiB
+
+
 class VllmCaptioner:
     """A vision-language model that vLLM serves without a server. Its engine is shut down when others need
     its room in `memory`, and started again at the next ask. A dry run needs no vllm."""
@@ -178,8 +181,8 @@ def _platform() -> Any:
 
 
 def engine(name: str, start: Callable[[], Any], memory: Memory, share: float) -> Loaded[Any]:
-    """An engine in the memory of other models: it holds its `share` of a GPU, or of the host's memory where
-    vLLM runs on the CPU, and lives in processes of its own, which end when it is shut down."""
+    """An engine in the memory of other models: it holds its `share` of a GPU, or of a memory node
+    where vLLM runs on the CPU (the cache alone where `$VLLM_CPU_KVCACHE_SPACE` says how many GiB that is), and lives in processes of its own, which end when it is shut down."""
     import torch
 
     from model_code.vision.loading import Loaded
@@ -188,7 +191,11 @@ def engine(name: str, start: Callable[[], Any], memory: Memory, share: float) ->
         def size(self, value: Any) -> int:
             platform = _platform()
             if platform is not None and platform.device_type == "cpu":
-                return int(share * platform.get_device_total_memory())
+                cache_gib = float(
+                    os.environ.get(_CPU_CACHE, 0)
+                )  # which vLLM takes in place of the share
+                total = platform.get_device_total_memory()
+                return int(cache_gib * 2**30) or int(share * total)
             if not torch.cuda.is_available():
                 return 0
             return int(share * torch.cuda.get_device_properties(0).total_memory)

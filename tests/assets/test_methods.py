@@ -17,6 +17,7 @@ from assets.stage import Context, Written
 from model_code.methods import METHODS
 from model_code.methods.base import Checkpoint, HourlyFlows, RegionData, Workspace
 from model_code.methods.run import Fit
+from model_code.report.labels import method_label
 from model_code.tables import contract
 from model_code.training import fit
 from resources.crew import Crew
@@ -49,7 +50,7 @@ def test_the_default_is_drawn(draw: Any, lake: Lake) -> None:
     alone, other = (drawn(draw, lake, part) for part in (default, another))
     assert alone != other
     assert drawn(draw, lake, pd.concat([another, default])) == alone
-    named = default.assign(variant="default · without views")
+    named = default.assign(variant="default_without_street_views")
     assert drawn(draw, lake, pd.concat([another, named])) == alone
 
 
@@ -110,6 +111,13 @@ def test_a_variant_of_which_the_city_leaves_nothing_is_shown_as_not_estimable(pl
     assert value.size().nunique() == 1  # a row for a row
     assert value.count()[told["only_street_views"]] == 0 < value.count()[told["default"]]
     assert board.loc[board["variant"] == told["only_street_views"], "inputs"].eq("").all()
+    page = lake.handle("tiny", "report").path("report.html").read_text()
+    payload = json.loads(
+        page.split('<script type="application/json" id="data">')[1].split("</script>")[0]
+    )
+    shown = {method_label("musecl", told[name]): name for name in told}
+    assert {row["method"] for row in payload["board"]} == set(shown)
+    for row in payload["board"]:
+        assert (row["headline"] in row["figures"]) == (shown[row["method"]] == "default")
     for table in ("musecl_embeddings", "musecl_predictions"):
         assert set(lake.handle("tiny", table).frame()["variant"]) == {"default"}
-    assert "not estimable" in lake.handle("tiny", "report").path("report.html").read_text()

@@ -46,6 +46,8 @@ def test_a_part_has_the_methods_and_variants_that_were_asked_for_and_all_else_of
             "methods.lmemr.variants has no dense, gat: without_semantics",
         ),
         (("demo_large", "few", "poi:dense"), "methods.poi.variants has no dense$"),
+        (("demo_large", "My/Part", "poi"), "demo_large_My/Part is no name of a city"),
+        (("demo_large", "few", "urbanmoe:dense", "urbanmoe:shared"), "urbanmoe stands twice"),
     ],
     ids=str,
 )

@@ -793,9 +793,14 @@ def test_an_engine_is_shut_down_when_a_judge_needs_the_room() -> None:
     assert len(started) == 2
 
 
-def test_an_engine_on_a_cpu_takes_its_share_of_the_host_s_memory(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(("cache_gib", "found_gib"), [(None, 4), ("0", 4), ("2", 2)])
+def test_an_engine_on_a_cpu_takes_its_share_of_the_memory_or_the_cache_that_it_is_told(
+    cache_gib: str | None, found_gib: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if cache_gib is None:
+        monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
+    else:
+        monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", cache_gib)
     cpu = SimpleNamespace(device_type="cpu", get_device_total_memory=lambda: 8 * 2**30)
     monkeypatch.setitem(sys.modules, "vllm.platforms", SimpleNamespace(current_platform=cpu))
     for limit_gib, beside in ((1.0, False), (6.0, True)):
@@ -804,7 +809,7 @@ def test_an_engine_on_a_cpu_takes_its_share_of_the_host_s_memory(
         judge = Loaded("judge", lambda: nn.Linear(64, 64), memory, lambda module: [module])
         judge()
         core, _ = engine(), judge.forget()
-        assert engine.size_bytes == 4 * 2**30
+        assert engine.size_bytes == found_gib * 2**30
         judge.size_bytes = 64 * 65 * 4  # as it was found to be
         judge()
         assert (core.ended == 0) == beside

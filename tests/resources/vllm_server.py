@@ -38,7 +38,11 @@ def vllm_serving(folder: Path, log: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         server.terminate()
-        server.wait(timeout=60)
+        try:
+            server.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            raise
 
 
 def _await(server: subprocess.Popen[bytes], url: str, log: Path) -> None:

@@ -42,7 +42,8 @@ def test_numbers_that_no_input_contains_come_first(predictions: pd.DataFrame) ->
 def test_means_are_of_the_default_and_of_what_lacks_a_part(predictions: pd.DataFrame) -> None:
     own = predictions[predictions["split"] == "spatial"]
     named = own.assign(variant=own["variant"].replace("default", "default_without_satellite"))
-    for rows in (own, named):
+    other = own[own["variant"] == "concat"].assign(variant="default_wide", y_pred=99.0)
+    for rows in (own, named, pd.concat([own, other])):
         found = cases.case_means(rows).loc["population"].loc[REGIONS[1]]
         assert found["y_pred"].to_dict() == {"default": 6.5, "without_mobility": 8.5}
         assert (found["y_true"] == 6).all()
