@@ -62,6 +62,19 @@ def test_what_guidance_leads_away_from_is_the_pipelines_own(tmp_path: Path, agai
     assert own.paint([LONG], [1])[0].shape == (32, 32, 3)  # as long as what it leads to
 
 
+@pytest.mark.parametrize(("precision", "most"), [("float16", 4), ("bfloat16", 20)])
+def test_half_precision_paints_nearly_the_same(
+    model: Path, plain: SdxlPainter, precision: str, most: int
+) -> None:
+    half = painter(model, precision=precision)
+    off = np.abs(half.paint([LONG], [1])[0].astype(int) - plain.paint([LONG], [1])[0])
+    assert 0 < off.max() <= most
+    parts = half._pipeline()
+    assert {part.dtype for part in (parts.unet, parts.vae, parts.text_encoder)} == {
+        getattr(torch, precision)
+    }
+
+
 def test_nothing_of_a_long_text_is_cut(plain: SdxlPainter) -> None:
     tokenizer = plain._pipeline().tokenizer
     pieces = pieces_of(LONG, tokenizer)

@@ -48,6 +48,17 @@ def test_shares_count_pixels_of_known_classes() -> None:
     assert np.isnan(label_shares(np.full((2, 2), 255), 3)).all()
 
 
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_half_precision_labels_nearly_the_same_pixels(tmp_path: Path, precision: str) -> None:
+    named = {"kind": "transformers", "model": str(tiny_models.segformer(tmp_path / "segformer")),
+             "classes": "ade20k"}  # fmt: skip
+    full = TransformersSegmenter(Transformers.model_validate(named))
+    half = TransformersSegmenter(Transformers.model_validate({**named, "precision": precision}))
+    same = full.label([picture()])[0] == half.label([picture()])[0]
+    assert same.mean() > 0.9
+    assert half._network().model.dtype == getattr(torch, precision)
+
+
 def test_a_picture_without_a_pixel_of_a_class_is_not_measured(tmp_path: Path) -> None:
     class Ignoring(TransformersSegmenter):
         def label(self, pictures: Sequence[Picture]) -> list[NDArray[np.int64]]:
