@@ -192,12 +192,12 @@ def page(city: str, command: str) -> Iterator[str]:
     yield ""
     yield f"![Leaderboard]({city}.png)"
     yield ""
-    if free:
+    if free and len(table := overview(board, catalogue)):
         yield f"## All methods, mean over {len(free)} indicators"
         yield ""
         yield f"The numbers that no modality contains: {', '.join(free)}."
         yield ""
-        yield markdown(overview(board, catalogue))
+        yield markdown(table)
         yield ""
     for split in sorted(board["split"].unique()) if systems else ():
         yield f"## What the systems gain over other methods, {split} split, in this mean"
