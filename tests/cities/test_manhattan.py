@@ -17,7 +17,7 @@ from scipy.stats import spearmanr
 
 from model_code.city import load_city
 from model_code.methods import SOURCES_OF
-from model_code.methods.run import variant_configs
+from model_code.methods.run import not_estimable, variant_configs
 from pipelines.definitions import raw, regions
 from resources.dagster import CityResource, LakeIOManager
 from resources.lake import Lake, read
@@ -315,11 +315,21 @@ def test_pois_are_places_not_furniture(tables: Tables) -> None:
     assert restaurants["poi_count"].sum() == 1_152
 
 
-def test_no_variant_is_of_what_street_views_would_show() -> None:
+def test_variants_are_of_what_is_there_or_of_street_views_alone_and_not_estimable() -> None:
     from_views = {m for m, sources in SOURCES_OF.items() if sources == ("street_views",)}
+    empty = set()
     for name, choice in CITY.methods.items():
-        for variant, config in variant_configs(name, choice.config, choice.variants).items():
-            assert not config.switched_off() & (from_views - {"view_captions"}), (name, variant)
+        configs = variant_configs(name, choice.config, choice.variants)
+        nothing = not_estimable(configs, from_views)
+        empty |= {(name, variant) for variant in nothing}
+        for variant in set(configs) - nothing:  # else it would be the default under another name
+            off = configs[variant].switched_off() & (from_views - {"view_captions"})
+            assert not off, (name, variant)
+    assert empty == {
+        ("urbanvlp", "without_satellite"),
+        ("musecl", "only_street_views"),
+        ("urbanmmcl", "svi_clip"),
+    }
 
 
 # --- what is told --------------------------------------------------------------------------------
