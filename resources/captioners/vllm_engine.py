@@ -182,7 +182,8 @@ def _platform() -> Any:
 
 def engine(name: str, start: Callable[[], Any], memory: Memory, share: float) -> Loaded[Any]:
     """An engine in the memory of other models: it holds its `share` of a GPU, or of a memory node
-    where vLLM runs on the CPU (the cache alone where `$VLLM_CPU_KVCACHE_SPACE` says how many GiB that is), and lives in processes of its own, which end when it is shut down."""
+    where vLLM runs on the CPU (the cache alone where `$VLLM_CPU_KVCACHE_SPACE` says how many GiB that is), and
+    lives in processes of its own, which end when it is shut down."""
     import torch
 
     from model_code.vision.loading import Loaded
@@ -191,9 +192,8 @@ def engine(name: str, start: Callable[[], Any], memory: Memory, share: float) ->
         def size(self, value: Any) -> int:
             platform = _platform()
             if platform is not None and platform.device_type == "cpu":
-                cache_gib = float(
-                    os.environ.get(_CPU_CACHE, 0)
-                )  # which vLLM takes in place of the share
+                # vLLM takes it in place of the share.
+                cache_gib = float(os.environ.get(_CPU_CACHE) or 0)
                 total = platform.get_device_total_memory()
                 return int(cache_gib * 2**30) or int(share * total)
             if not torch.cuda.is_available():
