@@ -807,6 +807,49 @@ def urbanmmcl_views(ctx: Context) -> Product:
     return Product(pd.concat(rows, ignore_index=True))
 
 
+def _expert_scatter(ctx: Context, written: Written) -> bytes:
+    from model_code.report import expert_outputs
+
+    return expert_outputs.expert_scatter(written.frame())
+
+
+_URBANMOE = METHODS["urbanmoe"]
+_SHOWN_TASKS = 3  # whose experts are drawn: as many as the paper has
+
+
+@stage(group="finetuning", kinds=("torch",), absent=partial(_not_chosen, _URBANMOE),
+       inputs=("regions", *_tables(_URBANMOE), "urbanmoe_finetuned"), config=_DATA_KEYS,
+       picture=_expert_scatter, settings=partial(_fit_settings, _URBANMOE))  # fmt: skip
+def urbanmoe_outputs(ctx: Context) -> Product:
+    """What UrbanMoE's experts put out, in two dimensions, for the first tasks of the city."""
+    import pandas as pd
+
+    from model_code.evaluation.expert_map import drawn_regions, expert_map
+    from model_code.methods.urbanmoe_inside import MIXTURE, experts_of_a_task, outputs
+
+    data, fitted = method_data(_URBANMOE, ctx), ctx.inputs["urbanmoe_finetuned"]
+    shown = _shown(ctx.settings["variants"])
+    checkpoint = fitted.checkpoint(_first_fit(fitted, shown))
+    config = _config(_URBANMOE, ctx.settings, shown)
+    regions = drawn_regions(len(data), experts_of_a_task(checkpoint))
+    rows = []
+    for found in outputs(checkpoint, data, config, regions, tasks=_SHOWN_TASKS):
+        drawn = expert_map(found.experts, found.mixture)
+        rows.append(
+            drawn.assign(
+                branch=found.branch,
+                task=found.task,
+                kind=[(*found.kinds, MIXTURE)[number] for number in drawn["number"]],
+                region_id=data.region_ids[regions[drawn["region"]]],
+            )
+        )
+    every = contract("urbanmoe_outputs")
+    joined = pd.concat(rows, ignore_index=True)[every.names()]
+    return Product(
+        joined.astype({"number": "int32"}).sort_values(list(every.key), ignore_index=True)
+    )
+
+
 def _attention(ctx: Context, written: Written) -> bytes:
     from model_code.report import attention
 
@@ -872,5 +915,6 @@ ASSETS = [
     musecl_triplets,
     urbanmmcl_graphs,
     urbanmmcl_views,
+    urbanmoe_outputs,
     lmemr_attention,
 ]

@@ -36,7 +36,8 @@ _PICTURES = {
     "urbanmmcl_graphs": "UrbanMMCL's graphs: the strongest links of each",
 }
 _CAPTIONS = ("calibrated_captions", "caption_scores", "captions", "image_shares")
-_EXPERTS = {"urbanmoe": "urbanmoe_finetuned"}  # whose records say what routers do
+_EXPERTS = ("urbanmoe_finetuned", "urbanmoe_outputs")
+_ROUTED = "urbanmoe"  # the method whose experts are shown
 _HOURS = ("hourly_metrics", "region_descriptions", "lmemr_attention")
 _HOURLY = "lmemr"  # the method whose days are shown
 _VIEWS = ("urbanmmcl_views",)
@@ -51,10 +52,10 @@ def _per_method(names: Any) -> tuple[str, ...]:
 
 
 def _reads(city: City) -> tuple[str, ...]:
-    routed = (asset for name, asset in _EXPERTS.items() if name in city.methods)
+    experts = _EXPERTS if _ROUTED in city.methods else ()
     hours = _HOURS if _HOURLY in city.methods else ()
     views = _VIEWS if _VIEWED in city.methods else ()
-    own = (*_per_method(city.methods), *routed, *hours, *views)
+    own = (*_per_method(city.methods), *experts, *hours, *views)
     return tuple(dict.fromkeys([*_TABLES, *_PICTURES, *_CAPTIONS, *own]))
 
 
@@ -65,8 +66,7 @@ def _own_transfer(city: City) -> tuple[tuple[str, str], ...]:
 
 @stage(group="report", kinds=("html",), table=None,
        inputs=tuple(dict.fromkeys(
-           [*_TABLES, *_PICTURES, *_CAPTIONS, *_per_method(METHODS), *_EXPERTS.values(), *_HOURS,
-            *_VIEWS])),
+           [*_TABLES, *_PICTURES, *_CAPTIONS, *_per_method(METHODS), *_EXPERTS, *_HOURS, *_VIEWS])),
        reads=_reads, elsewhere=_own_transfer, after=("transfer",),
        code=("model_code.report.figures", *backends.CODE["painter"], *backends.CODE["segmenter"]),
        config=("title", "methods", "captions", "chips.min_valid_share"),
@@ -169,41 +169,41 @@ def _ablations(ctx: Context) -> list[Finding]:
 
 
 def _experts(ctx: Context) -> list[Finding]:
-    """What the routers of each method that has some give to its experts."""
-    from model_code.report import experts, figures
+    """What routers give to their experts, and what these put out."""
+    if _ROUTED not in ctx.city.methods:
+        return []
+    from model_code.report import expert_outputs, experts, figures
     from model_code.report.html import Finding, Picture
 
-    found = []
-    for name, asset in _EXPERTS.items():
-        if name not in ctx.city.methods:
-            continue
-        title, handle = METHODS[name].title, ctx.inputs[asset]
-        records = [handle.record(checkpoint) for checkpoint in handle.checkpoints]
-        weights = experts.expert_weights(r for r in records if r["fit"]["variant"] == "default")
-        groups = figures.expert_map(experts.by_group(weights), title=f"{title}: groups of experts")
-        single = figures.expert_map(experts.first_fit(weights), title=f"{title}: single experts")
-        found += [
-            Finding(
-                f"{title}: groups of experts, by branch",
-                (),
-                Picture(
-                    "Weights summed within each group; mean of all folds and seeds of the default. An "
-                    "even router gives a group as much as it has experts. At the right, how many are "
-                    "on.",
-                    groups,
-                ),
-            ),
-            Finding(
-                f"{title}: single experts, by branch",
-                (),
-                Picture(
-                    "One fit, its first fold and seed: experts have no identity across fits. A dot: "
-                    "never on.",
-                    single,
-                ),
-            ),
-        ]
-    return found
+    title, (fitted, outputs) = METHODS[_ROUTED].title, (ctx.inputs[name] for name in _EXPERTS)
+    records = [fitted.record(checkpoint) for checkpoint in fitted.checkpoints]
+    weights = experts.expert_weights(r for r in records if r["fit"]["variant"] == "default")
+    shown = (
+        (
+            "groups of experts, by branch",
+            (),
+            "Weights summed within each group; mean of all folds and seeds of the default. An even router "
+            "gives a group as much as it has experts. At the right, how many are on.",
+            figures.expert_map(experts.by_group(weights), title=f"{title}: groups of experts"),
+        ),
+        (
+            "single experts, by branch",
+            (),
+            "One fit, its first fold and seed: experts have no identity across fits. A dot: never on.",
+            figures.expert_map(experts.first_fit(weights), title=f"{title}: single experts"),
+        ),
+        (
+            "outputs of the experts",
+            expert_outputs.sentences(outputs.frame()),
+            "The same fit. A point is what one expert, or the mixture that the task reads, puts out for a "
+            "region; regions are spread over the city.",
+            expert_outputs.expert_scatter(outputs.frame()),
+        ),
+    )
+    return [
+        Finding(f"{title}: {name}", said, Picture(caption, png))
+        for name, said, caption, png in shown
+    ]
 
 
 def _hours(ctx: Context) -> list[Finding]:

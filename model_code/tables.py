@@ -324,6 +324,25 @@ _ALL = (
         Column("vector", "vector", "float32 [D]"),
     ),
     _table(
+        "urbanmoe_outputs",
+        "What UrbanMoE's experts put out, in two dimensions, in the first fit of the default: of three tasks, for "
+        "regions spread over the city.",
+        ["branch", "task", "number", "region_id"],
+        Column("branch", "string", "branch", choices=("image", "text")),
+        Column("task", "string", "indicator"),
+        Column("number", "int32", "of the expert among those that the task may use; the last is their mixture",
+               low=0),
+        _REGION,
+        Column("kind", "string", "whose the expert is", choices=("mixture", "own", "pair", "shared")),
+        Column("axis_1", "float64", "first axis"),
+        Column("axis_2", "float64", "second axis"),
+        Column("projection", "string", "`pca` below 5 outputs", choices=("pca", "tsne")),
+        Column("spread", "float64", "squared distance of the output from the mean of that expert's, over its "
+               "squared length; null for the mixture", nullable=True, low=0),
+        Column("own_nearest", "float64", "1: the nearest expert's output for another region is of the same expert; "
+               "0: of another; null for the mixture, or where there is one region", nullable=True, low=0, high=1),
+    ),
+    _table(
         "lmemr_attention",
         "What regions give to their neighbours in LMEMR's graph attention, in the first fit of the default: "
         "means over heads and blocks.",

@@ -145,17 +145,24 @@ class Branch(nn.Module):
 
     def forward(self, features: Tensor, present: Tensor, context: Tensor) -> Tensor:
         """Mixtures [B, T, W] (eq 6); `features` are zero where they are not `present` [B]."""
+        outer, gates = self.opened(features, present, context)
+        experts, count = self.pool.experts, len(features)
+        weights = gates.new_zeros(count, self.pool.tasks * experts)
+        weights = weights.index_copy(1, self.place, gates.flatten(1))
+        return torch.bmm(weights.view(count, -1, experts), outer.transpose(0, 1))
+
+    def opened(self, features: Tensor, present: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """What mixtures are made of: the experts' outputs [M, B, W] (eq 3), and `gates`."""
         hidden, logits = torch.split(
             self._first(features, present, context, slice(None)), self.sizes, dim=1
         )
         gates = self._shut(logits)
-        experts, count = self.pool.experts, len(features)
-        inner = F.relu(hidden).view(count, experts, self.hidden).transpose(0, 1)  # [M, B, H]
+        experts = self.pool.experts
+        inner = (
+            F.relu(hidden).view(len(features), experts, self.hidden).transpose(0, 1)
+        )  # [M, B, H]
         outer = torch.baddbmm(self.second_bias.view(experts, 1, -1), inner, self.second)
-        outer = F.layer_norm(outer, (self.width,))  # [M, B, W]
-        weights = gates.new_zeros(count, self.pool.tasks * experts)
-        weights = weights.index_copy(1, self.place, gates.flatten(1))
-        return torch.bmm(weights.view(count, -1, experts), outer.transpose(0, 1))
+        return F.layer_norm(outer, (self.width,)), gates
 
     def gates(self, features: Tensor, present: Tensor, context: Tensor) -> Tensor:
         """What each task gives to each of its experts, [B, T, K] (eq 4-5)."""
@@ -294,6 +301,10 @@ class ExpertRegions(nn.Module):
     def gates(self, index: Tensor) -> dict[str, Tensor]:
         """By branch, what each task gives to each of its experts, [B, T, K]."""
         return {n: cast(Branch, self.branches[n]).gates(*read) for n, read in self._read(index)}
+
+    def opened(self, index: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """By branch, all experts' outputs [M, B, W], and `gates` [B, T, K]."""
+        return {n: cast(Branch, self.branches[n]).opened(*read) for n, read in self._read(index)}
 
     def _read(self, index: Tensor) -> Iterator[tuple[str, tuple[Tensor, Tensor, Tensor]]]:
         """By branch, features [B, D], whether they are present [B], and the context [B, C] (eq 1)."""
@@ -441,12 +452,16 @@ def _model(
     return restore(net, _encoder(net, inputs, config, known), ExpertHeads)
 
 
+def restored(checkpoint: Checkpoint, inputs: Inputs, config: UrbanMoeConfig) -> list[LabelledModel]:
+    """The nets of a checkpoint: one, or one a task (`single_task`). Encoders are `ExpertRegions`."""
+    known = checkpoint.record["regions"]
+    return [_model(net, inputs, config, known) for net in _nets(checkpoint)]
+
+
 def embed_experts(checkpoint: Checkpoint, inputs: Inputs, config: UrbanMoeConfig) -> Floats:
     """Mixtures of all regions before the heads, float32 [N, T * branches * W]."""
-    known = checkpoint.record["regions"]
-    models = [_model(net, inputs, config, known) for net in _nets(checkpoint)]
-    rows = [embed_all(model.encoder, len(inputs.region_ids)) for model in models]
-    return np.hstack(rows)
+    models = restored(checkpoint, inputs, config)
+    return np.hstack([embed_all(model.encoder, len(inputs.region_ids)) for model in models])
 
 
 def predict_experts(

@@ -196,6 +196,23 @@ def test_a_method_that_routes_shows_its_experts(captioned: Place) -> None:
     assert 'id="experts"' in page(captioned)
 
 
+def test_the_outputs_of_the_experts_are_on_the_page(captioned: Place) -> None:
+    rows = table(captioned, "urbanmoe_outputs")
+    indicators = table(captioned, "indicators")["indicator"]
+    tasks = [name for name in rows["task"].unique() if name in set(indicators)]
+    assert len(tasks) == rows["task"].nunique() == min(3, len(indicators))
+    assert set(rows["branch"]) == {"image", "text"}
+    assert set(rows["kind"]) == {"own", "pair", "shared", "mixture"}
+    each = rows.groupby(["branch", "task", "region_id"])["number"].agg(["size", "max"])
+    assert (each["size"] == each["max"] + 1).all()  # each expert once, and the mixture
+    mixture = rows["kind"] == "mixture"
+    assert (rows["number"] == rows["number"].max()).eq(mixture).all()
+    assert rows["spread"].isna().eq(mixture).all() and rows["axis_1"].notna().all()
+    lake = Lake(str(captioned.root / "lake"))
+    assert "picture.png" in lake.handle("tiny", "urbanmoe_outputs").files
+    assert "outputs of the experts" in page(captioned)
+
+
 def test_the_report_shows_captions_of_each_view(captioned: Place) -> None:
     text = page(captioned)
     for view, pictures in table(captioned, "calibrated_captions").groupby("view"):
