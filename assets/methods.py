@@ -326,9 +326,7 @@ def _embedding_batch(ids: Any, embedding: Any, fit: Fit, seed: int) -> pa.Record
     import numpy as np
     import pyarrow as pa
 
-    count, width = embedding.shape
-    offsets = np.arange(0, (count + 1) * width, width, dtype=np.int32)
-    vectors = pa.ListArray.from_arrays(offsets, pa.array(embedding.ravel()))
+    count = len(embedding)
     return pa.record_batch(
         {
             "variant": [fit.variant] * count,
@@ -336,9 +334,19 @@ def _embedding_batch(ids: Any, embedding: Any, fit: Fit, seed: int) -> pa.Record
             "fold": np.full(count, fit.fold, np.int32),
             "seed": np.full(count, seed, np.int32),
             "region_id": pa.array(ids),
-            "embedding": vectors,
+            "embedding": _vectors(embedding),
         }
     )
+
+
+def _vectors(rows: Any) -> pa.ListArray:
+    """A column of the rows [N, D], without a small array for each."""
+    import numpy as np
+    import pyarrow as pa
+
+    count, width = rows.shape
+    offsets = np.arange(0, (count + 1) * width, width, dtype=np.int32)
+    return pa.ListArray.from_arrays(offsets, pa.array(rows.ravel()))
 
 
 def embeddings_by_fit(handle: Handle, ids: Any) -> dict[tuple[str, str, int, int], Any]:
@@ -792,7 +800,7 @@ def _look_alikes(ctx: Context, written: Written) -> bytes:
        picture=_look_alikes, settings=partial(_fit_settings, _URBANMMCL))  # fmt: skip
 def urbanmmcl_views(ctx: Context) -> Product:
     """What UrbanMMCL's embedding is the fusion of: the node feature, and the vector of each graph."""
-    import pandas as pd
+    import pyarrow as pa
 
     from model_code.methods.urbanmmcl_inside import parts
 
@@ -800,11 +808,17 @@ def urbanmmcl_views(ctx: Context) -> Product:
     shown = _shown(ctx.settings["variants"])
     checkpoint = fitted.checkpoint(_first_fit(fitted, shown))
     found = parts(checkpoint, data, _config(_URBANMMCL, ctx.settings, shown))
-    rows = [
-        pd.DataFrame({"view": view, "region_id": data.region_ids, "vector": list(vectors)})
+    views = (
+        pa.record_batch(
+            {
+                "view": [view] * len(data),
+                "region_id": pa.array(data.region_ids),
+                "vector": _vectors(vectors),
+            }
+        )
         for view, vectors in sorted(found.items())
-    ]
-    return Product(pd.concat(rows, ignore_index=True))
+    )
+    return Product(views)
 
 
 def _expert_scatter(ctx: Context, written: Written) -> bytes:

@@ -381,24 +381,14 @@ def _views(ctx: Context) -> list[Finding]:
 
 def _pictures_of(ctx: Context, chosen: Sequence[str]) -> dict[str, dict[str, Any]]:
     """By kind, the first picture of each of the `chosen` regions that has one."""
-    import pandas as pd
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     from model_code.report.figures import rgb
 
     found: dict[str, dict[str, Any]] = {}
     for table, kind in _PICTURED.items():
-        if not ctx.has(table):
-            continue
-        own = [
-            part.filter(pc.is_in(part["region_id"], pa.array(chosen))).to_pandas()
-            for part in ctx.inputs[table].batches()
-        ]
-        if not own:  # a table without rows is a stream of nothing
-            continue
-        rows = pd.concat(own).drop_duplicates("region_id")
-        found[kind] = {row.region_id: rgb(row) for row in rows.itertuples()}
+        if ctx.has(table):
+            rows = ctx.inputs[table].of_regions(chosen).to_pandas().drop_duplicates("region_id")
+            if len(rows):
+                found[kind] = {row.region_id: rgb(row) for row in rows.itertuples()}
     return found
 
 

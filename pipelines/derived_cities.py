@@ -19,9 +19,9 @@ def put(configs: Mapping[str, Mapping[str, Any]]) -> None:
     """Write the YAML of cities, by name, into a folder that `$CITYLOOM_CITIES` names from here on.
 
     Raises:
-        CityloomError: the data root is not on this machine.
+        CityloomError: the data root is no folder of this machine.
     """
-    if "://" in data_root():
+    if "://" in data_root() or Path(data_root()).is_file():
         raise CityloomError(
             f"YAML of derived cities is written into the data root, and {data_root()} is no folder here",
             fix="set CITYLOOM_DATA to a folder of this machine",

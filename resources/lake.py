@@ -23,7 +23,7 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -577,6 +577,11 @@ class Handle:
         with self._reading():
             return read_arrow(self.path(file), columns)
 
+    def of_regions(self, regions: Collection[str]) -> pa.Table:
+        """The rows of these regions; row groups without any are not read."""
+        with self._reading():
+            return read_arrow(self.path(), regions=regions)
+
     def batches(self, file: str | None = None) -> Iterator[pa.RecordBatch]:
         """The table as a stream."""
         with self._reading():
@@ -650,11 +655,19 @@ def read(table: str, city: str, *, lake: str | None = None) -> pd.DataFrame | gp
 # --- file formats --------------------------------------------------------------------------------
 
 
-def read_arrow(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """A Parquet file in Arrow; a folder named like `x=y` above it is no column of the table."""
+def read_arrow(
+    path: Path, columns: list[str] | None = None, regions: Collection[str] | None = None
+) -> pa.Table:
+    """A Parquet file in Arrow, of some `regions` or of all; a folder named like `x=y` above it is no column of
+    the table."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    return pq.read_table(path, columns=columns, partitioning=None)
+    chosen = None
+    if regions is not None:
+        chosen = pc.field("region_id").isin(pa.array(list(regions), pa.string()))
+    return pq.read_table(path, columns=columns, filters=chosen, partitioning=None)
 
 
 def read_batches(path: Path) -> Iterator[pa.RecordBatch]:

@@ -122,17 +122,16 @@ def needs_check(
     coverage: Mapping[str, float],
     available: Collection[str],
     floor: float,
-    configs: Mapping[str, MethodConfig] | None = None,
+    configs: Mapping[str, MethodConfig],
 ) -> tuple[Modality, ...]:
     """The modalities of a method that are to be left out (given as None) because they reach less
     than the share `floor` of the regions, or because the city lacks them and the method can do
     without; `coverage` is that share by modality. What needs no source is always there, and what
-    none of the `configs` (by variant; without any, that of the method) reads is not asked for.
+    none of the `configs` (by variant) reads is not asked for.
 
     Raises:
         CityloomError: the city lacks a modality, or nothing would be left of the inputs of the method.
     """
-    configs = configs or {"default": spec.config()}
     read = read_by(spec, configs.values())
     needed = [m for m in spec.needs if SOURCES_OF[m] and m in read]
     key: dict[Modality, str] = {

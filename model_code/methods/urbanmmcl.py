@@ -583,7 +583,7 @@ class UrbanMmcl:
         from another city's they would all lie in one far spot."""
         assert isinstance(config, UrbanMmclConfig)
         with seeded(seed):
-            regions = cast(MmclRegions, self.encoder(data, config))
+            regions = self.encoder(data, config)
         own = state_arrays(regions)
         carried = {
             name
@@ -606,16 +606,26 @@ class UrbanMmcl:
         return self._train(training, data, config, seed, workspace)
 
     def embed(self, checkpoint: Checkpoint, data: RegionData, config: MethodConfig) -> Floats:
+        return embed_all(self.restored(checkpoint, data, config), len(data))
+
+    def restored(
+        self, checkpoint: Checkpoint, data: RegionData, config: MethodConfig
+    ) -> MmclRegions:
+        """The encoder of a checkpoint.
+
+        Raises:
+            DataError: it is of other regions.
+        """
         why = "its graphs are those of one city (those named in `transfer` start them anew)"
         must_be_of_regions(checkpoint, data, "urbanmmcl", why)
         with seeded(0):  # the weights are about to be replaced
             regions = self.encoder(data, config)
         load_arrays(regions, checkpoint.tensors)
-        return embed_all(regions, len(data))
+        return regions
 
     def encoder(
         self, data: RegionData, config: MethodConfig, visible: Mask | None = None
-    ) -> nn.Module:
+    ) -> MmclRegions:
         assert isinstance(config, UrbanMmclConfig)
         seen = np.ones(len(data), bool) if visible is None else visible
         return MmclRegions(data, config, _towers(data, config, seen), seen)

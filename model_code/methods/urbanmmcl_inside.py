@@ -5,17 +5,14 @@ N regions, D width of a part.
 
 from __future__ import annotations
 
-from typing import cast
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from model_code.finetuning import embed_all
 from model_code.methods import UrbanMmclConfig
-from model_code.methods.base import Checkpoint, Floats, RegionData, must_be_of_regions
+from model_code.methods.base import Checkpoint, Floats, RegionData
 from model_code.methods.urbanmmcl import METHOD, MmclRegions
-from model_code.training import load_arrays, seeded
 
 WHOLE, MODALITIES = "whole", "modalities"
 
@@ -43,11 +40,7 @@ def parts(checkpoint: Checkpoint, data: RegionData, config: UrbanMmclConfig) -> 
     Raises:
         DataError: the checkpoint is of other regions.
     """
-    must_be_of_regions(checkpoint, data, "urbanmmcl", "its graphs are those of one city")
-    with seeded(0):  # the weights are about to be replaced
-        regions = cast(MmclRegions, METHOD.encoder(data, config))
-    load_arrays(regions, checkpoint.tensors)
-    side_by_side = _Parts(regions)
+    side_by_side = _Parts(METHOD.restored(checkpoint, data, config))
     joined = embed_all(side_by_side, len(data))
     ends = np.cumsum(list(side_by_side.widths.values()))[:-1]
     return dict(zip(side_by_side.widths, np.split(joined, ends, axis=1), strict=True))

@@ -54,3 +54,15 @@ def test_a_part_has_the_methods_and_variants_that_were_asked_for_and_all_else_of
 def test_what_cannot_be_built_is_said_at_once(asked: tuple[str, ...], words: str) -> None:
     with pytest.raises(SystemExit, match=words):
         main(*asked)
+
+
+def test_a_data_root_that_is_a_file_is_said_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    monkeypatch.setenv("CITYLOOM_DATA", str(file))
+    with pytest.raises(
+        SystemExit, match=r"(?s)file is no folder here.*set CITYLOOM_DATA to a folder"
+    ):
+        main("demo_large", "few", "poi")

@@ -908,6 +908,25 @@ def test_streams_are_written_part_by_part(tmp_path):
     assert pq.read_metadata(path).num_row_groups == 4 and checker.rows == 4
 
 
+def test_rows_of_some_regions_are_read_without_the_others(tmp_path):
+    path = tmp_path / "x.parquet"
+    parts = [pa.record_batch({"region_id": [f"r{n}a", f"r{n}b"], "n": [n, n]}) for n in range(4)]
+    with pq.ParquetWriter(path, parts[0].schema) as writer:
+        for part in parts:
+            writer.write_batch(part)
+    metadata = pq.read_metadata(path)
+    damaged = bytearray(path.read_bytes())
+    away = metadata.row_group(0).column(1)  # the numbers of regions that are not asked for
+    start = away.dictionary_page_offset or away.data_page_offset
+    damaged[start : start + away.total_compressed_size] = bytes(away.total_compressed_size)
+    path.write_bytes(damaged)
+    found = read_arrow(path, regions=["r3b", "r1a", "r1b", "none"])
+    assert found.to_pydict() == {"region_id": ["r1a", "r1b", "r3b"], "n": [1, 1, 3]}
+    assert len(read_arrow(path, regions=[])) == 0
+    with pytest.raises(OSError):
+        read_arrow(path)
+
+
 def test_an_empty_stream_is_an_empty_table(tmp_path):
     path = tmp_path / "x.parquet"
     plain_table_writer(contract(ASSET), iter(()))(path)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -112,6 +112,20 @@ def test_variants_change_the_overrides_of_the_city() -> None:
 TWO = MethodSpec("two", "Two", "pretrained", ("imagery", "flows", "location"), Tuned, "none", "")
 
 
+def check(
+    spec: MethodSpec,
+    city: str,
+    coverage: dict[str, float],
+    available: Collection[str],
+    floor: float,
+    configs: dict[str, MethodConfig] | None = None,
+) -> tuple[Modality, ...]:
+    """Without `configs` of the method as it is."""
+    return needs_check(
+        spec, city, coverage, available, floor, configs or {"default": spec.config()}
+    )
+
+
 def test_a_city_reads_what_any_variant_of_its_methods_reads() -> None:
     silent = MethodChoice(config={"text": False})
     read = modalities_read({"urbanmmcl": silent, "poi": MethodChoice()})
@@ -123,7 +137,7 @@ def test_a_city_reads_what_any_variant_of_its_methods_reads() -> None:
 
 def test_a_missing_modality_names_method_city_and_key() -> None:
     with pytest.raises(CityloomError) as caught:
-        needs_check(TWO, "nowhere", {"imagery": 1.0}, {"imagery"}, 0.2)
+        check(TWO, "nowhere", {"imagery": 1.0}, {"imagery"}, 0.2)
     for word in ("'two'", "'nowhere'", "flows", "`sources.od` or `sources.trips`", "methods.two"):
         assert word in str(caught.value)
     assert "imagery" not in str(caught.value)
@@ -132,15 +146,15 @@ def test_a_missing_modality_names_method_city_and_key() -> None:
 def test_a_city_of_a_ready_matrix_has_no_hours() -> None:
     for shares, there in (({}, set()), ({"hourly_flows": 0.0}, {"hourly_flows"})):
         with pytest.raises(CityloomError) as caught:
-            needs_check(METHODS["mgfn"], "nowhere", shares, there, 0.2)
+            check(METHODS["mgfn"], "nowhere", shares, there, 0.2)
         for word in ("'mgfn'", "'nowhere'", "hourly_flows", "`sources.trips`", "methods.mgfn"):
             assert word in str(caught.value)
 
 
 def test_a_thin_modality_is_left_out_and_the_name_says_so() -> None:
     both = {"imagery", "flows"}
-    assert needs_check(TWO, "x", {"imagery": 1.0, "flows": 0.2}, both, 0.2) == ()
-    thin = needs_check(TWO, "x", {"imagery": 1.0, "flows": 0.19}, both, 0.2)
+    assert check(TWO, "x", {"imagery": 1.0, "flows": 0.2}, both, 0.2) == ()
+    thin = check(TWO, "x", {"imagery": 1.0, "flows": 0.19}, both, 0.2)
     assert thin == ("flows",)
     assert variant_name("default", thin) == "default_without_flows"
     assert variant_name("default", ()) == "default"
@@ -150,23 +164,23 @@ def test_a_thin_modality_is_left_out_and_the_name_says_so() -> None:
 
 def test_a_method_without_another_input_refuses_a_thin_one() -> None:
     with pytest.raises(CityloomError, match=r"(?s)'poi'.*sources\.pois.*5%.*20%.*min_modality_sh"):
-        needs_check(METHODS["poi"], "x", {"pois": 0.05}, {"pois"}, 0.2)
-    assert needs_check(METHODS["location"], "x", {}, set(), 0.2) == ()
+        check(METHODS["poi"], "x", {"pois": 0.05}, {"pois"}, 0.2)
+    assert check(METHODS["location"], "x", {}, set(), 0.2) == ()
 
 
 def test_what_a_method_can_do_without_is_left_out_where_the_city_lacks_it() -> None:
     spec = METHODS["urbanvlp"]
     streets = ("street_views", "view_captions", "view_locations")
     every = {"imagery": 1.0, "chip_captions": 0.9} | dict.fromkeys(streets, 0.5)
-    assert needs_check(spec, "x", every, set(every), 0.2) == ()  # towers come from no source
+    assert check(spec, "x", every, set(every), 0.2) == ()  # towers come from no source
     satellite = {"imagery": 1.0, "chip_captions": 0.9}
-    assert needs_check(spec, "x", satellite, set(satellite), 0.2) == streets
+    assert check(spec, "x", satellite, set(satellite), 0.2) == streets
     assert variant_name("default", streets[:1]) == "default_without_street_views"
     with pytest.raises(CityloomError, match=r"(?s)needs imagery.*sources\.imagery"):
-        needs_check(spec, "x", dict.fromkeys(streets, 1.0), set(streets), 0.2)
+        check(spec, "x", dict.fromkeys(streets, 1.0), set(streets), 0.2)
     thin = dict.fromkeys(every, 0.1)
     with pytest.raises(CityloomError, match="below the floor"):
-        needs_check(spec, "x", thin, set(thin), 0.2)
+        check(spec, "x", thin, set(thin), 0.2)
 
 
 def configs_of(method: str, **by_variant: dict[str, object]) -> dict[str, MethodConfig]:
@@ -185,11 +199,11 @@ def test_what_no_variant_reads_is_not_asked_for(
 ) -> None:
     spec, shares = METHODS[method], dict.fromkeys(there, 1.0)
     one = configs_of(method, default=changes)
-    assert needs_check(spec, "x", shares, there, 0.2, one) == ()
+    assert check(spec, "x", shares, there, 0.2, one) == ()
     assert _needs(method, {"config": changes}) == [m for m in spec.needs if m in {*there, "towers"}]
     for variants in (None, one | configs_of(method, whole={})):  # another variant does read it
         with pytest.raises(CityloomError, match=f"needs {lacked}"):
-            needs_check(spec, "x", shares, there, 0.2, variants)
+            check(spec, "x", shares, there, 0.2, variants)
 
 
 @pytest.mark.parametrize(
@@ -212,11 +226,11 @@ def test_a_variant_of_which_nothing_is_left_is_not_estimable(
     shares = dict.fromkeys(spec.needs, 1.0) | dict.fromkeys(thin, 0.03)
     default = configs_of(method, default={k: v for k, v in alone.items() if k == "text_from"})
     both = default | configs_of(method, alone=alone)
-    assert needs_check(spec, "x", shares, spec.needs, 0.2, both) == thin
+    assert check(spec, "x", shares, spec.needs, 0.2, both) == thin
     assert not_estimable(both, thin) == {"alone"}
     assert not_estimable(both, ()) == set()
     with pytest.raises(CityloomError) as caught:  # as the method itself it is refused
-        needs_check(spec, "x", shares, spec.needs, 0.2, configs_of(method, default=alone))
+        check(spec, "x", shares, spec.needs, 0.2, configs_of(method, default=alone))
     missing = f"{thin[0]} (`sources.{SOURCES_OF[thin[0]][0]}`) reaches 3%"
     for word in (f"method {method!r}", missing, "floor of 20%", f"`methods.{method}"):
         assert word in str(caught.value)
@@ -239,7 +253,7 @@ def test_inputs_of_urbanvlp_are_what_its_contrasts_read_where_a_view_is_thin(
     (config,) = configs_of("urbanvlp", default=changes).values()
     assert set(inputs_of(spec, config, thin)) == read
     shares = {m: 0.03 if m in thin else 1.0 for m in spec.needs}
-    assert set(needs_check(spec, "x", shares, spec.needs, 0.2, {"default": config})) == thin
+    assert set(check(spec, "x", shares, spec.needs, 0.2, {"default": config})) == thin
 
 
 # --- from tables ---------------------------------------------------------------------------------
@@ -416,4 +430,4 @@ def test_borders_and_weights_are_no_input_and_cannot_be_all_that_is_left() -> No
         "imagery", "buildings", "street_views", "pois", "descriptions",
     }  # fmt: skip
     with pytest.raises(CityloomError, match="below the floor"):
-        needs_check(spec, "town", {}, spec.needs, 0.2)
+        check(spec, "town", {}, spec.needs, 0.2)
