@@ -204,6 +204,38 @@ def test_warm_answers_of_vllm_follow_their_own_seed(by_vllm: Captioner) -> None:
     assert len(set(found)) > 2 and said(by_vllm.caption(asks[::-1])) == found[::-1]
 
 
+def engine_cores() -> list[Any]:
+    """The processes that vLLM's engines of this one live in."""
+    import psutil  # comes with vllm
+
+    children = psutil.Process().children(recursive=True)
+    return [one for one in children if "EngineCore" in " ".join([one.name(), *one.cmdline()])]
+
+
+@RUNS_VLLM
+def test_an_engine_of_vllm_goes_when_others_need_its_room_and_comes_back_after_a_kill(
+    wide_qwen: Path, small_engines: None
+) -> None:
+    asks = [Ask("satellite", picture, prompt="a street ?", seed=i)
+            for i, picture in enumerate(pictures(4))]  # fmt: skip
+    other = nn.Linear(8, 8)
+    with backends.memory(1e-6) as memory:  # no room for two
+        captioner = real_vllm(wide_qwen, memory)
+        found = said(captioner.caption(asks))
+        (first,) = engine_cores()
+        Loaded("other", lambda: other, memory, lambda value: [value])()
+        assert memory.held == ("other",)
+        first.wait(timeout=60)
+        assert not engine_cores()
+        assert said(captioner.caption(asks)) == found
+        assert memory.held != ("other",) and captioner.notes == {"batch": 4, "out_of_memory": 0}
+        (second,) = engine_cores()
+        second.kill()
+        assert said(captioner.caption(asks)) == found
+        assert captioner.notes["batch"] == 2  # why it died is not known
+    assert not engine_cores()
+
+
 # --- transformers --------------------------------------------------------------------------------
 
 
