@@ -835,7 +835,8 @@ _SHOWN_TASKS = 3  # whose experts are drawn: as many as the paper has
        inputs=("regions", *_tables(_URBANMOE), "urbanmoe_finetuned"), config=_DATA_KEYS,
        picture=_expert_scatter, settings=partial(_fit_settings, _URBANMOE))  # fmt: skip
 def urbanmoe_outputs(ctx: Context) -> Product:
-    """What UrbanMoE's experts put out, in two dimensions, for the first tasks of the city."""
+    """What UrbanMoE's experts put out for regions that it was not trained on, in two dimensions."""
+    import numpy as np
     import pandas as pd
 
     from model_code.evaluation.expert_map import drawn_regions, expert_map
@@ -845,23 +846,23 @@ def urbanmoe_outputs(ctx: Context) -> Product:
     shown = _shown(ctx.settings["variants"])
     checkpoint = fitted.checkpoint(_first_fit(fitted, shown))
     config = _config(_URBANMOE, ctx.settings, shown)
-    regions = drawn_regions(len(data), experts_of_a_task(checkpoint))
+    # Those that it was trained on have an embedding of their own, all others the unknown one.
+    unseen = np.flatnonzero(~np.isin(data.region_ids, checkpoint.record["regions"]))
+    regions = drawn_regions(unseen, experts_of_a_task(checkpoint))
     rows = []
     for found in outputs(checkpoint, data, config, regions, tasks=_SHOWN_TASKS):
-        drawn = expert_map(found.experts, found.mixture)
+        drawn = expert_map(found.experts, found.mixture, found.gates)
         rows.append(
             drawn.assign(
                 branch=found.branch,
                 task=found.task,
-                kind=[(*found.kinds, MIXTURE)[number] for number in drawn["number"]],
+                kind=np.array([*found.kinds, MIXTURE], object)[drawn["number"]],
                 region_id=data.region_ids[regions[drawn["region"]]],
             )
         )
     every = contract("urbanmoe_outputs")
-    joined = pd.concat(rows, ignore_index=True)[every.names()]
-    return Product(
-        joined.astype({"number": "int32"}).sort_values(list(every.key), ignore_index=True)
-    )
+    joined = pd.concat(rows, ignore_index=True)[every.names()].astype({"number": "int32"})
+    return Product(joined.sort_values(list(every.key), ignore_index=True))
 
 
 def _attention(ctx: Context, written: Written) -> bytes:

@@ -182,21 +182,22 @@ def _experts(ctx: Context) -> list[Finding]:
         (
             "groups of experts, by branch",
             (),
-            "Weights summed within each group; mean of all folds and seeds of the default. An even router "
-            "gives a group as much as it has experts. At the right, how many are on.",
+            "On the validation regions: weights summed within each group; mean of all folds and seeds of the "
+            "default. An even router gives a group as much as it has experts. At the right, how many are on.",
             figures.expert_map(experts.by_group(weights), title=f"{title}: groups of experts"),
         ),
         (
             "single experts, by branch",
             (),
-            "One fit, its first fold and seed: experts have no identity across fits. A dot: never on.",
+            "The same of one fit, its first fold and seed: experts have no identity across fits. A dot: never "
+            "on.",
             figures.expert_map(experts.first_fit(weights), title=f"{title}: single experts"),
         ),
         (
             "outputs of the experts",
             expert_outputs.sentences(outputs.frame()),
             "The same fit. A point is what one expert, or the mixture that the task reads, puts out for a "
-            "region; regions are spread over the city.",
+            "region, by direction; regions that were not trained on, drawn at random. Pale: shut off.",
             expert_outputs.expert_scatter(outputs.frame()),
         ),
     )

@@ -325,8 +325,8 @@ _ALL = (
     ),
     _table(
         "urbanmoe_outputs",
-        "What UrbanMoE's experts put out, in two dimensions, in the first fit of the default: of three tasks, for "
-        "regions spread over the city.",
+        "What UrbanMoE's experts put out in the first fit of the default, in two dimensions: of up to three tasks, "
+        "for some of the regions that it was not trained on.",
         ["branch", "task", "number", "region_id"],
         Column("branch", "string", "branch", choices=("image", "text")),
         Column("task", "string", "indicator"),
@@ -334,13 +334,17 @@ _ALL = (
                low=0),
         _REGION,
         Column("kind", "string", "whose the expert is", choices=("mixture", "own", "pair", "shared")),
+        Column("weight", "float64", "what the task's router gives it for this region, 0 where it is shut off; null "
+               "for the mixture", nullable=True, low=0, high=1),
         Column("axis_1", "float64", "first axis"),
         Column("axis_2", "float64", "second axis"),
-        Column("projection", "string", "`pca` below 5 outputs", choices=("pca", "tsne")),
-        Column("spread", "float64", "squared distance of the output from the mean of that expert's, over its "
-               "squared length; null for the mixture", nullable=True, low=0),
-        Column("own_nearest", "float64", "1: the nearest expert's output for another region is of the same expert; "
-               "0: of another; null for the mixture, or where there is one region", nullable=True, low=0, high=1),
+        Column("projection", "string", "`pca` where t-SNE is not to be had: of fewer than 5 outputs, of more than "
+               "3,000, of equal ones", choices=("pca", "tsne")),
+        Column("spread", "float64", "squared distance from the mean output of the same expert, both of length one: 0 "
+               "where it puts out the same for all regions, 1 where outputs have nothing in common; null for the "
+               "mixture, and for a single region", nullable=True, low=0),
+        Column("own_nearest", "float64", "1: of all experts' outputs for other regions the nearest is of the same "
+               "expert; 0: it is of another; null as `spread` is", nullable=True, low=0, high=1),
     ),
     _table(
         "lmemr_attention",

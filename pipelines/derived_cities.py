@@ -21,13 +21,16 @@ def put(configs: Mapping[str, Mapping[str, Any]]) -> None:
     Raises:
         CityloomError: the data root is no folder of this machine.
     """
-    if "://" in data_root() or Path(data_root()).is_file():
+    folder = Path(data_root()) / FOLDER
+    try:
+        if "://" in data_root():
+            raise NotADirectoryError
+        folder.mkdir(parents=True, exist_ok=True)
+    except (NotADirectoryError, FileExistsError) as error:
         raise CityloomError(
             f"YAML of derived cities is written into the data root, and {data_root()} is no folder here",
             fix="set CITYLOOM_DATA to a folder of this machine",
-        )
-    folder = Path(data_root()) / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+        ) from error
     os.environ["CITYLOOM_CITIES"] = str(folder)
     for name, config in configs.items():
         text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)

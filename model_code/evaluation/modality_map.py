@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from model_code.evaluation.embedding_map import TSNE_MOST_REGIONS, embedding_map
+from model_code.evaluation.embedding_map import TSNE_MOST_REGIONS, some_rows, two_axes
 
 TSNE_FEWEST = 30  # regions; with fewer, principal components are drawn
 
@@ -20,7 +20,7 @@ TSNE_FEWEST = 30  # regions; with fewer, principal components are drawn
 def modality_map(
     states: NDArray[Any], present: NDArray[np.bool_], modalities: Sequence[str]
 ) -> pd.DataFrame:
-    """States of the modalities in two dimensions, of regions spread over the city where there are many.
+    """States of the modalities in two dimensions, of some regions where there are many.
     Vectors are compared by direction, as the contrast does.
 
     Returns:
@@ -29,19 +29,17 @@ def modality_map(
         it has no other).
     """
     count, modes, _ = states.shape
-    most = min(count, TSNE_MOST_REGIONS // modes)
-    chosen = np.unique(np.linspace(0, count - 1, most).round().astype(np.int64))
+    chosen = some_rows(count, TSNE_MOST_REGIONS // modes)
     vectors, there = states[chosen].astype(np.float64), present[chosen]
     vectors /= np.maximum(np.linalg.norm(vectors, axis=2, keepdims=True), 1e-12)
     region, modality = np.nonzero(there)
-    drawn = embedding_map(vectors[region, modality])
-    projection = "tsne" if count >= TSNE_FEWEST and drawn["tsne_1"].notna().all() else "pca"
+    axes, projection = two_axes(vectors[region, modality], tsne=count >= TSNE_FEWEST)
     return pd.DataFrame(
         {
             "region": chosen[region],
             "modality": np.array(modalities, dtype=object)[modality],
-            "axis_1": drawn[f"{projection}_1"].to_numpy(np.float64),
-            "axis_2": drawn[f"{projection}_2"].to_numpy(np.float64),
+            "axis_1": axes[:, 0].astype(np.float64),
+            "axis_2": axes[:, 1].astype(np.float64),
             "projection": projection,
             "match_share": own_match(vectors, there)[region, modality],
         }

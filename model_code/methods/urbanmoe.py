@@ -452,10 +452,14 @@ def _model(
     return restore(net, _encoder(net, inputs, config, known), ExpertHeads)
 
 
-def restored(checkpoint: Checkpoint, inputs: Inputs, config: UrbanMoeConfig) -> list[LabelledModel]:
-    """The nets of a checkpoint: one, or one a task (`single_task`). Encoders are `ExpertRegions`."""
+def restored(
+    checkpoint: Checkpoint, inputs: Inputs, config: UrbanMoeConfig
+) -> Iterator[LabelledModel]:
+    """The nets of a checkpoint, made as they are asked for: one, or one a task (`single_task`). Encoders are
+    `ExpertRegions`."""
     known = checkpoint.record["regions"]
-    return [_model(net, inputs, config, known) for net in _nets(checkpoint)]
+    for net in _nets(checkpoint):
+        yield _model(net, inputs, config, known)
 
 
 def embed_experts(checkpoint: Checkpoint, inputs: Inputs, config: UrbanMoeConfig) -> Floats:

@@ -26,20 +26,24 @@ class Outputs:
     """Of one task in one branch.
 
     Shapes:
-        experts [B, K, W], in the order of `Pool.allowed` (eq 3); mixture [B, W] (eq 6); kinds [K].
+        experts [B, K, W], in the order of `Pool.allowed` (eq 3); gates [B, K] (eq 4-5); mixture [B, W]
+        (eq 6); kinds [K].
     """
 
     branch: str
     task: str
     kinds: tuple[str, ...]
     experts: Floats
+    gates: Floats
     mixture: Floats
 
 
 def kinds(pool: Pool) -> tuple[str, ...]:
     """The kind of each of the K experts that a task may use: `own`, `pair` or `shared`."""
-    pairs = (pool.tasks - 1) * pool.pair
-    return (OWN,) * pool.specific + (PAIR,) * pairs + (SHARED,) * pool.shared
+    own, pairs = pool.tasks * pool.specific, pool.tasks * (pool.tasks - 1) // 2 * pool.pair
+    numbers = pool.allowed()[0]  # of all tasks alike
+    found = np.searchsorted([own, own + pairs], numbers, side="right")
+    return tuple((OWN, PAIR, SHARED)[kind] for kind in found)
 
 
 def experts_of_a_task(checkpoint: Checkpoint) -> int:
@@ -56,7 +60,11 @@ def outputs(
     tasks: int,
 ) -> Iterator[Outputs]:
     """What a checkpoint's experts put out for the regions at the positions `index` [B], for its first
-    `tasks` tasks, by branch, in evaluation mode."""
+    `tasks` tasks, by branch, in evaluation mode.
+
+    Raises:
+        DataError: no branch is left to read.
+    """
     rows, left = torch.from_numpy(index), tasks
     for model in restored(checkpoint, read(data, config), config):
         encoder = cast(ExpertRegions, model.encoder)
@@ -67,8 +75,13 @@ def outputs(
                 pool = cast(Branch, encoder.branches[branch]).pool
                 usable = torch.from_numpy(pool.allowed()[number])
                 experts = outer[usable].transpose(0, 1)  # [B, K, W]
-                mixture = torch.bmm(gates[:, number, None], experts)[:, 0]
-                yield Outputs(branch, task.name, kinds(pool), experts.numpy(), mixture.numpy())
+                own = gates[:, number]
+                mixture = torch.bmm(own[:, None], experts)[:, 0]
+                yield Outputs(branch, task.name, kinds(pool), *map(_array, (experts, own, mixture)))
         left -= len(model.heads.tasks)
         if left <= 0:
             return
+
+
+def _array(values: torch.Tensor) -> Floats:
+    return values.numpy()

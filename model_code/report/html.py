@@ -64,7 +64,7 @@ class ReportData:
         reachable: of a simulated city only.
         captions: of a city that has them.
         ablations: what parts of methods add; `transfer`: encoders that were pretrained elsewhere;
-            `experts`: which experts each task uses; `hours`: the hourly outflow; `views`: UrbanMMCL's parts.
+            `experts`: which experts each task uses, and what they put out; `hours`: the hourly outflow; `views`: UrbanMMCL's parts.
     """
 
     city: str

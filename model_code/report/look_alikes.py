@@ -15,6 +15,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from model_code.evaluation.embedding_map import some_rows
 from model_code.report import palette
 from model_code.report.cluster_tree import clusters, typical_regions
 from model_code.report.figures import (
@@ -76,7 +77,7 @@ def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def measures(views: Mapping[str, pd.DataFrame], values: pd.DataFrame) -> pd.DataFrame:
-    """What look-alikes are worth, by view: over all regions (of more than 3,000, as many spread evenly)
+    """What look-alikes are worth, by view: over all regions (of more than 3,000, as many drawn at random)
     with the ten most alike of each.
 
     Args:
@@ -88,9 +89,7 @@ def measures(views: Mapping[str, pd.DataFrame], values: pd.DataFrame) -> pd.Data
         those of the whole embedding too (NaN: there is one region).
     """
     every = next(iter(views.values())).index
-    some = every[
-        np.unique(np.linspace(0, len(every) - 1, min(len(every), _MEASURED)).round().astype(int))
-    ]
+    some = every[some_rows(len(every), _MEASURED)]
     labels = values.reindex(some)
     near = {
         view: _nearest(vectors.loc[some].to_numpy(np.float64)) for view, vectors in views.items()

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 # Read when vllm is imported, here and in its engines.
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 _SMALLER = 2  # starts with half as much in flight, where memory is short: each takes minutes
+_LOOK_S = 1.0  # between looks at whether an engine lives
 _TOLD = 500  # characters of an error of the start
 # Keys of `captions.captioner` that a start may fail for, and what vLLM calls them.
 _KEYS = {
@@ -109,11 +111,12 @@ class VllmCaptioner:
         vllm = extras.load("vllm")
         engine = self._engine()
         began = time.monotonic()
-        outputs = engine.chat(
-            [messages(ask) for ask in asks],
-            [self._sampling(vllm, ask) for ask in asks],
-            use_tqdm=False,
-        )
+        with watched(engine.llm_engine.engine_core):
+            outputs = engine.chat(
+                [messages(ask) for ask in asks],
+                [self._sampling(vllm, ask) for ask in asks],
+                use_tqdm=False,
+            )
         # Sequences of a batch overlap: each is charged its share of the time.
         seconds = (time.monotonic() - began) / max(len(asks), 1)
         return [_said(output, seconds) for output in outputs]
@@ -207,6 +210,33 @@ def engine(name: str, start: Callable[[], Any], memory: Memory, share: float) ->
                 log.warning("%s did not shut down as it should: %s", self.name, error)
 
     return Engine(name, start, memory, lambda value: [])
+
+
+@contextlib.contextmanager
+def watched(core: Any) -> Iterator[None]:
+    """Ends the wait of a `core` whose engine is killed (by the kernel, for want of memory). vLLM marks it as dead
+    then, and its client waits for ever for the next output: an error in that place becomes vLLM's own
+    `EngineDeadError`."""
+    outputs: Any = getattr(core, "outputs_queue", None)
+    resources: Any = getattr(core, "resources", None)
+    if outputs is None or not hasattr(resources, "engine_dead"):  # an engine in this process
+        yield
+        return
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(_LOOK_S):
+            if resources.engine_dead:
+                outputs.put(RuntimeError("vLLM's engine was killed"))
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
 
 
 def engine_arguments(choice: VllmChoice, weights: Path, in_flight: int) -> dict[str, Any]:

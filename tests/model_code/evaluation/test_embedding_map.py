@@ -4,7 +4,7 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 from model_code.errors import DataError
-from model_code.evaluation.embedding_map import embedding_map
+from model_code.evaluation.embedding_map import embedding_map, some_rows, two_axes
 
 AXES = ["pca_1", "pca_2", "tsne_1", "tsne_2"]
 
@@ -71,3 +71,24 @@ def test_large_cities_have_no_tsne():
 def test_values_that_are_not_finite_are_errors():
     with pytest.raises(DataError, match="not finite"):
         embedding_map(np.array([[1.0, np.nan], [0.0, 1.0]]))
+
+
+def test_some_rows_of_a_grid_lie_in_many_of_its_rows_and_columns() -> None:
+    for most in (20, 50):
+        found = some_rows(2500, most)
+        assert len(found) == most and (np.diff(found) > 0).all()
+        assert min(len(np.unique(found // 50)), len(np.unique(found % 50))) > most / 2
+        np.testing.assert_array_equal(found, some_rows(2500, most))
+    assert some_rows(4, 9).tolist() == [0, 1, 2, 3]
+
+
+def test_two_axes_are_those_of_the_map() -> None:
+    rows = np.random.default_rng(0).normal(size=(40, 6))
+    whole = embedding_map(rows)
+    for tsne, name in ((True, "tsne"), (False, "pca")):
+        axes, drawn_by = two_axes(rows, tsne=tsne)
+        assert drawn_by == name
+        np.testing.assert_array_equal(axes, whole[[f"{name}_1", f"{name}_2"]])
+    assert two_axes(rows[:4])[1] == two_axes(np.ones((9, 3)))[1] == "pca"
+    with pytest.raises(DataError, match="not finite"):
+        two_axes(np.full((3, 2), np.inf))
