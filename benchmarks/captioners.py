@@ -1,4 +1,4 @@
-"""How fast captioners are: `python benchmarks/captioners.py CAPTIONER.yaml ... [--images 64] [--px 256]`.
+"""How fast captioners are: `python -m benchmarks.captioners CAPTIONER.yaml ... [--images 64] [--px 256]`.
 
 A file holds what stands under `captions.captioner` of a city's YAML. Each captioner is asked about the same
 pictures of noise; its start, and a first ask of another picture, which loads what is loaded late, are timed
