@@ -804,10 +804,8 @@ def urbanmmcl_views(ctx: Context) -> Product:
 
     from model_code.methods.urbanmmcl_inside import parts
 
-    data, fitted = method_data(_URBANMMCL, ctx), ctx.inputs["urbanmmcl_checkpoint"]
-    shown = _shown(ctx.settings["variants"])
-    checkpoint = fitted.checkpoint(_first_fit(fitted, shown))
-    found = parts(checkpoint, data, _config(_URBANMMCL, ctx.settings, shown))
+    data, checkpoint, config = _shown_fit(_URBANMMCL, ctx, "urbanmmcl_checkpoint")
+    found = parts(checkpoint, data, config)
     views = (
         pa.record_batch(
             {
@@ -842,10 +840,7 @@ def urbanmoe_outputs(ctx: Context) -> Product:
     from model_code.evaluation.expert_map import drawn_regions, expert_map
     from model_code.methods.urbanmoe_inside import MIXTURE, experts_of_a_task, outputs
 
-    data, fitted = method_data(_URBANMOE, ctx), ctx.inputs["urbanmoe_finetuned"]
-    shown = _shown(ctx.settings["variants"])
-    checkpoint = fitted.checkpoint(_first_fit(fitted, shown))
-    config = _config(_URBANMOE, ctx.settings, shown)
+    data, checkpoint, config = _shown_fit(_URBANMOE, ctx, "urbanmoe_finetuned")
     # Those that it was trained on have an embedding of their own, all others the unknown one.
     unseen = np.flatnonzero(~np.isin(data.region_ids, checkpoint.record["regions"]))
     regions = drawn_regions(unseen, experts_of_a_task(checkpoint))
@@ -916,6 +911,13 @@ def _contrasted(variants: dict[str, Any], shown: str) -> dict[str, str]:
     other = {**variants[shown], "inter": False}
     same = [name for name, settings in sorted(variants.items()) if settings == other]
     return {"with": shown, "without": same[0]} if same else {"with": shown}
+
+
+def _shown_fit(spec: MethodSpec, ctx: Context, asset: str) -> tuple[RegionData, Checkpoint, Any]:
+    """The method's inputs, and the first checkpoint of the shown variant in `asset`, with its settings."""
+    fitted, shown = ctx.inputs[asset], _shown(ctx.settings["variants"])
+    checkpoint = fitted.checkpoint(_first_fit(fitted, shown))
+    return method_data(spec, ctx), checkpoint, _config(spec, ctx.settings, shown)
 
 
 def _first_fit(fitted: Handle, variant: str) -> str:
