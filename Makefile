@@ -37,7 +37,7 @@ setup: .venv/.synced ## install everything that is needed into .venv
 demo: setup ## build the embedded city, and say where its report is
 	@$(MAKE) --no-print-directory run CITY=demo
 
-demo-fast: setup ## a small city and one small method, in a minute
+demo-fast: setup ## a small city and one small method, in about a minute
 	@$(MAKE) --no-print-directory run CITY=demo_fast
 
 run: setup ## build one city: make run CITY=manhattan
@@ -58,7 +58,7 @@ format: setup ## let ruff put the code in order
 	$(RUN) ruff format .
 
 ui: setup ## the Dagster UI on http://127.0.0.1:3000
-	$(RUN) dagster dev -w workspace.yaml -h 127.0.0.1 -p $(or $(PORT),3000)
+	$(RUN) python -W ignore -m dagster dev -w workspace.yaml -h 127.0.0.1 -p $(or $(PORT),3000)
 
 explain: setup ## what a run would compute, and why: make explain CITY=demo
 	@$(RUN) cityloom explain $(CITY)

@@ -29,7 +29,7 @@ from pydantic import (
 
 from model_code.calibration import CalibrationConfigs
 from model_code.errors import ConfigError, Problem, UnknownCityError
-from model_code.methods import BY_CAPTIONS, METHODS, SOURCES_OF, Modality
+from model_code.methods import BY_CAPTIONS, METHODS, SOURCES_OF, MethodConfig, Modality
 from model_code.text.captioner_config import CaptionerChoice, TemplateChoice
 from model_code.vision.clip_config import ClipConfig
 from model_code.vision.model_choices import (
@@ -995,11 +995,24 @@ def _needs(name: str, chosen: Any) -> list[Modality]:
     unread = []
     for own in ({}, *_section(chosen, "variants").values()):
         try:
-            settings = json.dumps({**base, **(own or {})}, default=str)
-            unread.append(spec.config.model_validate_json(settings).switched_off())
-        except (ValidationError, TypeError):  # told elsewhere
+            unread.append(_as_far_as_right(spec.config, {**base, **(own or {})}).switched_off())
+        except (ValidationError, TypeError):
             return list(spec.needs)
     return [need for need in spec.needs if not all(need in off for off in unread)]
+
+
+def _as_far_as_right(config: type[MethodConfig], settings: Mapping[str, Any]) -> MethodConfig:
+    """A method's settings, less those keys that are wrong by themselves, which are told elsewhere.
+
+    Raises:
+        ValidationError: they do not go together.
+    """
+    try:
+        return config.model_validate_json(json.dumps(settings, default=str))
+    except ValidationError as error:
+        wrong = {str(found["loc"][0]) for found in error.errors() if found["loc"]}
+        right = {key: value for key, value in settings.items() if key not in wrong}
+        return config.model_validate_json(json.dumps(right, default=str))
 
 
 _SEEN_IN = {"satellite": "imagery", "street_view": "street_views"}

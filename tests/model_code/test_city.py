@@ -286,6 +286,16 @@ def test_each_form_of_a_text_has_its_own_advice(tmp_path, path, value, words):
     assert ("a-z, 0-9 and _" in message) == words.startswith("use a-z")
 
 
+@pytest.mark.parametrize("wrong", [{"widht": 3}, {"epochs": "three"}])
+def test_what_a_method_with_a_wrong_setting_needs_is_told_by_the_others(tmp_path, wrong):
+    """By its backbones it needs no towers, and only the setting is to be mended."""
+    (key,) = wrong
+    told = problems(tmp_path, changed("methods.musecl", {"config": {**SMALL, **wrong}}))
+    assert set(told) == {f"methods.musecl.config.{key}"}
+    told = problems(tmp_path, changed("methods.musecl", {"config": wrong}))
+    assert "the method needs towers" in told["methods.musecl"]
+
+
 def test_a_method_without_its_modality(tmp_path):
     raw = changed("sources.trips", ..., changed("methods.od_pca", {}))
     assert problems(tmp_path, raw) == {
@@ -309,7 +319,6 @@ SMALL = {"satellite_backbone": "small", "street_view_backbone": "small"}
         ({}, False),
         ({"config": SMALL}, True),
         ({"config": SMALL, "variants": {"towers": {"satellite_backbone": "towers"}}}, False),
-        ({"config": {**SMALL, "widht": 3}}, False),  # cannot be read: all is needed
     ],
     ids=str,
 )
