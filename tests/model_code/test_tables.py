@@ -18,7 +18,7 @@ UNITS = ("_s", "_m", "_m2", "_km2", "_px", "_deg", "_share", "_count", "bytes")
 WITHOUT_UNIT = {
     "lon", "lat", "hour", "slot", "fold", "seed", "row", "cluster", "poi_id", "trip_id",
     "building_id", "bands", "nodata", "regions", "items", "n_train", "n_test", "left_out",
-    "value", "triplet", "similarity", "weight",
+    "value", "triplet", "similarity", "weight", "number", "own_nearest", "spread",
     "coverage", "inflow", "outflow", "y_true", "y_pred", "y_true_original", "y_pred_original",
     "difference", "low", "high", "true_function", "with_kriging", "pca_1", "pca_2", "axis_1", "axis_2", "tsne_1",
     "tsne_2", "attempt", "tries", "requests", "temperature", "tokens_in", "tokens_out", "clip_cosine",
