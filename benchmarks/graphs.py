@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import resource
 import subprocess
 import sys
@@ -171,7 +172,9 @@ def main() -> None:
     rows = []
     for n in asked.sizes:
         command = [sys.executable, __file__, "--child", str(n), str(asked.threads)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        # numpy's products, too, which know nothing of torch's number.
+        own = {**os.environ, "OMP_NUM_THREADS": str(asked.threads)}
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=own)
         rows.append(json.loads(done.stdout.splitlines()[-1]))
         print(table(rows[-1:]), flush=True)
     print(table(rows))
