@@ -34,7 +34,10 @@ _DENSE_SHARE = 0.02  # of pairs with trips, above which rows of trips are multip
 _FULL_SHARE = (
     0.125  # of a product of sparse rows, above which its largest are sought as in a dense one
 )
-_STRIP = 2048  # others at a time: a block's cosines with them stay in the processor's cache
+_STRIP = 2048  # others at a time whose trips are compared with a block's
+_WINDOW = 2048  # like regions whose cosines tell how large the largest are at least
+_TILE = 512  # others at a time: a block's cosines with them stay in the processor's cache
+_TOGETHER = 16  # others of which the largest cosine is looked at first
 
 
 @dataclass(frozen=True)
@@ -234,10 +237,11 @@ def _most_alike(
     """As `_nearest` of `points` [N, C + 2], which lie within `_TIE` of the unit vectors [N, C].
 
     Counts of many categories fill the space, where a k-d tree prunes nothing. So all cosines are
-    computed in single precision, a block of like regions with a strip of all others at a time, and the
+    computed in single precision, a block of like regions with a tile of all others at a time, and the
     few are kept that may be among the k largest: a region's window of like regions tells how large
-    these are at least. Double precision then chooses. Where many in the window are as near as the
-    k-th (equal counts, or no category in common) they would not be few: such regions ask the tree.
+    these are at least, and only where the largest cosine of a group reaches that the group is looked at.
+    Double precision then chooses. Where many in the window are as near as the k-th (equal counts, or no
+    category in common) they would not be few: such regions ask the tree.
     """
     import torch  # its single-precision product of so few columns takes half the time of numpy's
 
@@ -247,39 +251,38 @@ def _most_alike(
     if k < 1:
         return np.empty(0, np.int64), np.empty(0, np.int64)
     vectors = unit[members].astype(np.float32)
-    turned = torch.from_numpy(vectors).T
+    # What fills the last group up is like nothing: counts are not below zero.
+    padded = np.pad(vectors, ((0, -len(members) % _TOGETHER), (0, 0)), constant_values=-1)
+    tiles = torch.from_numpy(padded).split(_TILE)
     # One place for all products: memory that is asked for anew is handed out page by page.
-    products, flags = np.empty(_BLOCK * _STRIP, np.float32), np.empty(_BLOCK * _STRIP, bool)
+    products = np.empty(_BLOCK * _TILE, np.float32)
     position = np.cumsum(visible[order])  # members up to each of `order`
     rows, columns, crowded = [], [], []
     for first in range(0, len(order), _BLOCK):
         block = order[first : first + _BLOCK]
         middle = int(position[min(first + _BLOCK // 2, len(order) - 1)])
-        near = slice(max(0, middle - max(_STRIP // 2, k + 1)), middle + max(_STRIP // 2, k + 1))
+        near = slice(max(0, middle - max(_WINDOW // 2, k + 1)), middle + max(_WINDOW // 2, k + 1))
         own = unit[block].astype(np.float32)
         cosines = own @ vectors[near].T
-        at_least = np.partition(cosines, -k - 1, axis=1)[:, -k - 1, None] - _ALIKE
-        few = (cosines >= at_least).sum(axis=1) <= _FEW * (k + 1)
+        at_least = np.partition(cosines, -k - 1, axis=1)[:, -k - 1] - _ALIKE
+        few = (cosines >= at_least[:, None]).sum(axis=1) <= _FEW * (k + 1)
         crowded.append(block[~few])
-        block, own, at_least = block[few], own[few], at_least[few]
+        block, at_least = block[few], at_least[few]
+        if not len(block):
+            continue
+        turned = torch.from_numpy(own[few]).T
         found = []
-        for start in range(0, len(members), _STRIP):
-            strip = members[start : start + _STRIP]
-            shape, pairs = (len(block), len(strip)), len(block) * len(strip)
-            product, maybe = products[:pairs].reshape(shape), flags[:pairs].reshape(shape)
-            torch.mm(
-                torch.from_numpy(own),
-                turned[:, start : start + _STRIP],
-                out=torch.from_numpy(product),
-            )
-            np.greater_equal(product, at_least, out=maybe)
-            row, column = np.divmod(np.flatnonzero(maybe), len(strip))
-            asker, other = block[row], strip[column]
-            away = _squared_distances(points, asker, other)
-            apart = asker != other
-            found.append((row[apart], other[apart], away[apart]))
-        row, column, away = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        best = np.lexsort((column, away, row))
+        for number, tile in enumerate(tiles):
+            product = products[: len(tile) * len(block)].reshape(len(tile), len(block))
+            torch.mm(tile, turned, out=torch.from_numpy(product))
+            groups = product.reshape(-1, _TOGETHER, len(block))
+            group, row = np.divmod(np.flatnonzero(groups.max(axis=1) >= at_least), len(block))
+            hit, within = np.nonzero(groups[group, :, row] >= at_least[row, None])
+            found.append((row[hit], number * _TILE + group[hit] * _TOGETHER + within))
+        row, other = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        apart = block[row] != members[other]
+        row, column = row[apart], members[other[apart]]
+        best = np.lexsort((column, _squared_distances(points, block[row], column), row))
         row, column = row[best], column[best]
         chosen = np.arange(len(row)) - np.searchsorted(row, row) < k
         rows.append(block[row[chosen]])
