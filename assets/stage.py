@@ -365,7 +365,9 @@ def _run(declared: Stage, context: dg.AssetExecutionContext) -> Iterator[Any]:
     total = len(context.run.asset_selection or context.job_def.nodes)
 
     def say(outcome: Outcome, what: str) -> None:
-        context.log.info(f"[{cities.count(outcome):>3}/{total}] {name} · {declared.name}: {what}")
+        # A city of few methods leaves out most assets: a line each would hide the others.
+        tell = context.log.debug if outcome == "left out" else context.log.info
+        tell(f"[{cities.count(outcome):>3}/{total}] {name} · {declared.name}: {what}")
 
     def waiting() -> None:
         context.log.warning(f"{declared.name}: another run of {name!r} works on it; waiting")

@@ -14,7 +14,7 @@ import pandas as pd
 
 from model_code.evaluation.caption_proof import MISSTATED, misstatement
 from model_code.evaluation.compare import ALL_TASKS, compare
-from pipelines.cli import ROOT, execute
+from pipelines.cli import ROOT, advice, execute
 from pipelines.derived_cities import given, put
 from resources.lake import read
 
@@ -121,7 +121,8 @@ def main(city: str, command: str = "", file: str = "calibration") -> None:
     """Build the city with bad captions, and write the page, a `file` of docs/results; `command` is what
     makes it, if not this script."""
     name = f"{city}_third_wrong"
-    put({name: config(city, name)})
+    with advice():
+        put({name: config(city, name)})
     execute("whole_city", name)
     results = ROOT / "docs" / "results"
     results.mkdir(parents=True, exist_ok=True)

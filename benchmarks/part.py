@@ -14,8 +14,7 @@ from typing import Any
 
 from benchmarks import experiments
 from model_code.city import NAME_PATTERN
-from model_code.errors import CityloomError
-from pipelines.cli import execute
+from pipelines.cli import advice, execute
 from pipelines.derived_cities import given, put
 
 ALL = "all"
@@ -52,10 +51,8 @@ def config(city: str, name: str, asked: Iterable[str]) -> dict[str, Any]:
 
 def build(part: dict[str, Any], command: str) -> None:
     """Build the city of a YAML, and write its page; `command` is what makes both."""
-    try:
+    with advice():
         put({part["name"]: part})
-    except CityloomError as error:
-        sys.exit(str(error))
     execute("whole_city", part["name"])
     experiments.main(part["name"], command)
 

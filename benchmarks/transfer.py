@@ -23,7 +23,7 @@ from model_code.city import data_root
 from model_code.demo.city_yaml import city_yaml
 from model_code.evaluation.leaderboard import HEADLINE
 from model_code.report.markdown import markdown
-from pipelines.cli import ROOT, execute
+from pipelines.cli import ROOT, advice, execute
 from pipelines.derived_cities import given, put
 from resources.lake import read
 
@@ -182,7 +182,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results")
     chosen = parser.parse_args()
     cities = configs(chosen.regions, chosen.seeds, chosen.mode)
-    put(cities)
+    with advice():
+        put(cities)
     started = time.perf_counter()
     for job in ("whole_city", "transfer_encoders"):
         for name in cities:

@@ -25,20 +25,19 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @contextmanager
-def _advice() -> Iterator[None]:
-    """An error that carries advice is shown as such, without a traceback."""
+def advice() -> Iterator[None]:
+    """An error that carries advice is shown as such, without a traceback, and ends the process."""
     try:
         yield
     except CityloomError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error
+        sys.exit(f"error: {error}")
 
 
 def execute(job: str, city: str) -> None:
     """Run a Dagster job on one city, in a process of its own.
 
     Raises:
-        typer.Exit: with the status of a job that failed.
+        SystemExit: with the status of a job that failed.
     """
     os.environ.setdefault("DAGSTER_HOME", str(ROOT))
     done = subprocess.run(  # noqa: S603
@@ -51,13 +50,13 @@ def execute(job: str, city: str) -> None:
         check=False,
     )
     if done.returncode:
-        raise typer.Exit(done.returncode)
+        sys.exit(done.returncode)
 
 
 @app.command()
 def run(city: City) -> None:
     """Build a city through the Dagster job, then say where its report and leaderboard are."""
-    with _advice():
+    with advice():
         Cities.load()[city]
     execute("whole_city", city)
     for asset, file in (("report", "report.html"), ("leaderboard", "leaderboard.csv")):
@@ -71,7 +70,7 @@ def explain(city: City) -> None:
     from assets.stage import explain as states
     from pipelines import definitions  # noqa: F401 (fills the registry of stages)
 
-    with _advice():
+    with advice():
         chosen, raw = Cities.load()[city], RawFiles(data_root())
         counts: dict[str, int] = {}
         for asset, state, reasons in states(chosen, Lake(), raw):
@@ -92,7 +91,7 @@ def captions(
     ] = False,
 ) -> None:
     """Build a city up to its captions, or say how many are missing, and what they would take."""
-    with _advice():
+    with advice():
         chosen = Cities.load()[city]
     if inputs:
         execute("before_captions", city)
@@ -105,7 +104,7 @@ def captions(
     from assets.descriptions import forecast_of
     from assets.stage import STAGES, open_stage
 
-    with _advice():
+    with advice():
         if chosen.captions is None:
             raise CityloomError(
                 f"the YAML of {city!r} has no captions", fix="add `captions: {}` to it"
@@ -136,7 +135,7 @@ def check(city: Annotated[str, typer.Argument(help="one city; without it, all")]
     """Read every city's YAML, or one, and look for its raw files; exit 1 if anything is wrong."""
     cities, wrong = Cities.load(), False
     if city:
-        with _advice():
+        with advice():
             cities = Cities({city: cities[city]}, {})
     for name, error in sorted(cities.bad.items()):
         wrong = True
@@ -173,7 +172,7 @@ def sizes() -> None:
 @app.command()
 def clean(city: City) -> None:
     """Delete everything that the lake holds of a city; raw files stay."""
-    with _advice():
+    with advice():
         Lake().remove(city)
     typer.echo(f"{city}: nothing left in {Lake().root}")
 

@@ -65,8 +65,10 @@ class CityResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         what = [f"{done} assets computed, {current} up to date"]
         if not done and not self._failed:
             what = [f"nothing had to be computed: {current} assets are up to date"]
-        others: tuple[Outcome, ...] = ("drawn anew", "left out")
-        what += [f"{self._done[other]} {other}" for other in others if self._done[other]]
+        if drawn := self._done["drawn anew"]:
+            what.append(f"{drawn} drawn anew")
+        if absent := self._done["left out"]:
+            what.append(f"{absent} left out, which the city's YAML does not name")
         context.log.info(", ".join(what))
 
 

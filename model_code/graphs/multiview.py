@@ -110,18 +110,16 @@ class ViewNet(nn.Module):
         one subgraph), and the autoencoder's loss, zero unless asked for."""
         edge, owner = graph.links.of(index)
         others = graph.others.draw(index, config.negatives) if autoencode else index[:, None]
-        if walks is None:
-            looked_at = torch.arange(graph.links.regions)
-        else:
-            looked_at = torch.cat([index, walks.flatten()])
-            if autoencode:
-                looked_at = torch.cat([looked_at, graph.links.column[edge], others.flatten()])
-            looked_at = torch.unique(looked_at)
+        visited = torch.arange(graph.links.regions) if walks is None else torch.unique(walks)
+        values = features(visited, None)
+        looked_at = visited  # by the autoencoder
+        if walks is not None and autoencode:
+            more = [index, graph.links.column[edge], others.flatten()]
+            looked_at = torch.unique(torch.cat([visited, *more]))
 
         def at(regions: Tensor) -> Tensor:
             return torch.searchsorted(looked_at, regions)
 
-        values = features(looked_at, None)
         loss, draws = values.new_zeros(()), None
         if self.autoencoder is not None:
             mean, log_variance = self.autoencoder(features(looked_at, name))
@@ -133,7 +131,9 @@ class ViewNet(nn.Module):
                 loss = loss + config.kl_weight * divergence
         if walks is None:
             return self._whole(graph, values, draws)[index], loss
-        return self._subgraphs(graph, walks, values, draws, at(walks)), loss
+        of_walk = None if draws is None else _rows(draws, at(walks))
+        of_place = _rows(values, torch.searchsorted(visited, walks))
+        return self._subgraphs(graph, walks, of_place, of_walk), loss
 
     def _autoencode(
         self,
@@ -157,9 +157,10 @@ class ViewNet(nn.Module):
         )
 
     def _subgraphs(
-        self, graph: ViewGraph, walks: Tensor, values: Tensor, draws: Tensor | None, place: Tensor
+        self, graph: ViewGraph, walks: Tensor, values: Tensor, draws: Tensor | None
     ) -> Tensor:
-        """Mean [B, G] over the regions of each subgraph after two convolutions (eq 23, 24)."""
+        """Mean [B, G] over the regions of each subgraph after two convolutions (eq 23, 24), from the features
+        [B, S, W] and draws [B, S, L] of the places of walks [B, S]."""
         there = first_visits(walks)  # [B, S]
         edge, linked = graph.links.within(walks)  # [B, S, S]
         linked = linked & there[:, :, None] & there[:, None, :]
@@ -167,11 +168,10 @@ class ViewNet(nn.Module):
             weight = graph.weight[edge].to(values.device) if len(graph.weight) else 0 * edge
         else:
             assert self.autoencoder is not None
-            of_walk = _rows(draws, place)  # [B, S, L]
-            weight = self.autoencoder.weight(of_walk @ of_walk.transpose(1, 2))
+            weight = self.autoencoder.weight(draws @ draws.transpose(1, 2))
         adjacency = weight * linked.to(values)
         mask = there.to(values.device)
-        hidden = F.leaky_relu(self.first(_rows(values, place), adjacency, mask))
+        hidden = F.leaky_relu(self.first(values, adjacency, mask))
         found = F.leaky_relu(self.second(hidden, adjacency, mask)) * mask[:, :, None]
         return found.sum(dim=1) / mask.sum(dim=1, keepdim=True)
 

@@ -253,7 +253,7 @@ def _most_alike(
     vectors = unit[members].astype(np.float32)
     # What fills the last group up is like nothing: counts are not below zero.
     padded = np.pad(vectors, ((0, -len(members) % _TOGETHER), (0, 0)), constant_values=-1)
-    tiles = torch.from_numpy(padded).split(_TILE)
+    tiles = torch.split(torch.from_numpy(padded), _TILE)
     # One place for all products: memory that is asked for anew is handed out page by page.
     products = np.empty(_BLOCK * _TILE, np.float32)
     position = np.cumsum(visible[order])  # members up to each of `order`

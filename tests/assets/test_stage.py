@@ -14,9 +14,9 @@ LINE = re.compile(r"\[ *\d+/\d+\] tiny · (\w+): (.*)")
 
 
 def outcome(stderr: str) -> dict[str, str]:
-    """By asset, `computed`, `drawn anew`, `up to date` or `left out`."""
+    """By asset, `computed`, `drawn anew` or `up to date`."""
     states = {}
-    others = ("drawn anew", "up to date", "left out")
+    others = ("drawn anew", "up to date")
     for name, text in LINE.findall(stderr):
         known = next((state for state in others if state in text), "computed")
         states[name] = known
