@@ -10,8 +10,8 @@ Eq 20 is a mean over all pairs, which vanishes as 1 / N where a region has k nei
 and the Kullback-Leibler term are N times as large: sums over the pairs of a region, means over the
 regions.
 
-N regions, B regions of a step, U regions that are looked at, K edges, Q sampled non-neighbours of a
-region, W width of a feature, L width of a draw.
+N regions, B regions of a step, U regions that are looked at, K edges, M regions that stand for all, W width
+of a feature, L width of a draw.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def active_dimensions(mean: Tensor, floor: float = 0.01) -> int:
 
 
 class NonNeighbours:
-    """Draws visible regions that a region is not linked to."""
+    """Draws visible regions that regions are not linked to."""
 
     def __init__(self, links: Links, visible: Tensor) -> None:
         """`visible` [N] bool."""
@@ -110,17 +110,38 @@ class NonNeighbours:
         found = self.members[(wish + below - first[:, None]).clamp(max=len(self.members) - 1)]
         return torch.where(self.count[index, None] > 0, found, index[:, None])
 
+    def shared(self, index: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        """Regions [M] that stand for all visible ones, and how many of those that each of the regions
+        `index` [B] is not linked to each stands for [B, M]: 0 where it is linked or the region itself.
 
-def reconstruction(edge_error: Tensor, owner: Tensor, other: Tensor, count: Tensor) -> Tensor:
+        All of them where they are no more than `number`, else as many uniform draws with replacement; a
+        step's regions share them, so that few are to be encoded.
+        """
+        total = len(self.members)
+        if total <= number:
+            found, times = self.members, torch.ones(total)
+        else:
+            drawn = self.members[torch.randint(total, (number,))]
+            found, times = torch.unique(drawn, return_counts=True)
+        stands_for = (times * (total / min(number, total))).repeat(len(index), 1)
+        edge, owner = self._links.of(index)
+        taken = torch.cat([self._links.column[edge], index])
+        owner = torch.cat([owner, torch.arange(len(index))])
+        place = torch.searchsorted(found, taken).clamp(max=len(found) - 1)
+        there = found[place] == taken
+        stands_for[owner[there], place[there]] = 0
+        return found, stands_for
+
+
+def reconstruction(edge_error: Tensor, owner: Tensor, other: Tensor, stands_for: Tensor) -> Tensor:
     """The sum over all pairs of a region of its squared errors, mean over the B regions: N - 1 times
-    eq 20 without the diagonal; unbiased, since the squares of Q sampled non-neighbours stand for all.
+    eq 20 without the diagonal; unbiased, since the squares of M regions stand for all that are not linked.
 
     Args:
         edge_error: [K] difference of true and reconstructed weight of each edge.
         owner: [K] which of the B regions each edge is of.
-        other: [B, Q] reconstructed weights of sampled non-neighbours.
-        count: [B] how many non-neighbours each region has.
+        other: [B, M] reconstructed weights of the regions that stand for all.
+        stands_for: [B, M] how many that are not linked each of them stands for.
     """
-    regions = len(count)
-    linked = edge_error.new_zeros(regions).index_add(0, owner, edge_error**2)
-    return (linked + count * (other**2).mean(dim=1)).mean()
+    linked = edge_error.new_zeros(len(other)).index_add(0, owner, edge_error**2)
+    return (linked + (stands_for * other**2).sum(dim=1)).mean()

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -54,7 +54,17 @@ class GraphSettings:
     walk_length: int = 20
     tau: float = 0.5
     kl_weight: float = 0.01
-    negatives: int = 20
+    negatives: int = 256
+
+
+class _Pairs(NamedTuple):
+    """Pairs of a step's regions that its reconstruction looks at: the K edges [K] with whose each is, and the
+    regions [M] that stand for all others, with how many [B, M]."""
+
+    edge: Tensor
+    owner: Tensor
+    others: Tensor
+    stands_for: Tensor
 
 
 class ViewGraph:
@@ -66,6 +76,10 @@ class ViewGraph:
         self.row = torch.from_numpy(graph.row)
         self.visible = torch.from_numpy(np.array(graph.visible))
         self.others = NonNeighbours(self.links, self.visible)
+
+    def pairs(self, index: Tensor, number: int) -> _Pairs:
+        """Of the regions `index` [B]; at most `number` others stand for those without a link."""
+        return _Pairs(*self.links.of(index), *self.others.shared(index, number))
 
 
 class ViewNet(nn.Module):
@@ -108,14 +122,13 @@ class ViewNet(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Vectors [B, G] of the regions `index` [B] from their `walks` [B, S] (None: the whole graph is
         one subgraph), and the autoencoder's loss, zero unless asked for."""
-        edge, owner = graph.links.of(index)
-        others = graph.others.draw(index, config.negatives) if autoencode else index[:, None]
         visited = torch.arange(graph.links.regions) if walks is None else torch.unique(walks)
         values = features(visited, None)
         looked_at = visited  # by the autoencoder
-        if walks is not None and autoencode:
-            more = [index, graph.links.column[edge], others.flatten()]
-            looked_at = torch.unique(torch.cat([visited, *more]))
+        pairs = graph.pairs(index, config.negatives) if autoencode else None
+        if walks is not None and pairs is not None:
+            linked = graph.links.column[pairs.edge]
+            looked_at = torch.unique(torch.cat([visited, linked, pairs.others]))
 
         def at(regions: Tensor) -> Tensor:
             return torch.searchsorted(looked_at, regions)
@@ -124,9 +137,9 @@ class ViewNet(nn.Module):
         if self.autoencoder is not None:
             mean, log_variance = self.autoencoder(features(looked_at, name))
             draws = self.autoencoder.draw(mean, log_variance)
-            if autoencode:
-                loss = self._autoencode(graph, index, edge, owner, others, at, draws)
+            if pairs is not None:
                 own = at(index)
+                loss = self._autoencode(graph, pairs, own, at, draws)
                 divergence = kl_divergence(mean[own], log_variance[own]).mean()
                 loss = loss + config.kl_weight * divergence
         if walks is None:
@@ -138,22 +151,21 @@ class ViewNet(nn.Module):
     def _autoencode(
         self,
         graph: ViewGraph,
-        index: Tensor,
-        edge: Tensor,
-        owner: Tensor,
-        others: Tensor,
+        pairs: _Pairs,
+        place: Tensor,
         at: Callable[[Tensor], Tensor],
         draws: Tensor,
     ) -> Tensor:
         assert self.autoencoder is not None
-        own = _rows(draws, at(index))  # [B, L]
-        linked = (_rows(own, owner) * _rows(draws, at(graph.links.column[edge]))).sum(dim=1)
-        apart = torch.einsum("bl,bql->bq", own, _rows(draws, at(others)))
+        own = _rows(draws, place)  # [B, L]
+        linked = (_rows(own, pairs.owner) * _rows(draws, at(graph.links.column[pairs.edge]))).sum(
+            dim=1
+        )
         return reconstruction(
-            graph.weight[edge].to(draws.device) - self.autoencoder.weight(linked),
-            owner.to(draws.device),
-            self.autoencoder.weight(apart),
-            graph.others.count[index].to(draws),
+            graph.weight[pairs.edge].to(draws.device) - self.autoencoder.weight(linked),
+            pairs.owner.to(draws.device),
+            self.autoencoder.weight(own @ _rows(draws, at(pairs.others)).T),
+            pairs.stands_for.to(draws.device),
         )
 
     def _subgraphs(

@@ -405,7 +405,9 @@ class UrbanMmclConfig(Towered):
         "scaled", description="as_printed cannot reconstruct a weak link"
     )
     kl_weight: float = Field(0.01, ge=0, description="of the divergence from a standard normal")
-    negatives: int = Field(20, ge=1, description="regions without a link, drawn for each region")
+    negatives: int = Field(
+        256, ge=1, description="regions that a step draws; they stand for all that are not linked"
+    )
     walk_length: int = Field(20, ge=1)
     walks: int = Field(8, ge=1, description="of a region at inference, which are averaged")
     tau: float = Field(0.5, gt=0, description="temperature of the contrast between views")

@@ -33,16 +33,14 @@ def sampled(
     graph: ViewGraph, net: GraphAutoencoder, draws: torch.Tensor, index: torch.Tensor, number: int
 ) -> torch.Tensor:
     """The reconstruction of the regions `index`, as a step does it."""
-    edge, owner = graph.links.of(index)
-    others = graph.others.draw(index, number)
+    pairs = graph.pairs(index, number)
     own = draws[index]
-    linked = (own[owner] * draws[graph.links.column[edge]]).sum(dim=1)
-    apart = (own[:, None] * draws[others]).sum(dim=2)
+    linked = (own[pairs.owner] * draws[graph.links.column[pairs.edge]]).sum(dim=1)
     return reconstruction(
-        graph.weight[edge] - net.weight(linked),
-        owner,
-        net.weight(apart),
-        graph.others.count[index].float(),
+        graph.weight[pairs.edge] - net.weight(linked),
+        pairs.owner,
+        net.weight(own @ draws[pairs.others].T),
+        pairs.stands_for,
     )
 
 
@@ -64,7 +62,7 @@ def test_the_sampled_reconstruction_is_unbiased_in_value_and_gradient(name: str)
     values, slopes = [], []
     with seeded(1):
         for _ in range(40):  # each the mean of 10 estimates
-            value = sampled(graph, net, draws, everyone.repeat(10), 2)
+            value = torch.stack([sampled(graph, net, draws, everyone, 5) for _ in range(10)]).mean()
             values.append(value.detach())
             slopes.append(torch.autograd.grad(value, draws)[0].flatten())
     assert off_by(torch.stack(values)[:, None], expected.detach()[None]) < 4
@@ -99,6 +97,16 @@ def test_on_the_dense_graph_nothing_is_sampled() -> None:
     torch.testing.assert_close(found, whole(matrix, net, draws))
 
 
+@pytest.mark.parametrize("name", ["function", "mobility", "distance"])
+def test_where_all_may_be_drawn_all_are_looked_at(name: str) -> None:
+    graph, matrix = graph_of(name, k=4)
+    with seeded(0):
+        net = GraphAutoencoder(3, 5, 0.2, "scaled")
+        draws = torch.randn(len(matrix), 5)
+    found = sampled(graph, net, draws, torch.arange(len(matrix)), len(matrix))
+    torch.testing.assert_close(found, whole(matrix, net, draws))
+
+
 def test_non_neighbours_are_uniform_and_never_linked() -> None:
     visible = np.arange(40) % 5 > 0
     graph, matrix = graph_of("mobility", 4, visible)
@@ -113,6 +121,26 @@ def test_non_neighbours_are_uniform_and_never_linked() -> None:
         assert (seen[~free] == 0).all()
         expected = 1 / int(free.sum())
         assert (seen[free] - expected).abs().max() < 5 * math.sqrt(expected / len(draws))
+
+
+@pytest.mark.parametrize("number", [1, 7, 40])
+def test_shared_regions_stand_for_each_that_is_not_linked_alike(number: int) -> None:
+    visible = np.arange(40) % 5 > 0
+    graph, matrix = graph_of("mobility", 4, visible)
+    index = torch.tensor([11, 6, 7])  # 7 has no trips
+    free = (matrix[index] == 0) & torch.from_numpy(visible)
+    free[torch.arange(3), index] = False
+    sums = torch.zeros(3000, 3, 40)
+    with seeded(0):
+        for one in sums:
+            found, stands_for = graph.others.shared(index, number)
+            assert len(found) == len(set(found.tolist())) and stands_for.shape == (3, len(found))
+            one[:, found] = stands_for
+    assert (sums[:, ~free] == 0).all()
+    if number < 32:
+        assert off_by(sums[:, free], torch.ones(int(free.sum()))) < 5
+    else:
+        assert (sums[:, free] == 1).all()
 
 
 def test_a_region_that_is_linked_to_all_has_no_other() -> None:

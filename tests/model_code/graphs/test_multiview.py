@@ -102,7 +102,7 @@ def test_on_the_dense_graph_the_loss_of_an_autoencoder_is_the_dense_one() -> Non
             "distance", graph, city.features, everyone, everyone[:, None], SETTINGS, autoencode=True
         )
     with seeded(5):
-        graph.others.draw(everyone, SETTINGS.negatives)  # the same random numbers
+        graph.others.shared(everyone, SETTINGS.negatives)  # the same random numbers
         mean, log_variance = net.autoencoder(city.propagated["distance"])
         draws = net.autoencoder.draw(mean, log_variance)
     matrix = torch.from_numpy(city.own["distance"].matrix().toarray())
