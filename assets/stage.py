@@ -362,12 +362,11 @@ def _run(declared: Stage, context: dg.AssetExecutionContext) -> Iterator[Any]:
     name = context.partition_key
     city = cities.city(name)
     opened = open_stage(declared, city, lake, cities.root)
-    total = len(context.run.asset_selection or context.job_def.nodes)
+    # A city of few methods leaves out most assets: a line each would hide the others.
+    total = cities.expects(lambda: _present(context, city))
 
     def say(outcome: Outcome, what: str) -> None:
-        # A city of few methods leaves out most assets: a line each would hide the others.
-        tell = context.log.debug if outcome == "left out" else context.log.info
-        tell(f"[{cities.count(outcome):>3}/{total}] {name} · {declared.name}: {what}")
+        context.log.info(f"[{cities.count(outcome):>3}/{total}] {name} · {declared.name}: {what}")
 
     def waiting() -> None:
         context.log.warning(f"{declared.name}: another run of {name!r} works on it; waiting")
@@ -399,7 +398,7 @@ def _run(declared: Stage, context: dg.AssetExecutionContext) -> Iterator[Any]:
                 if reason or lake.intact(manifest):
                     redrawn = None
                     if reason:
-                        say("left out", f"left out, {reason}")
+                        cities.left_out()
                     elif _outdated_picture(declared, manifest):
                         redrawn = _redrawn(declared, context_for(fingerprint), lake, manifest)
                         say("drawn anew", "its picture is drawn anew")
@@ -413,6 +412,7 @@ def _run(declared: Stage, context: dg.AssetExecutionContext) -> Iterator[Any]:
                             **_shown(redrawn.about["metadata"] if redrawn else manifest.metadata),
                             **({} if reason else _seconds(lake, name, declared.name)),
                             "cached": not reason,
+                            **({"left out": reason} if reason else {}),
                         },
                         check_results=_replayed(declared, manifest.checks, reason),
                     )
@@ -475,6 +475,14 @@ def _run(declared: Stage, context: dg.AssetExecutionContext) -> Iterator[Any]:
         lake.write_timing(name, declared.name, timing)
         if declared.publish:
             lake.publish(name, declared.name, declared.publish)
+
+
+def _present(context: dg.AssetExecutionContext, city: City) -> int:
+    """How many assets of the run the city has."""
+    selected = context.run.asset_selection
+    nodes = [node.name for node in context.job_def.nodes]
+    names = [key.path[-1] for key in selected] if selected else nodes
+    return sum(not STAGES[name].why_absent(city) for name in names if name in STAGES)
 
 
 def member_command(city: str, asset: str, fingerprint: str, root: str) -> list[str]:

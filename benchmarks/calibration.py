@@ -121,13 +121,14 @@ def main(city: str, command: str = "", file: str = "calibration") -> None:
     """Build the city with bad captions, and write the page, a `file` of docs/results; `command` is what
     makes it, if not this script."""
     name = f"{city}_third_wrong"
+    command = command or f"python benchmarks/calibration.py {city}"
     with advice():
         put({name: config(city, name)})
-    execute("whole_city", name)
+        execute("whole_city", name)
+        text = page(city, name, command)
     results = ROOT / "docs" / "results"
     results.mkdir(parents=True, exist_ok=True)
-    command = command or f"python benchmarks/calibration.py {city}"
-    (results / f"{file}.md").write_text(page(city, name, command), encoding="utf-8")
+    (results / f"{file}.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def config(city: str, name: str, asked: Iterable[str]) -> dict[str, Any]:
     """The city's YAML under another name, less the methods and variants that are not asked for.
 
     Raises:
-        FileNotFoundError: there is no such city.
+        CityloomError: there is no such city.
         ValueError: the city names no such method or variant, or no city can have this name.
     """
     known = given(city)
@@ -63,8 +63,9 @@ def main(*args: str) -> None:
         sys.exit(__doc__)
     city, name, *asked = args
     try:
-        chosen = config(city, f"{city}_{name}", asked)
-    except (FileNotFoundError, ValueError) as error:
+        with advice():
+            chosen = config(city, f"{city}_{name}", asked)
+    except ValueError as error:
         sys.exit(f"{city}: {error}")
     build(chosen, f"python -m benchmarks.part {' '.join(args)}")
 

@@ -41,9 +41,12 @@ def given(city: str) -> dict[str, Any]:
     """The YAML of a city, shipped or made, as it stands in its file.
 
     Raises:
-        FileNotFoundError: there is none.
+        CityloomError: there is none.
     """
     for folder in city_folders():
         if (path := folder / f"{city}.yaml").exists():
             return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
-    raise FileNotFoundError(f"no {city}.yaml in {' or '.join(map(str, city_folders()))}")
+    folders = list(map(str, city_folders()))
+    raise CityloomError(
+        f"no {city}.yaml in {' or '.join(folders)}", fix="name a city that has a file there"
+    )

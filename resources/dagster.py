@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, Literal
 
 import dagster as dg
@@ -14,7 +15,7 @@ from resources.lake import Handle, Lake, Staged, table_writer
 from resources.raw import RawFiles
 
 PARTITION_TAG = "dagster/partition"
-Outcome = Literal["computed", "drawn anew", "up to date", "left out"]
+Outcome = Literal["computed", "drawn anew", "up to date"]
 
 
 class CityResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -23,6 +24,8 @@ class CityResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     data: str = ""
     _done: Counter[Outcome] = PrivateAttr(default_factory=Counter)
+    _absent: int = PrivateAttr(default=0)
+    _expected: int | None = PrivateAttr(default=None)
     _failed: bool = PrivateAttr(default=False)
     _city: City | None = PrivateAttr(default=None)
 
@@ -58,8 +61,18 @@ class CityResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         self._done[outcome] += 1
         return self._done.total()
 
+    def left_out(self) -> None:
+        """Note an asset that the city does not have."""
+        self._absent += 1
+
+    def expects(self, steps: Callable[[], int]) -> int:
+        """How many steps end in an outcome, asked for once a process."""
+        if self._expected is None:
+            self._expected = steps()
+        return self._expected
+
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
-        if not self._done or context.log is None:
+        if not (self._done or self._absent) or context.log is None:
             return
         done, current = self._done["computed"], self._done["up to date"]
         what = [f"{done} assets computed, {current} up to date"]
@@ -67,8 +80,8 @@ class CityResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             what = [f"nothing had to be computed: {current} assets are up to date"]
         if drawn := self._done["drawn anew"]:
             what.append(f"{drawn} drawn anew")
-        if absent := self._done["left out"]:
-            what.append(f"{absent} left out, which the city's YAML does not name")
+        if self._absent and self._city:
+            what.append(f"{self._absent} left out (why: cityloom explain {self._city.name})")
         context.log.info(", ".join(what))
 
 

@@ -81,7 +81,7 @@ def active_dimensions(mean: Tensor, floor: float = 0.01) -> int:
 
 
 class NonNeighbours:
-    """Draws visible regions that regions are not linked to."""
+    """Visible regions that a region is not linked to: drawn for each, or some that stand for all."""
 
     def __init__(self, links: Links, visible: Tensor) -> None:
         """`visible` [N] bool."""
@@ -123,7 +123,7 @@ class NonNeighbours:
         else:
             drawn = self.members[torch.randint(total, (number,))]
             found, times = torch.unique(drawn, return_counts=True)
-        stands_for = (times * (total / min(number, total))).repeat(len(index), 1)
+        stands_for = (times * max(1.0, total / number)).repeat(len(index), 1)
         edge, owner = self._links.of(index)
         taken = torch.cat([self._links.column[edge], index])
         owner = torch.cat([owner, torch.arange(len(index))])

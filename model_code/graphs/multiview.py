@@ -5,8 +5,8 @@ takes a subgraph around each region, a graph convolution with the same weights r
 of its regions is the region's vector in this view. Vectors of one region in two views are drawn
 together (eq 25). Only what a step's regions touch is computed, so that an epoch grows as N does.
 
-N regions, B regions of a step, U regions that are looked at, S places of a walk, G width of a view's
-vector, R walks of a region at inference.
+N regions, B regions of a step, U regions that are looked at, K edges, M regions that stand for those without
+a link, S places of a walk, L width of a draw, G width of a view's vector, R walks of a region at inference.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ class GraphSettings:
     walk_length: int = 20
     tau: float = 0.5
     kl_weight: float = 0.01
-    negatives: int = 256
+    shared_negatives: int = 256
 
 
-class _Pairs(NamedTuple):
-    """Pairs of a step's regions that its reconstruction looks at: the K edges [K] with whose each is, and the
-    regions [M] that stand for all others, with how many [B, M]."""
+class Pairs(NamedTuple):
+    """Pairs of B regions that their reconstruction looks at: the edges [K] with whose each is, and the regions
+    [M] that stand for all others, with how many [B, M]."""
 
     edge: Tensor
     owner: Tensor
@@ -77,9 +77,9 @@ class ViewGraph:
         self.visible = torch.from_numpy(np.array(graph.visible))
         self.others = NonNeighbours(self.links, self.visible)
 
-    def pairs(self, index: Tensor, number: int) -> _Pairs:
+    def pairs_of(self, index: Tensor, number: int) -> Pairs:
         """Of the regions `index` [B]; at most `number` others stand for those without a link."""
-        return _Pairs(*self.links.of(index), *self.others.shared(index, number))
+        return Pairs(*self.links.of(index), *self.others.shared(index, number))
 
 
 class ViewNet(nn.Module):
@@ -122,10 +122,13 @@ class ViewNet(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Vectors [B, G] of the regions `index` [B] from their `walks` [B, S] (None: the whole graph is
         one subgraph), and the autoencoder's loss, zero unless asked for."""
-        visited = torch.arange(graph.links.regions) if walks is None else torch.unique(walks)
+        if walks is None:
+            visited = torch.arange(graph.links.regions)
+        else:
+            visited = torch.unique(torch.cat([index, walks.flatten()]))
         values = features(visited, None)
         looked_at = visited  # by the autoencoder
-        pairs = graph.pairs(index, config.negatives) if autoencode else None
+        pairs = graph.pairs_of(index, config.shared_negatives) if autoencode else None
         if walks is not None and pairs is not None:
             linked = graph.links.column[pairs.edge]
             looked_at = torch.unique(torch.cat([visited, linked, pairs.others]))
@@ -151,7 +154,7 @@ class ViewNet(nn.Module):
     def _autoencode(
         self,
         graph: ViewGraph,
-        pairs: _Pairs,
+        pairs: Pairs,
         place: Tensor,
         at: Callable[[Tensor], Tensor],
         draws: Tensor,
@@ -177,7 +180,11 @@ class ViewNet(nn.Module):
         edge, linked = graph.links.within(walks)  # [B, S, S]
         linked = linked & there[:, :, None] & there[:, None, :]
         if draws is None:
-            weight = graph.weight[edge].to(values.device) if len(graph.weight) else 0 * edge
+            weight = (
+                graph.weight[edge].to(values.device)
+                if len(graph.weight)
+                else values.new_zeros(edge.shape)
+            )
         else:
             assert self.autoencoder is not None
             weight = self.autoencoder.weight(draws @ draws.transpose(1, 2))

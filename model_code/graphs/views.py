@@ -234,7 +234,8 @@ def _nearest(
 def _most_alike(
     unit: Floats, points: Floats, k: int, usable: Mask, visible: Mask
 ) -> tuple[Ints, Ints]:
-    """As `_nearest` of `points` [N, C + 2], which lie within `_TIE` of the unit vectors [N, C].
+    """As `_nearest` of `points` [N, C + 2], which lie within `_TIE` of the unit vectors [N, C]; no number
+    of these is below zero.
 
     Counts of many categories fill the space, where a k-d tree prunes nothing. So all cosines are
     computed in single precision, a block of like regions with a tile of all others at a time, and the

@@ -405,7 +405,7 @@ class UrbanMmclConfig(Towered):
         "scaled", description="as_printed cannot reconstruct a weak link"
     )
     kl_weight: float = Field(0.01, ge=0, description="of the divergence from a standard normal")
-    negatives: int = Field(
+    shared_negatives: int = Field(
         256, ge=1, description="regions that a step draws; they stand for all that are not linked"
     )
     walk_length: int = Field(20, ge=1)

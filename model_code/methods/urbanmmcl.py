@@ -267,7 +267,7 @@ class MmclRegions(nn.Module):
                 walk_length=config.walk_length,
                 tau=config.tau,
                 kl_weight=config.kl_weight,
-                negatives=config.negatives,
+                shared_negatives=config.shared_negatives,
             ),
             {name: graph.mean_weight for name, graph in graphs.items()},
         )

@@ -47,7 +47,7 @@ def with_captions(config: dict[str, Any]) -> dict[str, Any]:
         "urbanmmcl": {
             "config": {
                 "epochs": 1, "width": 8, "batch": 8, "neighbours": 3, "location_axes": 3, "latent": 4,
-                "graph_hidden": 8, "graph_width": 4, "walk_length": 4, "walks": 1, "negatives": 2,
+                "graph_hidden": 8, "graph_width": 4, "walk_length": 4, "walks": 1, "shared_negatives": 2,
             }
         },
     }  # fmt: skip

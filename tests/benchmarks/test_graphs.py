@@ -26,7 +26,7 @@ def test_what_is_measured_is_the_method_s_default() -> None:
         latent=config.latent, hidden=config.graph_hidden, width=config.graph_width,
         decoder=config.decoder, vgae=config.vgae, random_walk=config.random_walk,
         contrast=config.graph_contrast, walk_length=config.walk_length, tau=config.tau,
-        kl_weight=config.kl_weight, negatives=config.negatives,
+        kl_weight=config.kl_weight, shared_negatives=config.shared_negatives,
     )  # fmt: skip
 
 

@@ -21,9 +21,7 @@ def test_a_derived_city_is_read_again_as_it_was_put(
     assert given("half") == made
     assert Cities.load()["half"].title == "Halb so groß"
     assert given("demo")["name"] == "demo"
-    with pytest.raises(
-        FileNotFoundError, match=r"no nowhere\.yaml in .*cities or .*derived_cities"
-    ):
+    with pytest.raises(CityloomError, match=r"no nowhere\.yaml in .*cities or .*derived_cities"):
         given("nowhere")
     monkeypatch.setenv("CITYLOOM_DATA", "s3://bucket/raw")
     with pytest.raises(

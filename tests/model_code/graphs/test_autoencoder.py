@@ -33,7 +33,7 @@ def sampled(
     graph: ViewGraph, net: GraphAutoencoder, draws: torch.Tensor, index: torch.Tensor, number: int
 ) -> torch.Tensor:
     """The reconstruction of the regions `index`, as a step does it."""
-    pairs = graph.pairs(index, number)
+    pairs = graph.pairs_of(index, number)
     own = draws[index]
     linked = (own[pairs.owner] * draws[graph.links.column[pairs.edge]]).sum(dim=1)
     return reconstruction(

@@ -16,14 +16,20 @@ from model_code.training import Settings, fit, seeded
 from tests.model_code.graphs.places import graphs, places
 
 WIDTH = 6
-SETTINGS = GraphSettings(latent=5, hidden=7, width=4, walk_length=6, negatives=3)
+SETTINGS = GraphSettings(latent=5, hidden=7, width=4, walk_length=6, shared_negatives=3)
 
 
 class City:
     """Views of the small city with random features."""
 
-    def __init__(self, k: int = 4, settings: GraphSettings = SETTINGS, seed: int = 0) -> None:
-        self.own = graphs(places(seed=seed), k)
+    def __init__(
+        self,
+        k: int = 4,
+        settings: GraphSettings = SETTINGS,
+        seed: int = 0,
+        visible: np.ndarray | None = None,
+    ) -> None:
+        self.own = graphs(places(seed=seed), k, visible)
         self.graphs = {name: ViewGraph(graph) for name, graph in self.own.items()}
         with seeded(seed):
             self.table = torch.randn(40, WIDTH)
@@ -102,7 +108,7 @@ def test_on_the_dense_graph_the_loss_of_an_autoencoder_is_the_dense_one() -> Non
             "distance", graph, city.features, everyone, everyone[:, None], SETTINGS, autoencode=True
         )
     with seeded(5):
-        graph.others.shared(everyone, SETTINGS.negatives)  # the same random numbers
+        graph.others.shared(everyone, SETTINGS.shared_negatives)  # the same random numbers
         mean, log_variance = net.autoencoder(city.propagated["distance"])
         draws = net.autoencoder.draw(mean, log_variance)
     matrix = torch.from_numpy(city.own["distance"].matrix().toarray())
@@ -110,6 +116,38 @@ def test_on_the_dense_graph_the_loss_of_an_autoencoder_is_the_dense_one() -> Non
     error = (error * ~torch.eye(40, dtype=torch.bool)).sum(dim=1).mean()
     divergence = kl_divergence(mean, log_variance).mean()
     torch.testing.assert_close(loss, error + SETTINGS.kl_weight * divergence)
+
+
+@pytest.mark.parametrize("visible", [None, np.arange(40) % 4 > 0], ids=["all", "some"])
+def test_a_step_of_a_few_regions_has_their_rows_of_the_dense_loss(
+    visible: np.ndarray | None,
+) -> None:
+    """Where all regions may stand for themselves; who else is looked at changes no vector."""
+    city, index = City(settings=replace(SETTINGS, shared_negatives=40), visible=visible), [9, 2, 33]
+    seen = torch.ones(40, dtype=torch.bool) if visible is None else torch.from_numpy(visible)
+    rows, views = torch.tensor(index), city.views.eval()
+    walks = {name: walk[rows] for name, walk in (city.walks() or {}).items()}
+    vectors, loss = views(city.graphs, city.features, rows, walks, autoencode=True)
+    alone, nothing = views(city.graphs, city.features, rows, walks)
+    assert nothing == 0
+    twin = torch.zeros(())
+    for name, net in views.views.items():
+        torch.testing.assert_close(vectors[name], alone[name])
+        mean, log_variance = net.autoencoder(city.propagated[name])
+        matrix = torch.from_numpy(city.own[name].matrix().toarray())
+        error = (matrix - net.autoencoder.weight(mean @ mean.T)) ** 2
+        error = (error * ~torch.eye(40, dtype=torch.bool) * seen)[rows].sum(dim=1).mean()
+        divergence = kl_divergence(mean[rows], log_variance[rows]).mean()
+        twin = twin + error + SETTINGS.kl_weight * divergence
+    torch.testing.assert_close(loss, twin)
+    for net in views.views.values():
+        own = list(net.autoencoder.parameters())
+        for a, b in zip(
+            torch.autograd.grad(loss, own, retain_graph=True),
+            torch.autograd.grad(twin, own, retain_graph=True),
+            strict=True,
+        ):
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
 
 
 def test_the_contrast_of_views_is_that_of_the_paper() -> None:

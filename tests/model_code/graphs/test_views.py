@@ -91,7 +91,7 @@ def test_regions_of_equal_pois_are_linked_to_those_beside_them(
 
 @pytest.mark.parametrize("kind", ["full", "sparse", "one each", "few kinds"])
 def test_neighbours_by_blocks_are_those_of_all_pairs(kind: str) -> None:
-    """More regions than a block and a strip have, one in ten of them not visible, with and without
+    """More regions than a block and a tile have, one in ten of them not visible, with and without
     ties; nearer places decide those."""
     n, k = 2600, 6
     rng = np.random.default_rng(0)

@@ -27,7 +27,7 @@ CONFIG = UrbanMmclConfig.model_validate(
     {
         "chip_px": 16, "view_px": (16, 24), "width": 16, "epochs": 2, "batch": 16, "tower": TOWER,
         "location_axes": 5, "neighbours": 4, "latent": 6, "graph_hidden": 8, "graph_width": 6,
-        "walk_length": 5, "walks": 2, "negatives": 3,
+        "walk_length": 5, "walks": 2, "shared_negatives": 3,
     }
 )  # fmt: skip
 REGIONS = 40
