@@ -762,7 +762,7 @@ def _plain(node: Any) -> Any:
 # --- loading -------------------------------------------------------------------------------------
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.CSafeLoader):
     """YAML whose keys are words as written (`no:` is no False), each given once (plain YAML keeps
     the last one silently)."""
 
@@ -783,7 +783,7 @@ class _Loader(yaml.SafeLoader):
         return {key.value: self.construct_object(value, deep=True) for key, value in node.value}
 
     yaml_constructors = {  # noqa: RUF012 (PyYAML's own way of naming them)
-        **yaml.SafeLoader.yaml_constructors,
+        **yaml.CSafeLoader.yaml_constructors,
         yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG: _mapping,
     }
 
