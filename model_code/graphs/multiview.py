@@ -36,8 +36,8 @@ from model_code.losses import one_way_info_nce
 Features = Callable[[Tensor, str | None], Tensor]
 """Features [U, W] of the regions [U]: as they are, or propagated through the view of that name."""
 
-_EDGES = 2**18  # whose weights are computed at once outside training
-_REGIONS = 2**14
+_EDGES = 2**14  # whose weights are computed at once outside training: their ends stay in the cache
+_REGIONS = 2**12
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class ViewNet(nn.Module):
         parts = []
         for some in torch.split(torch.arange(len(graph.weight)), _EDGES):
             row, column = graph.row[some], graph.links.column[some]
-            product = (mean[row] * mean[column]).sum(dim=1)
+            product = torch.linalg.vecdot(_rows(mean, row), _rows(mean, column))
             parts.append(self.autoencoder.weight(product).cpu())
         return torch.cat([graph.weight[:0], *parts])
 
