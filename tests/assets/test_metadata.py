@@ -17,10 +17,10 @@ from tests.tiny import Place
 ASK = """
 import json, sys
 import dagster as dg
-from pipelines.definitions import raw, regions
+from pipelines.definitions import methods, raw, regions
 from resources.dagster import CityResource, lake_io
 done = dg.materialize(
-    dg.load_assets_from_modules([raw, regions]), selection=sys.argv[1:], partition_key="tiny",
+    dg.load_assets_from_modules([raw, regions, methods]), selection=sys.argv[1:], partition_key="tiny",
     resources={"cities": CityResource(), "io_manager": lake_io},
 )
 assert done.success
@@ -64,3 +64,9 @@ def test_a_cached_materialisation_says_what_the_new_one_said(place: Place) -> No
     assert head == "![pois](data:image/png;base64"
     pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(code))).convert("RGB"))
     assert min(pixels.shape[:2]) > 100 and pixels.std() > 5
+
+
+def test_what_a_city_leaves_out_says_why(built: Place) -> None:
+    about = shown(built, "mgfn_checkpoint")["mgfn_checkpoint"]
+    assert about["left out"] == "the city's YAML does not name methods.mgfn"
+    assert about["cached"] is False
