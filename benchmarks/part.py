@@ -53,8 +53,8 @@ def build(part: dict[str, Any], command: str) -> None:
     """Build the city of a YAML, and write its page; `command` is what makes both."""
     with advice():
         put({part["name"]: part})
-    execute("whole_city", part["name"])
-    experiments.main(part["name"], command)
+        execute("whole_city", part["name"])
+        experiments.main(part["name"], command)
 
 
 def main(*args: str) -> None:

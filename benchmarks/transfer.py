@@ -189,7 +189,8 @@ def main() -> None:
         for name in cities:
             sys.stderr.write(f"{time.perf_counter() - started:6.0f} s  {job} of {name}\n")
             execute(job, name)
-    rows = pd.concat([figures_of(name) for name in cities], ignore_index=True)
+    with advice():
+        rows = pd.concat([figures_of(name) for name in cities], ignore_index=True)
     table = by_indicator(rows)
     chosen.out.mkdir(parents=True, exist_ok=True)
     table.to_csv(chosen.out / "transfer.csv", index=False, lineterminator="\n", float_format="%.6g")
